@@ -1,0 +1,67 @@
+//! The seam between an event's type and its bytes.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// How values become bytes. [`Json`] unless `#[event(codec = …)]` names another.
+///
+/// A codec must read every byte sequence that it ever wrote, in all releases.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a codec",
+    label = "not a codec",
+    note = "implement `cqrs::Codec` for it, or leave `codec = …` out to store JSON"
+)]
+pub trait Codec: 'static {
+    /// Writes a value.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the value's `Serialize` fails.
+    fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError>;
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the bytes are not what this codec writes, or do not fit `T`.
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>;
+}
+
+/// JSON, as `serde_json` writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Json;
+
+impl Codec for Json {
+    fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
+        serde_json::to_vec(value).map(Bytes::from).map_err(CodecError::new)
+    }
+
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+        serde_json::from_slice(bytes).map_err(CodecError::new)
+    }
+}
+
+/// A value that does not become bytes, or bytes that do not become a value.
+#[derive(Debug)]
+pub struct CodecError(Box<dyn std::error::Error + Send + Sync>);
+
+impl CodecError {
+    /// Wraps the codec's own error.
+    pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
+}
+
+// The codec's own words are the message, so they are not repeated as a source.
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for CodecError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}

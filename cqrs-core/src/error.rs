@@ -1,0 +1,258 @@
+//! Errors that more than one module speaks of.
+//!
+//! Three things stay apart, because a caller treats them differently: the domain said no (the
+//! user's own type, in [`ExecuteError::Refused`](crate::engine)), somebody else
+//! wrote first ([`Conflict`](crate::store::Conflict)), and the store failed ([`StoreError`]).
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::aggregate::Misfit;
+use crate::codec::CodecError;
+use crate::event::{EventMeta, EventSet, Shape, Stored};
+use crate::id::{Partition, Position, StreamId, Version};
+use crate::projection::NotAKey;
+
+/// A fault of a store: what kind, in which words, and from what cause.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The kinds of a store's faults, by what a caller can do about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// The store cannot be reached or is busy, and nothing was written. Trying again may help.
+    Unavailable,
+    /// The connection broke while writing: whether it was written is not known. The command's
+    /// idempotency key tells.
+    Unknown,
+    /// The store cannot do what was asked, such as check this kind of guard. Nothing was written.
+    Unsupported,
+    /// The request breaks a limit or is malformed. Nothing was written.
+    Invalid,
+    /// What is stored contradicts itself, or another program changed it.
+    Corrupt,
+    /// Anything else: no space, no rights, a bug. Nothing was written.
+    Failed,
+}
+
+impl StoreError {
+    /// A fault of this kind, in lower case and without a final dot.
+    pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// Adds what caused it; the cause is not repeated in the message.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(cause.into());
+        self
+    }
+
+    /// What a caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Invalid, message)
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for StoreError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|cause| cause as _)
+    }
+}
+
+/// A stored event that does not become one of ours.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// No type is stored under this name.
+    UnknownEvent {
+        /// The stored name.
+        name: String,
+    },
+    /// The name is known, the version is not: it is newer than this program, or older than all
+    /// that it can read.
+    UnknownVersion {
+        /// The stored name.
+        name: String,
+        /// The stored version.
+        stored: u32,
+        /// The version that this program writes.
+        current: u32,
+    },
+    /// The payload does not fit the type.
+    Payload {
+        /// The stored name.
+        name: String,
+        /// The stored version.
+        version: u32,
+        /// What the codec says.
+        source: CodecError,
+    },
+}
+
+impl DecodeError {
+    /// The payload of `stored` does not fit.
+    #[must_use]
+    pub fn payload(stored: &Stored<'_>, source: CodecError) -> Self {
+        Self::Payload { name: stored.name.to_owned(), version: stored.version, source }
+    }
+}
+
+/// Says why no kind of the set knows the stored event.
+pub(crate) fn undecodable<S: EventSet>(stored: &Stored<'_>) -> DecodeError {
+    let name = stored.name.to_owned();
+    match current_version::<S>(stored.name) {
+        Some(current) => DecodeError::UnknownVersion { name, stored: stored.version, current },
+        None => DecodeError::UnknownEvent { name },
+    }
+}
+
+fn current_version<S: EventSet>(name: &str) -> Option<u32> {
+    let direct = S::TYPES.iter().find(|kind| kind.name == name).map(|kind| kind.version);
+    direct.or_else(|| {
+        let mut former: Vec<Shape> = Vec::new();
+        S::TYPES.iter().for_each(|kind| (kind.former)(&mut former));
+        former.iter().filter(|shape| shape.name == name).map(|shape| shape.version).max()
+    })
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownEvent { name } => {
+                write!(f, "no event type here is stored as `{name}`")
+            }
+            Self::UnknownVersion { name, stored, current } if stored > current => write!(
+                f,
+                "`{name}` is stored in version {stored}, but this program knows it up to version {current}: a newer program wrote it"
+            ),
+            Self::UnknownVersion { name, stored, current } => write!(
+                f,
+                "`{name}` is stored in version {stored}, and there is no way from it to version {current}: add `from`, `upcast` or `replaces` to its `#[event(…)]`"
+            ),
+            Self::Payload { name, version, .. } => {
+                write!(f, "the payload of `{name}` version {version} does not fit its type")
+            }
+        }
+    }
+}
+
+impl StdError for DecodeError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Payload { source, .. } => Some(source),
+            Self::UnknownEvent { .. } | Self::UnknownVersion { .. } => None,
+        }
+    }
+}
+
+/// A stored event that could not be folded, with its place in the log.
+#[derive(Debug)]
+pub struct FoldError {
+    /// The event's stored name.
+    pub event: String,
+    /// Its stream.
+    pub stream: StreamId,
+    /// Its version in the stream.
+    pub version: Version,
+    /// The partition that it lies in.
+    pub partition: Partition,
+    /// Its position in the partition.
+    pub position: Position,
+    /// What is wrong with it.
+    pub fault: FoldFault,
+}
+
+/// What is wrong with an event that could not be folded.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FoldFault {
+    /// It could not be decoded.
+    Decode(DecodeError),
+    /// It has no place in the state or document there is.
+    Misfit(Misfit),
+    /// It names no document.
+    Key(NotAKey),
+    /// The stored document that it changes does not fit its type.
+    Document(CodecError),
+}
+
+impl FoldError {
+    pub(crate) fn new(name: &str, meta: &EventMeta, fault: impl Into<FoldFault>) -> Self {
+        Self {
+            event: name.to_owned(),
+            stream: meta.stream.clone(),
+            version: meta.version,
+            partition: meta.partition,
+            position: meta.position,
+            fault: fault.into(),
+        }
+    }
+}
+
+impl From<DecodeError> for FoldFault {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}
+
+impl From<Misfit> for FoldFault {
+    fn from(misfit: Misfit) -> Self {
+        Self::Misfit(misfit)
+    }
+}
+
+impl From<NotAKey> for FoldFault {
+    fn from(error: NotAKey) -> Self {
+        Self::Key(error)
+    }
+}
+
+impl fmt::Display for FoldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { event, stream, version, position, .. } = self;
+        write!(
+            f,
+            "the event `{event}` at version {version} of {stream} (position {position}) cannot be folded"
+        )
+    }
+}
+
+impl StdError for FoldError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(match &self.fault {
+            FoldFault::Decode(error) => error,
+            FoldFault::Misfit(error) => error,
+            FoldFault::Key(error) => error,
+            FoldFault::Document(error) => error,
+        })
+    }
+}
+
+/// An error with all its causes on one line, as a log or a refusal shows it.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

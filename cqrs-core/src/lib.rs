@@ -1,0 +1,28 @@
+//! The runtime of `cqrs`.
+#![forbid(unsafe_code)]
+
+pub mod aggregate;
+pub mod codec;
+pub mod command;
+pub mod context;
+pub mod engine;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod projection;
+pub mod read_store;
+pub mod registry;
+pub mod store;
+
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+
+pub use aggregate::{Aggregate, Handle};
+pub use codec::Codec;
+pub use command::Command;
+pub use context::{Clock, Context, Service};
+pub use event::{Event, EventMeta, Metadata, Tag, Timestamp};
+pub use id::{Id, Partition, Position, StreamId, Version};
+pub use projection::Projection;
+pub use registry::Registry;

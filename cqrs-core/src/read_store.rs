@@ -1,0 +1,165 @@
+//! Where read models live: documents, and the checkpoint that moves with them.
+//!
+//! Everything that follows the log is a *consumer with a checkpoint*. The checkpoint lives where
+//! the effect lives and moves in the same commit, so that an event is neither missed nor counted
+//! twice, whatever crashes where.
+//!
+//! # Contract
+//!
+//! - **One commit.** All writes of a [`Batch`] and its checkpoint become visible together or not
+//!   at all.
+//! - **Fenced.** A batch is accepted only if its consumer's stored checkpoint is still the one that
+//!   the batch starts from ([`Batch::from`]) and its epoch is still the one that [`claim`] gave.
+//!   Otherwise it gives [`CommitError::Fenced`] and writes nothing: somebody else owns the consumer.
+//! - **Claim.** [`claim`](ReadStore::claim) raises the consumer's epoch, so that every batch of
+//!   a former owner is fenced from then on, and gives the stored checkpoint. A lease may decide who
+//!   claims; the epoch decides who may write.
+//! - **Read your writes.** A read that starts after a commit sees it.
+//! - **Order.** [`list`](ReadStore::list) gives documents by the bytes of their key's text.
+//! - **Cancellation.** Any future may be dropped; a dropped commit took place as a whole or not at
+//!   all.
+//!
+//! [`claim`]: ReadStore::claim
+
+use std::fmt;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::id::{Partition, Position};
+use crate::store::{BoxFuture, LogId};
+
+/// Documents and checkpoints. The contract is in the [module's documentation](self).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a read store",
+    label = "not a read store",
+    note = "the contract is in the documentation of `cqrs::read_store`"
+)]
+pub trait ReadStore: fmt::Debug + Send + Sync + 'static {
+    /// Takes a consumer over: raises its epoch and gives it with the stored checkpoint.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    fn claim(&self, consumer: &ConsumerId) -> BoxFuture<'_, Result<Claim, StoreError>>;
+
+    /// The stored checkpoint, or `None` if the consumer has not committed yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    fn checkpoint(&self, consumer: &ConsumerId) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>>;
+
+    /// Writes documents and moves the checkpoint, in one commit.
+    ///
+    /// # Errors
+    /// [`CommitError::Fenced`] if the consumer has another owner or has moved, and nothing was
+    /// written; [`CommitError::Store`] if the store failed.
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>>;
+
+    /// The documents with these keys, in the order of the keys.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    fn get(
+        &self,
+        collection: &str,
+        keys: Vec<String>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>>;
+
+    /// At most `limit` documents whose key comes behind `after`, by the bytes of the key. Fewer
+    /// than `limit` only at the end.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    fn list(
+        &self,
+        collection: &str,
+        after: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>>;
+}
+
+/// Names a consumer of one partition of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ConsumerId {
+    /// The consumer, such as a projection's name.
+    pub name: String,
+    /// The partition that it follows.
+    pub partition: Partition,
+}
+
+impl fmt::Display for ConsumerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (partition {})", self.name, self.partition)
+    }
+}
+
+/// How far a consumer is: everything up to the position has taken effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The log that was followed. Another one at this place means the log was replaced.
+    pub log: LogId,
+    /// The last position that has taken effect or did not concern the consumer.
+    pub position: Position,
+    /// The id of the last event that took effect, if any did: it shows a log that was rewound.
+    pub event: Option<Uuid>,
+}
+
+/// A consumer that was taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Who may write from now on; grows with each claim.
+    pub epoch: u64,
+    /// Where to go on; `None` from the start.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// The effect of some events on a read model, and the checkpoint behind them.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Whose batch it is.
+    pub consumer: ConsumerId,
+    /// The epoch that its claim gave.
+    pub epoch: u64,
+    /// The checkpoint that it starts from.
+    pub from: Option<Checkpoint>,
+    /// The checkpoint behind it.
+    pub to: Checkpoint,
+    /// Where the documents lie.
+    pub collection: String,
+    /// Each changed document once: its key, and its new content or `None` to remove it.
+    pub writes: Vec<(String, Option<Bytes>)>,
+}
+
+/// Why a batch was not committed.
+#[derive(Debug)]
+pub enum CommitError {
+    /// Another owner has claimed the consumer, or its checkpoint has moved.
+    Fenced,
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl fmt::Display for CommitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fenced => f.write_str("another owner has taken this consumer over"),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CommitError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Fenced => None,
+            Self::Store(error) => error.source(),
+        }
+    }
+}
+
+impl From<StoreError> for CommitError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}

@@ -1,0 +1,678 @@
+//! The log's contract: what a store promises, and what the engine builds on.
+//!
+//! Whoever writes a store implements [`EventStore`] and [`ReadStore`](crate::read_store::ReadStore),
+//! and runs the conformance suite of `cqrs-testkit`, which tries to break each clause below. The
+//! in-memory store, [`MemoryStore`](crate::memory::MemoryStore), is the contract as a program.
+//!
+//! # The log
+//!
+//! A log is a set of streams, laid out in one or more partitions.
+//!
+//! - **Streams.** A stream is named by a [`StreamId`] and lives in one partition for ever. Its
+//!   events have the versions 1, 2, 3, … without gaps or repeats. A stream without events does not
+//!   exist; there is no other way to create one, and none to remove one.
+//! - **Positions.** Every event has a position in its partition, from 1. Within a partition the
+//!   order of positions is the order of commits: *a reader that has seen position p MUST NOT ever
+//!   find a new event at or below p.* This holds with many writers, long transactions and killed
+//!   processes, and it is the clause that most stores on SQL break: a number taken before the
+//!   commit is not in commit order. Positions MUST NOT be reused. They SHOULD be gapless, and a
+//!   store whose positions are says so in [`Capabilities::gapless_positions`].
+//! - **Events are facts.** What is appended is handed back as it was: id, stream, name, schema
+//!   version, payload byte for byte, tags, time (to the microsecond) and metadata. Nothing is
+//!   changed or removed afterwards.
+//! - **Identity.** A log has an id of its own, [`LogId`], made at random when it is created and
+//!   kept for as long as the log's history is. A log that is restored from a backup or rewound by a
+//!   failover MUST get a new one where the store can notice.
+//!
+//! # Append
+//!
+//! - **Atomic.** All events of an [`Append`] become visible together, to all readers, or none does.
+//!   Their positions follow each other without another append's between them, in the order given;
+//!   versions count on per stream in the order given.
+//! - **Durable.** When the future gives `Ok`, the events survive whatever the store's documentation
+//!   says they survive. They MUST be visible to every read that starts later, on any handle of the
+//!   same store.
+//! - **Guarded.** The [`Guard`] is checked against the state that the events are then appended to:
+//!   no other append may come between. A guard that fails gives [`AppendError::Conflict`] and
+//!   nothing is written. The guard is checked before any event is; an empty guard is
+//!   [`Guard::Any`].
+//! - **One winner.** Of any number of racing appends that expect one version of a stream, exactly
+//!   one is accepted.
+//! - **Refused by name.** A guard or an append that the store cannot check or cannot carry out
+//!   atomically MUST be refused with [`StoreErrorKind::Unsupported`] and a message that names it;
+//!   it is never ignored or weakened. [`Capabilities`] says so beforehand.
+//! - **Idempotent by key.** If the append carries a [`CommandKey`] that the log already has for that
+//!   stream, it MUST NOT write, and gives [`AppendError::Duplicate`] with what the first append
+//!   gave. This is checked before the guard. A key is recorded in the same commit as the events;
+//!   an append that fails records no key. An append may have a key and no events.
+//! - **Nothing to do.** An append without events and without a key checks its guard and writes
+//!   nothing.
+//! - **Limits.** An append that breaks one of the [`Limits`] gives [`StoreErrorKind::Invalid`] with
+//!   a message that names the limit, and nothing is written. Limits are checked before anything
+//!   else.
+//!
+//! # Faults
+//!
+//! | what happened | what is given |
+//! |---|---|
+//! | the guard does not hold | [`AppendError::Conflict`] |
+//! | the command's key is there already | [`AppendError::Duplicate`] |
+//! | a limit is broken, an event id is used twice, a partition does not exist | [`StoreErrorKind::Invalid`] |
+//! | the store cannot do this at all | [`StoreErrorKind::Unsupported`] |
+//! | not reachable, busy, timed out *before* the commit was sent | [`StoreErrorKind::Unavailable`] |
+//! | the connection was lost *while* committing | [`StoreErrorKind::Unknown`] |
+//! | what is stored contradicts itself | [`StoreErrorKind::Corrupt`] |
+//! | anything else | [`StoreErrorKind::Failed`] |
+//!
+//! A store MUST give `Unknown` if and only if it cannot tell whether the append was committed; the
+//! engine resolves it by the command's key. A store SHOULD NOT retry a conflict by itself: the
+//! decision has to be taken again. A serialization failure or deadlock of the database below is the
+//! store's own matter and SHOULD be retried inside.
+//!
+//! # Cancellation
+//!
+//! Any future may be dropped at any point. Dropping a read has no effect. A dropped append either
+//! took place as a whole or not at all; later calls see one of the two and MUST NOT hang.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use uuid::Uuid;
+
+use crate::error::{StoreError, StoreErrorKind};
+use crate::event::{NewEvent, RecordedEvent, Tag, Tags};
+use crate::id::{Partition, Position, StreamId, Version};
+
+/// A boxed future, so that a store can be used as a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A log. The contract is in the [module's documentation](self).
+///
+/// Handles are cheap to share behind an `Arc`; every method may be called from many tasks at once.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event store",
+    label = "not an event store",
+    note = "the contract is in the documentation of `cqrs::store`"
+)]
+pub trait EventStore: fmt::Debug + Send + Sync + 'static {
+    /// What this store can do; the same for as long as it is open.
+    fn capabilities(&self) -> Capabilities;
+
+    /// How large things may be; the same for as long as it is open.
+    fn limits(&self) -> Limits;
+
+    /// The partition that a stream lives in: a pure function of the stream, the same in every
+    /// process that has opened the log.
+    fn partition_of(&self, stream: &StreamId) -> Partition;
+
+    /// Appends atomically if the guard holds, as the module's section "Append" says.
+    ///
+    /// # Errors
+    /// [`AppendError`], by the module's table of faults. Nothing was written, except that with
+    /// [`StoreErrorKind::Unknown`] all of it may have been.
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>>;
+
+    /// What the append with this key gave, if there was one.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    fn find_key(&self, key: &CommandKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>>;
+
+    /// Reads a slice of one stream, and the stream's version in the same snapshot.
+    ///
+    /// Events MUST come by version, ascending or descending as asked, and without gaps; at most
+    /// `limit` of them. A store MAY give fewer than `limit`, but at least one if there is one.
+    /// Reading a stream that does not exist gives no events and [`Version::NONE`].
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    fn read_stream(&self, read: StreamRead) -> BoxFuture<'_, Result<StreamSlice, StoreError>>;
+
+    /// Reads a slice of one partition by position, and the partition's head in the same snapshot.
+    ///
+    /// Events MUST be those that match the query, by position, ascending, without omissions
+    /// between the first and the last given; at most `limit` of them. A store MAY give fewer than
+    /// `limit`; [`LogSlice::read_to`] says how far it has looked, and MUST move forward unless
+    /// there is nothing left.
+    ///
+    /// This is also the read for decisions over tags: the state is folded from the events up to
+    /// [`LogSlice::head`], and the guard is [`Guard::Unchanged`] behind that head.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Invalid`] if there is no such partition, [`StoreErrorKind::Unsupported`]
+    /// if the store has no tags and the query asks for one, else any [`StoreError`].
+    fn read_log(&self, read: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>>;
+
+    /// The log's identity and the position of the last event in a partition.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Invalid`] if there is no such partition, else any [`StoreError`].
+    fn head(&self, partition: Partition) -> BoxFuture<'_, Result<Head, StoreError>>;
+
+    /// Waits until the partition's head lies behind `after`.
+    ///
+    /// MUST return at once if it does already, and in bounded time once it does. MAY return early
+    /// or late: a caller looks at the log afterwards, and polls beside it.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot wait; the caller polls instead.
+    fn wait(&self, partition: Partition, after: Position) -> BoxFuture<'_, Result<(), StoreError>>;
+}
+
+/// What a store can do. What it cannot, it refuses by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// How many partitions the log has, at least 1.
+    pub partitions: u16,
+    /// Whether positions have no gaps, so that a hole is a fault.
+    pub gapless_positions: bool,
+    /// Whether one append may write to several streams of one partition.
+    pub multi_stream_append: bool,
+    /// Whether tags are indexed: queries with tags can be read and be guards.
+    pub tags: bool,
+}
+
+impl Capabilities {
+    /// Of a store with one partition that can do everything else.
+    #[must_use]
+    pub const fn full() -> Self {
+        Self { partitions: 1, gapless_positions: true, multi_stream_append: true, tags: true }
+    }
+}
+
+/// How large things may be. Lengths are in bytes of UTF-8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Events in one append.
+    pub batch_events: usize,
+    /// One event's payload.
+    pub payload_bytes: usize,
+    /// One event's metadata, as [`Metadata::size`](crate::event::Metadata::size) counts it.
+    pub metadata_bytes: usize,
+    /// An event's stored name.
+    pub name_bytes: usize,
+    /// A whole stream id, `category/id`.
+    pub stream_bytes: usize,
+    /// Tags on one event.
+    pub tags: usize,
+    /// One tag, `key:value`.
+    pub tag_bytes: usize,
+    /// An idempotency key.
+    pub key_bytes: usize,
+}
+
+impl Limits {
+    /// The limits that every store SHOULD have, so that a domain can move between stores.
+    #[must_use]
+    pub const fn standard() -> Self {
+        Self {
+            batch_events: 1_000,
+            payload_bytes: 1 << 20,
+            metadata_bytes: 16 << 10,
+            name_bytes: 200,
+            stream_bytes: 400,
+            tags: 50,
+            tag_bytes: 400,
+            key_bytes: 200,
+        }
+    }
+
+    /// Refuses an append that breaks a limit. Every store calls this first.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Invalid`] with a message that names the limit, what breaks it and by how
+    /// much.
+    pub fn check(&self, append: &Append) -> Result<(), StoreError> {
+        let within = |what: &str, of: &dyn fmt::Display, unit: &str, size: usize, limit: usize| {
+            if size <= limit {
+                return Ok(());
+            }
+            Err(StoreError::invalid(format!("{what} of {of} has {size} {unit}; the limit is {limit}")))
+        };
+        let whole = &"this append";
+        within("the batch", whole, "events", append.events.len(), self.batch_events)?;
+        if let Some(key) = &append.key {
+            within("the idempotency key", &key.stream, "bytes", key.key.len(), self.key_bytes)?;
+            within("the stream id", whole, "bytes", key.stream.as_str().len(), self.stream_bytes)?;
+        }
+        for event in &append.events {
+            let stream = &event.stream;
+            if event.name.is_empty() || event.schema_version == 0 {
+                let message = format!("an event of {stream} has no name or the schema version 0");
+                return Err(StoreError::invalid(message));
+            }
+            within("the stream id", whole, "bytes", stream.as_str().len(), self.stream_bytes)?;
+            within("the event name", stream, "bytes", event.name.len(), self.name_bytes)?;
+            within("the payload", &event.name, "bytes", event.payload.len(), self.payload_bytes)?;
+            within("the metadata", &event.name, "bytes", event.metadata.size(), self.metadata_bytes)?;
+            within("the tag list", &event.name, "tags", event.tags.len(), self.tags)?;
+            for tag in &event.tags {
+                within("a tag", &event.name, "bytes", tag.as_str().len(), self.tag_bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The identity of a log, made at random when the log is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LogId(pub Uuid);
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where a partition ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The log's identity.
+    pub log: LogId,
+    /// The position of the last event, or [`Position::START`].
+    pub position: Position,
+}
+
+/// What is to be appended, atomically, under one guard.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Append {
+    /// The events, of one or more streams of one partition.
+    pub events: Vec<NewEvent>,
+    /// What must hold.
+    pub guard: Guard,
+    /// The command behind it, if it may be delivered twice.
+    pub key: Option<CommandKey>,
+}
+
+impl Append {
+    /// Events under a guard.
+    #[must_use]
+    pub fn new(events: Vec<NewEvent>, guard: Guard) -> Self {
+        Self { events, guard, key: None }
+    }
+
+    /// With the key of the command behind it.
+    #[must_use]
+    pub fn with_key(mut self, key: Option<CommandKey>) -> Self {
+        self.key = key;
+        self
+    }
+}
+
+/// Names one command, so that its second delivery can be told from another command.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CommandKey {
+    /// The stream that the command is for; keys of different streams are different.
+    pub stream: StreamId,
+    /// The caller's key.
+    pub key: String,
+}
+
+/// What an append did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The log's identity.
+    pub log: LogId,
+    /// The partition that was written to.
+    pub partition: Partition,
+    /// The position of the last event appended; without events, the partition's head.
+    pub position: Position,
+    /// The version that each stream written to has now, by first appearance; without events, that
+    /// of the key's stream.
+    pub versions: Vec<(StreamId, Version)>,
+}
+
+impl Appended {
+    /// The version that a stream has after the append, if it was written to.
+    #[must_use]
+    pub fn version_of(&self, stream: &StreamId) -> Option<Version> {
+        self.versions.iter().find(|(written, _)| written == stream).map(|(_, version)| *version)
+    }
+}
+
+/// What must hold for an append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Nothing.
+    Any,
+    /// The stream is as expected.
+    Stream {
+        /// The stream.
+        stream: StreamId,
+        /// How it must be.
+        expected: Expected,
+    },
+    /// No event that matches the query lies behind the position, in the partition of the append.
+    Unchanged {
+        /// Which events count.
+        query: Query,
+        /// The head of the snapshot that the decision was made on.
+        after: Position,
+    },
+    /// No event matches the query at all, in the partition of the append.
+    Absent(Query),
+    /// All of them hold. An empty list always holds.
+    All(Vec<Guard>),
+}
+
+impl Guard {
+    /// The stream must be as expected.
+    #[must_use]
+    pub fn stream(stream: StreamId, expected: Expected) -> Self {
+        Self::Stream { stream, expected }
+    }
+
+    /// Whether any part of it asks for tags.
+    #[must_use]
+    pub fn asks_for_tags(&self) -> bool {
+        match self {
+            Self::Any | Self::Stream { .. } => false,
+            Self::Unchanged { query, .. } | Self::Absent(query) => query.asks_for_tags(),
+            Self::All(all) => all.iter().any(Self::asks_for_tags),
+        }
+    }
+}
+
+impl fmt::Display for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("anything"),
+            Self::Stream { stream, expected } => write!(f, "{stream} {expected}"),
+            Self::Unchanged { query, after } => write!(f, "no event with {query} after position {after}"),
+            Self::Absent(query) => write!(f, "no event with {query}"),
+            Self::All(all) => {
+                for (at, guard) in all.iter().enumerate() {
+                    write!(f, "{}{guard}", if at == 0 { "" } else { ", and " })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// How a stream must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// It has no events.
+    NoStream,
+    /// Its last event has this version; [`Version::NONE`] means the same as
+    /// [`NoStream`](Self::NoStream).
+    Version(Version),
+    /// It has at least one event.
+    Exists,
+    /// Nothing is expected.
+    Any,
+}
+
+impl Expected {
+    /// Whether a stream of this version is as expected.
+    #[must_use]
+    pub fn holds(self, actual: Version) -> bool {
+        match self {
+            Self::NoStream => actual == Version::NONE,
+            Self::Version(expected) => actual == expected,
+            Self::Exists => actual != Version::NONE,
+            Self::Any => true,
+        }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoStream => f.write_str("without events"),
+            Self::Version(version) => write!(f, "at version {version}"),
+            Self::Exists => f.write_str("with events"),
+            Self::Any => f.write_str("as it is"),
+        }
+    }
+}
+
+/// Which events of the log: those that match at least one item. [`Query::all`] matches every one;
+/// a query without items matches none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    items: Option<Vec<QueryItem>>,
+}
+
+/// One of these names, and all of these tags.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueryItem {
+    /// The event has one of these stored names; any name if empty.
+    pub names: Vec<Cow<'static, str>>,
+    /// The event has all of these tags.
+    pub tags: Tags,
+}
+
+impl Query {
+    /// Every event.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self { items: None }
+    }
+
+    /// The events that match at least one of the items.
+    #[must_use]
+    pub fn any_of(items: impl IntoIterator<Item = QueryItem>) -> Self {
+        Self { items: Some(items.into_iter().collect()) }
+    }
+
+    /// The events with one of these stored names.
+    #[must_use]
+    pub fn names<N: Into<Cow<'static, str>>>(names: impl IntoIterator<Item = N>) -> Self {
+        let names: Vec<_> = names.into_iter().map(Into::into).collect();
+        let none = names.is_empty();
+        let item = QueryItem { names, tags: Tags::default() };
+        Self::any_of((!none).then_some(item))
+    }
+
+    /// The events with all of these tags.
+    #[must_use]
+    pub fn tags(tags: impl IntoIterator<Item = Tag>) -> Self {
+        Self::any_of([QueryItem { names: Vec::new(), tags: tags.into_iter().collect() }])
+    }
+
+    /// Its items; `None` if it matches every event.
+    #[must_use]
+    pub fn items(&self) -> Option<&[QueryItem]> {
+        self.items.as_deref()
+    }
+
+    /// Whether an event with this stored name and these tags matches.
+    #[must_use]
+    pub fn matches(&self, name: &str, tags: &Tags) -> bool {
+        self.items.as_ref().is_none_or(|items| items.iter().any(|item| item.matches(name, tags)))
+    }
+
+    /// Whether any item asks for tags.
+    #[must_use]
+    pub fn asks_for_tags(&self) -> bool {
+        self.items.iter().flatten().any(|item| !item.tags.is_empty())
+    }
+}
+
+impl QueryItem {
+    /// Whether an event with this stored name and these tags matches.
+    #[must_use]
+    pub fn matches(&self, name: &str, tags: &Tags) -> bool {
+        (self.names.is_empty() || self.names.iter().any(|wanted| wanted == name))
+            && self.tags.iter().all(|wanted| tags.contains(wanted))
+    }
+}
+
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(items) = &self.items else { return f.write_str("any name") };
+        if items.is_empty() {
+            return f.write_str("no name at all");
+        }
+        for (at, item) in items.iter().enumerate() {
+            let tags = item.tags.iter().map(|tag| format!("`{tag}`")).collect::<Vec<_>>().join(" and ");
+            let names = item.names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
+            f.write_str(if at == 0 { "" } else { ", or with " })?;
+            match (names.as_str(), tags.as_str()) {
+                ("", "") => f.write_str("any name")?,
+                ("", tags) => write!(f, "tag {tags}")?,
+                (names, "") => write!(f, "name {names}")?,
+                (names, tags) => write!(f, "name {names} and tag {tags}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A slice of one stream that is to be read.
+#[derive(Clone, Debug)]
+pub struct StreamRead {
+    /// The stream.
+    pub stream: StreamId,
+    /// The version of the first event wanted. Descending reads start from the last event if this
+    /// lies behind it.
+    pub from: Version,
+    /// Which way.
+    pub direction: Direction,
+    /// How many events at most, at least 1.
+    pub limit: usize,
+    /// How much of each event.
+    pub detail: Detail,
+}
+
+/// Which way a stream is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From older to newer events.
+    Forward,
+    /// From newer to older events.
+    Backward,
+}
+
+/// How much of each event a reader needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// All of it.
+    Full,
+    /// Only what a fold needs: stream, version, partition, position, name, schema version and
+    /// payload. A store MAY leave the rest at its default and save the work.
+    Fold,
+}
+
+/// Events of one stream, and where the stream ended when they were read.
+#[derive(Clone, Debug)]
+pub struct StreamSlice {
+    /// The events.
+    pub events: Vec<std::sync::Arc<RecordedEvent>>,
+    /// The stream's version in the same snapshot.
+    pub version: Version,
+}
+
+/// A slice of one partition that is to be read, forward.
+#[derive(Clone, Debug)]
+pub struct LogRead {
+    /// The partition.
+    pub partition: Partition,
+    /// Events behind this position.
+    pub after: Position,
+    /// Events up to and with this position; to the end if `None`.
+    pub up_to: Option<Position>,
+    /// Which events.
+    pub query: Query,
+    /// How many at most, at least 1.
+    pub limit: usize,
+}
+
+/// Events of one partition, and where the partition ended when they were read.
+#[derive(Clone, Debug)]
+pub struct LogSlice {
+    /// The events.
+    pub events: Vec<std::sync::Arc<RecordedEvent>>,
+    /// Up to where the log was searched: no further event that matches lies at or below it.
+    pub read_to: Position,
+    /// The log's identity and the partition's last position in the same snapshot.
+    pub head: Head,
+}
+
+/// Why an append did not take place.
+#[derive(Debug)]
+pub enum AppendError {
+    /// Somebody else wrote first: the guard does not hold.
+    Conflict(Conflict),
+    /// The command's key was there already: what its first append gave.
+    Duplicate(Appended),
+    /// The store failed.
+    Store(StoreError),
+}
+
+/// The clause of a guard that did not hold, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The clause, never an [`Guard::All`].
+    pub clause: Guard,
+    /// What stands in the way.
+    pub found: Found,
+}
+
+/// What stood in the way of a guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The version that the stream has.
+    Version(Version),
+    /// The position of the last event that matches the query.
+    Position(Position),
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "somebody else wrote first: expected {}, found ", self.clause)?;
+        match self.found {
+            Found::Version(version) => write!(f, "version {version}"),
+            Found::Position(position) => write!(f, "one at position {position}"),
+        }
+    }
+}
+
+impl std::error::Error for Conflict {}
+
+impl fmt::Display for AppendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conflict(conflict) => conflict.fmt(f),
+            Self::Duplicate(first) => {
+                write!(f, "the command's key was used already, at position {}", first.position)
+            }
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+// Each variant prints as what it holds, so its source is that one's source.
+impl std::error::Error for AppendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Conflict(_) | Self::Duplicate(_) => None,
+            Self::Store(error) => error.source(),
+        }
+    }
+}
+
+impl From<StoreError> for AppendError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Conflict> for AppendError {
+    fn from(conflict: Conflict) -> Self {
+        Self::Conflict(conflict)
+    }
+}
+
+/// The refusal of a guard or an append that a store cannot carry out.
+#[must_use]
+pub fn unsupported(what: impl fmt::Display) -> StoreError {
+    StoreError::new(StoreErrorKind::Unsupported, format!("this store cannot {what}"))
+}
