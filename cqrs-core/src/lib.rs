@@ -9,6 +9,7 @@ pub mod engine;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod memory;
 pub mod projection;
 pub mod read_store;
 pub mod registry;
