@@ -12,6 +12,7 @@ pub mod id;
 pub mod memory;
 pub mod projection;
 pub mod read_store;
+pub mod receipt;
 pub mod registry;
 pub mod store;
 
@@ -23,7 +24,9 @@ pub use aggregate::{Aggregate, Handle};
 pub use codec::Codec;
 pub use command::Command;
 pub use context::{Clock, Context, Service};
+pub use engine::{Engine, ExecuteError};
 pub use event::{Event, EventMeta, Metadata, Tag, Timestamp};
 pub use id::{Id, Partition, Position, StreamId, Version};
 pub use projection::Projection;
+pub use receipt::Receipt;
 pub use registry::Registry;
