@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
 
+use super::consumer::Consumer;
 use super::follow::Follower;
 use super::gate::Gate;
 use super::slots::Slots;
@@ -133,11 +134,10 @@ impl EngineBuilder {
     }
 }
 
-fn followers(registry: &Registry, partitions: u16) -> HashMap<&'static str, Vec<Arc<Follower>>> {
-    let follow = |consumer: Box<dyn super::consumer::Consumer>| {
-        let (name, consumer) = (consumer.name(), Arc::from(consumer));
-        let follower = |number| Arc::new(Follower::new(Arc::clone(&consumer), Partition::new(number)));
-        (name, (0..partitions).map(follower).collect())
+fn followers(registry: &Registry, partitions: u16) -> HashMap<&'static str, Arc<Follower>> {
+    let follow = |consumer: Box<dyn Consumer>| {
+        let follower = Follower::new(consumer, partitions);
+        (follower.name(), Arc::new(follower))
     };
     registry.consumers().into_iter().map(follow).collect()
 }
@@ -147,7 +147,7 @@ fn start(inner: Arc<Inner>) -> Result<Engine, OpenError> {
     let mut running = Vec::new();
     if inner.background {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| OpenError::NoRuntime)?;
-        for follower in inner.followers() {
+        for follower in inner.followers.values() {
             let task = Arc::clone(follower).run(inner.clone(), stopped.clone());
             running.push(runtime.spawn(task));
         }

@@ -1,12 +1,14 @@
-//! Followers: a consumer on its way along one partition of the log.
+//! Followers: a consumer on its way along the log.
 //!
-//! A follower works in batches: read, route, fetch the documents, fold, and commit documents and
+//! A consumer has one follower for all partitions, because events of several may change one
+//! document. It works in batches: read, route, fetch the documents, fold, and commit documents and
 //! checkpoint as one. Who runs it does not matter: the background task, `catch_up`, or a reader
 //! that waits in an engine without background tasks. The lock on its place sees to it that it is
 //! one at a time, and the store's fence sees to it over processes.
 
 use std::fmt;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
@@ -17,7 +19,7 @@ use super::consumer::{Consumer, Fault};
 use crate::error::{FoldError, StoreError, chain};
 use crate::event::RecordedEvent;
 use crate::id::{Partition, Position};
-use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ConsumerId};
+use crate::read_store::{Batch, Checkpoint, Claim, CommitError};
 use crate::store::{Head, LogRead, Query};
 
 /// Events in one batch.
@@ -27,10 +29,10 @@ const POLL: Duration = Duration::from_millis(500);
 /// Between two tries after a fault of a store: from the first to the last, doubling.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(10));
 
-/// One consumer on one partition.
+/// One consumer.
 pub(super) struct Follower {
-    consumer: Arc<dyn Consumer>,
-    id: ConsumerId,
+    consumer: Box<dyn Consumer>,
+    partitions: u16,
     query: Query,
     place: Mutex<Option<Claim>>,
     progress: watch::Sender<Progress>,
@@ -39,9 +41,22 @@ pub(super) struct Follower {
 /// How far a follower is, as others see it.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
-    pub(super) position: Position,
-    pub(super) head: Position,
+    /// By the number of the partition.
+    places: Vec<Reached>,
     pub(super) state: ConsumerState,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reached {
+    position: Position,
+    head: Position,
+}
+
+impl Progress {
+    /// How far it is on a partition.
+    pub(super) fn on(&self, partition: Partition) -> Position {
+        self.places.get(usize::from(partition.get())).map_or(Position::START, |reached| reached.position)
+    }
 }
 
 /// How far a consumer is.
@@ -151,9 +166,9 @@ impl std::error::Error for CatchUpError {
 
 /// What one step came to.
 enum Step {
-    /// It moved; there may be more.
+    /// It moved on some partition; there may be more.
     Moved,
-    /// It is at the end.
+    /// It is at the end of all.
     AtHead,
 }
 
@@ -173,16 +188,25 @@ impl From<StoreError> for Trouble {
     }
 }
 
+impl From<CommitError> for Trouble {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Fenced => Self::Fenced,
+            CommitError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl Follower {
-    pub(super) fn new(consumer: Arc<dyn Consumer>, partition: Partition) -> Self {
-        let start =
-            Progress { position: Position::START, head: Position::START, state: ConsumerState::Following };
+    pub(super) fn new(consumer: Box<dyn Consumer>, partitions: u16) -> Self {
+        let start = Reached { position: Position::START, head: Position::START };
+        let places = vec![start; usize::from(partitions)];
         Self {
-            id: ConsumerId { name: consumer.name().to_owned(), partition },
+            partitions,
             query: consumer.query(),
             consumer,
             place: Mutex::new(None),
-            progress: watch::Sender::new(start),
+            progress: watch::Sender::new(Progress { places, state: ConsumerState::Following }),
         }
     }
 
@@ -190,18 +214,24 @@ impl Follower {
         self.consumer.name()
     }
 
-    pub(super) fn id(&self) -> &ConsumerId {
-        &self.id
-    }
-
     pub(super) fn watch(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
 
-    pub(super) fn status(&self) -> ConsumerStatus {
-        let Progress { position, head, state } = self.progress.borrow().clone();
-        let (name, partition) = (self.consumer.name(), self.id.partition);
-        ConsumerStatus { name, partition, position, head, state }
+    pub(super) fn status(&self) -> Vec<ConsumerStatus> {
+        let Progress { places, state } = self.progress.borrow().clone();
+        let status = |(partition, reached): (Partition, Reached)| ConsumerStatus {
+            name: self.name(),
+            partition,
+            position: reached.position,
+            head: reached.head,
+            state: state.clone(),
+        };
+        self.partitions().zip(places).map(status).collect()
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
+        (0..self.partitions).map(Partition::new)
     }
 
     /// Follows the log until told to stop.
@@ -235,13 +265,12 @@ impl Follower {
         if time.is_zero() {
             return false;
         }
-        let at_head = time == POLL;
-        let position = self.progress.borrow().position;
         let news = async {
-            // If the store cannot wait, or waits without an end, the poll is there.
-            if !at_head || inner.log.wait(self.id.partition, position).await.is_err() {
+            if time != POLL {
+                // It rests after a fault, which news do not mend.
                 std::future::pending::<()>().await;
             }
+            self.news(inner).await;
         };
         let stopped = async {
             // An error means that the last handle of the engine is gone.
@@ -250,18 +279,44 @@ impl Follower {
         race(stopped, race(news, tokio::time::sleep(time))).await == Side::First
     }
 
+    /// Waits until some partition has grown. If the store cannot wait, this never ends, and the
+    /// poll beside it is there.
+    async fn news(&self, inner: &Inner) {
+        let progress = self.progress.borrow().clone();
+        let wait = |partition| inner.log.wait(partition, progress.on(partition));
+        let mut waits: Vec<_> = self.partitions().map(wait).collect();
+        std::future::poll_fn(|cx| {
+            let mut grown = false;
+            waits.retain_mut(|wait| {
+                let end = wait.as_mut().poll(cx);
+                grown |= matches!(end, Poll::Ready(Ok(())));
+                end.is_pending()
+            });
+            if grown { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
     /// Goes on until everything that is in the log now has taken effect.
     pub(super) async fn catch_up(&self, inner: &Inner) -> Result<(), CatchUpError> {
-        let projection = self.consumer.name();
-        let failed = |source| CatchUpError::Store { projection, source };
-        let target = inner.log.head(self.id.partition).await.map_err(failed)?.position;
-        self.reach(inner, target).await
+        let projection = self.name();
+        for partition in self.partitions() {
+            let head = inner.log.head(partition).await;
+            let target = head.map_err(|source| CatchUpError::Store { projection, source })?.position;
+            self.reach(inner, partition, target).await?;
+        }
+        Ok(())
     }
 
     /// Goes on until the position has taken effect.
-    pub(super) async fn reach(&self, inner: &Inner, target: Position) -> Result<(), CatchUpError> {
-        let projection = self.consumer.name();
-        while self.progress.borrow().position < target {
+    pub(super) async fn reach(
+        &self,
+        inner: &Inner,
+        partition: Partition,
+        target: Position,
+    ) -> Result<(), CatchUpError> {
+        let projection = self.name();
+        while self.progress.borrow().on(partition) < target {
             match self.step(inner).await {
                 // The end of the log may lie before the target if the log was rewound meanwhile.
                 Ok(Step::AtHead) => return Ok(()),
@@ -274,20 +329,36 @@ impl Follower {
         Ok(())
     }
 
-    /// One batch, and what it means for those who watch.
+    /// One batch of each partition, and what it means for those who watch.
     async fn step(&self, inner: &Inner) -> Result<Step, Trouble> {
         let mut place = self.place.lock().await;
-        let span = tracing::debug_span!("project", consumer = %self.id);
-        let end = self.batch(inner, &mut place).instrument(span).await;
-        if let Err(trouble) = &end {
-            // Whoever goes on starts from what is stored.
-            *place = None;
-            self.report(trouble);
+        // Until the step is done the place is nobody's: whoever comes after a cancelled step starts
+        // from what is stored.
+        let mut claim = match place.take() {
+            Some(claim) => Ok(claim),
+            None => self.claim(inner).await,
+        };
+        let mut moved = false;
+        for partition in self.partitions() {
+            let Ok(held) = &mut claim else { break };
+            let span = tracing::debug_span!("project", consumer = self.name(), %partition);
+            match self.batch(inner, held, partition).instrument(span).await {
+                Ok(end) => moved |= end,
+                Err(trouble) => claim = Err(trouble),
+            }
         }
-        end
+        match claim {
+            Ok(claim) => *place = Some(claim),
+            Err(trouble) => {
+                self.report(&trouble);
+                return Err(trouble);
+            }
+        }
+        Ok(if moved { Step::Moved } else { Step::AtHead })
     }
 
     fn report(&self, trouble: &Trouble) {
+        let consumer = self.name();
         let state = match trouble {
             Trouble::Store(error) => ConsumerState::Retrying(chain(error)),
             Trouble::Fenced => ConsumerState::Retrying(CommitError::Fenced.to_string()),
@@ -295,98 +366,62 @@ impl Follower {
         };
         match &state {
             ConsumerState::Stopped(fault) => {
-                tracing::error!(consumer = %self.id, fault = chain(fault), "a projection has stopped");
+                tracing::error!(consumer, fault = chain(fault), "a projection has stopped");
             }
             ConsumerState::Retrying(why) => {
-                tracing::warn!(consumer = %self.id, why, "a projection could not go on, trying again");
+                tracing::warn!(consumer, why, "a projection could not go on, trying again");
             }
             ConsumerState::Following => {}
         }
         self.progress.send_modify(|progress| progress.state = state);
     }
 
-    async fn batch(&self, inner: &Inner, place: &mut Option<Claim>) -> Result<Step, Trouble> {
-        let claim = match *place {
-            Some(claim) => claim,
-            None => *place.insert(self.claim(inner).await?),
-        };
-        let after = position(claim.checkpoint);
-        let read = LogRead {
-            partition: self.id.partition,
-            after,
-            up_to: None,
-            query: self.query.clone(),
-            limit: BATCH,
-        };
+    /// One batch of one partition; answers whether it moved.
+    async fn batch(&self, inner: &Inner, claim: &mut Claim, partition: Partition) -> Result<bool, Trouble> {
+        let from = claim.checkpoints.get(&partition).copied();
+        let after = position(from);
+        let read = LogRead { partition, after, up_to: None, query: self.query.clone(), limit: BATCH };
         let slice = inner.log.read_log(read).await?;
         if slice.read_to <= after {
-            self.moved(after, slice.head);
-            return Ok(Step::AtHead);
+            self.moved(partition, after, slice.head);
+            return Ok(false);
         }
         let folded = self.fold(inner, &slice.events, slice.read_to).await?;
         let to = checkpoint(slice.head, folded.to, &slice.events);
-        let batch = Batch {
-            consumer: self.id.clone(),
-            epoch: claim.epoch,
-            from: claim.checkpoint,
-            to,
-            collection: self.consumer.name().to_owned(),
-            writes: folded.writes,
-        };
         // With a fault at its very first event, a batch has no effect and leaves no trace.
         if to.position > after {
-            self.commit(inner, batch, place).await?;
-            self.moved(to.position, slice.head);
+            let batch = Batch {
+                consumer: self.name().to_owned(),
+                partition,
+                epoch: claim.epoch,
+                from,
+                to,
+                collection: self.name().to_owned(),
+                writes: folded.writes,
+            };
+            tracing::trace!(documents = batch.writes.len(), position = %to.position, "commit");
+            inner.documents.commit(batch).await?;
+            claim.checkpoints.insert(partition, to);
+            self.moved(partition, to.position, slice.head);
         }
         match folded.fault {
             Some(error) => Err(Trouble::Fault(ConsumerFault::Event(Arc::new(error)))),
-            None => Ok(Step::Moved),
+            None => Ok(true),
         }
     }
 
-    async fn commit(&self, inner: &Inner, batch: Batch, place: &mut Option<Claim>) -> Result<(), Trouble> {
-        let (epoch, to) = (batch.epoch, batch.to);
-        tracing::trace!(consumer = %self.id, documents = batch.writes.len(), position = %to.position, "commit");
-        inner.documents.commit(batch).await.map_err(|error| match error {
-            CommitError::Fenced => Trouble::Fenced,
-            CommitError::Store(error) => Trouble::Store(error),
-        })?;
-        *place = Some(Claim { epoch, checkpoint: Some(to) });
-        Ok(())
-    }
-
-    /// Takes the consumer over, and makes sure that its checkpoint is of this log's history.
+    /// Takes the consumer over, and makes sure that its checkpoints are of this log's history.
     async fn claim(&self, inner: &Inner) -> Result<Claim, Trouble> {
-        let head = inner.log.head(self.id.partition).await?;
-        let claim = inner.documents.claim(&self.id).await?;
-        if let Some(checkpoint) = claim.checkpoint {
-            self.check(inner, checkpoint, head).await?;
+        let claim = inner.documents.claim(self.name()).await?;
+        for partition in self.partitions() {
+            let head = inner.log.head(partition).await?;
+            let stored = claim.checkpoints.get(&partition).copied();
+            if let Some(checkpoint) = stored {
+                check(inner, partition, checkpoint, head).await?;
+            }
+            self.moved(partition, position(stored), head);
         }
-        self.moved(position(claim.checkpoint), head);
         Ok(claim)
-    }
-
-    async fn check(&self, inner: &Inner, checkpoint: Checkpoint, head: Head) -> Result<(), Trouble> {
-        if checkpoint.log != head.log {
-            return Err(Trouble::Fault(ConsumerFault::OtherLog));
-        }
-        let rewound = ConsumerFault::Rewound { checkpoint: checkpoint.position, head: head.position };
-        if checkpoint.position > head.position {
-            return Err(Trouble::Fault(rewound));
-        }
-        let Some(event) = checkpoint.event else { return Ok(()) };
-        let read = LogRead {
-            partition: self.id.partition,
-            after: Position::new(checkpoint.position.get().saturating_sub(1)),
-            up_to: Some(checkpoint.position),
-            query: Query::all(),
-            limit: 1,
-        };
-        let there = inner.log.read_log(read).await?.events;
-        if there.first().is_some_and(|there| there.meta.id == event) {
-            return Ok(());
-        }
-        Err(Trouble::Fault(rewound))
     }
 
     /// Folds events into the documents they change. If one of them cannot be folded, folds those
@@ -425,15 +460,47 @@ impl Follower {
             Ok(routed) => routed,
             Err(fault) => return Ok(Err(fault)),
         };
-        let stored = inner.documents.get(self.consumer.name(), routed.keys.clone()).await?;
+        let stored = inner.documents.get(self.name(), routed.keys.clone()).await?;
         Ok(routed.work.fold(stored).map(|folded| routed.keys.into_iter().zip(folded).collect()))
     }
 
-    fn moved(&self, position: Position, head: Head) {
+    fn moved(&self, partition: Partition, position: Position, head: Head) {
         self.progress.send_modify(|progress| {
-            *progress = Progress { position, head: head.position, state: ConsumerState::Following };
+            if let Some(reached) = progress.places.get_mut(usize::from(partition.get())) {
+                *reached = Reached { position, head: head.position };
+            }
+            progress.state = ConsumerState::Following;
         });
     }
+}
+
+/// Makes sure that a checkpoint is of the history that the log has now.
+async fn check(
+    inner: &Inner,
+    partition: Partition,
+    checkpoint: Checkpoint,
+    head: Head,
+) -> Result<(), Trouble> {
+    if checkpoint.log != head.log {
+        return Err(Trouble::Fault(ConsumerFault::OtherLog));
+    }
+    let rewound = ConsumerFault::Rewound { checkpoint: checkpoint.position, head: head.position };
+    if checkpoint.position > head.position {
+        return Err(Trouble::Fault(rewound));
+    }
+    let Some(event) = checkpoint.event else { return Ok(()) };
+    let read = LogRead {
+        partition,
+        after: Position::new(checkpoint.position.get().saturating_sub(1)),
+        up_to: Some(checkpoint.position),
+        query: Query::all(),
+        limit: 1,
+    };
+    let there = inner.log.read_log(read).await?.events;
+    if there.first().is_some_and(|there| there.meta.id == event) {
+        return Ok(());
+    }
+    Err(Trouble::Fault(rewound))
 }
 
 /// What a batch does, and how far it got.
@@ -466,11 +533,10 @@ async fn race(first: impl Future<Output = ()>, second: impl Future) -> Side {
     let mut first = std::pin::pin!(first);
     let mut second = std::pin::pin!(second);
     std::future::poll_fn(|cx| {
-        use std::task::Poll::{Pending, Ready};
         if first.as_mut().poll(cx).is_ready() {
-            return Ready(Side::First);
+            return Poll::Ready(Side::First);
         }
-        if second.as_mut().poll(cx).is_ready() { Ready(Side::Second) } else { Pending }
+        if second.as_mut().poll(cx).is_ready() { Poll::Ready(Side::Second) } else { Poll::Pending }
     })
     .await
 }

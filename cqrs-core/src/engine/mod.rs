@@ -30,7 +30,6 @@ use tokio::task::JoinHandle;
 
 use crate::context::{Clock, IdSource, Services};
 use crate::event::Metadata;
-use crate::id::Partition;
 use crate::read_store::ReadStore;
 use crate::registry::Registry;
 use crate::store::EventStore;
@@ -73,7 +72,7 @@ struct Inner {
     slots: Slots,
     gate: Gate,
     aggregates: std::collections::HashSet<TypeId>,
-    followers: HashMap<&'static str, Vec<Arc<Follower>>>,
+    followers: HashMap<&'static str, Arc<Follower>>,
     /// Whether followers run by themselves, or only when somebody waits for them.
     background: bool,
 }
@@ -103,7 +102,7 @@ impl Engine {
     pub async fn catch_up(&self) -> Result<(), CatchUpError> {
         let inner = &self.0.inner;
         let mut fault = Ok(());
-        for follower in inner.followers() {
+        for follower in inner.followers.values() {
             if let Err(error) = follower.catch_up(inner).await {
                 fault = fault.and(Err(error));
             }
@@ -114,8 +113,9 @@ impl Engine {
     /// How far each projection is, per partition, by name.
     #[must_use]
     pub fn status(&self) -> Vec<ConsumerStatus> {
-        let mut all: Vec<_> = self.0.inner.followers().map(|follower| follower.status()).collect();
-        all.sort_by(|a, b| (&a.name, a.partition).cmp(&(&b.name, b.partition)));
+        let mut all: Vec<_> =
+            self.0.inner.followers.values().flat_map(|follower| follower.status()).collect();
+        all.sort_by(|a, b| (a.name, a.partition).cmp(&(b.name, b.partition)));
         all
     }
 
@@ -129,16 +129,6 @@ impl Engine {
             // A follower that panicked has reported that itself; there is nothing left to wait for.
             let _ = task.await;
         }
-    }
-}
-
-impl Inner {
-    fn followers(&self) -> impl Iterator<Item = &Arc<Follower>> {
-        self.followers.values().flatten()
-    }
-
-    fn follower(&self, projection: &str, partition: Partition) -> Option<&Arc<Follower>> {
-        self.followers.get(projection)?.get(usize::from(partition.get()))
     }
 }
 

@@ -14,7 +14,7 @@ use super::follow::{CatchUpError, ConsumerState, Follower, Progress};
 use super::{Engine, Inner};
 use crate::aggregate::Aggregate;
 use crate::codec::{Codec as _, CodecError, Json};
-use crate::id::{Position, StreamId, Version};
+use crate::id::{StreamId, Version};
 use crate::projection::Projection;
 use crate::receipt::Receipt;
 use crate::store::{BoxFuture, Detail, Direction, StreamRead};
@@ -249,50 +249,54 @@ impl Inner {
         receipt: Receipt,
         timeout: Duration,
     ) -> Result<(), ReadError> {
-        let follower = self.follower(projection, receipt.partition()).ok_or(ReadError::ForeignReceipt)?;
+        let follower = self.followers.get(projection).ok_or(ReadError::NotRegistered(projection))?;
         let wanted = receipt.position();
+        if receipt.partition().get() >= self.log.capabilities().partitions {
+            return Err(ReadError::ForeignReceipt);
+        }
         if !receipt.is_of(self.log.head(receipt.partition()).await?.log) {
             return Err(ReadError::ForeignReceipt);
         }
         let reached = async {
             if self.background {
-                self.watch(follower, wanted).await
+                self.watch(follower, receipt).await
             } else {
-                self.drive(follower, wanted).await
+                self.drive(follower, receipt).await
             }
         };
         match tokio::time::timeout(timeout, reached).await {
             Ok(end) => end,
             Err(_) => {
-                let status = follower.status();
-                let trouble = match status.state {
+                let progress = follower.watch().borrow().clone();
+                let position = progress.on(receipt.partition());
+                let trouble = match progress.state {
                     ConsumerState::Retrying(why) => Some(why),
                     ConsumerState::Following | ConsumerState::Stopped(_) => None,
                 };
-                Err(ReadError::Behind { projection, position: status.position, wanted, trouble })
+                Err(ReadError::Behind { projection, position, wanted, trouble })
             }
         }
     }
 
     /// Waits until the background has got there, in this process or another.
-    async fn watch(&self, follower: &Follower, wanted: Position) -> Result<(), ReadError> {
+    async fn watch(&self, follower: &Follower, receipt: Receipt) -> Result<(), ReadError> {
+        let (partition, wanted) = (receipt.partition(), receipt.position());
         let mut progress = follower.watch();
         let settled = |progress: &Progress| {
-            progress.position >= wanted || matches!(progress.state, ConsumerState::Stopped(_))
+            progress.on(partition) >= wanted || matches!(progress.state, ConsumerState::Stopped(_))
         };
         loop {
-            if let Ok(seen) = tokio::time::timeout(LOOK, progress.wait_for(settled)).await {
-                let Ok(seen) = seen else { return Ok(()) };
-                let Progress { position, state, .. } = seen.clone();
-                drop(seen);
-                return match state {
+            if let Ok(Ok(seen)) = tokio::time::timeout(LOOK, progress.wait_for(settled)).await {
+                let position = seen.on(partition);
+                return match &seen.state {
                     ConsumerState::Stopped(fault) if position < wanted => {
-                        Err(ReadError::Stopped { projection: follower.name(), position, fault })
+                        let (projection, fault) = (follower.name(), fault.clone());
+                        Err(ReadError::Stopped { projection, position, fault })
                     }
                     _ => Ok(()),
                 };
             }
-            let stored = self.documents.checkpoint(follower.id()).await?;
+            let stored = self.documents.checkpoint(follower.name(), partition).await?;
             if stored.is_some_and(|checkpoint| checkpoint.position >= wanted) {
                 return Ok(());
             }
@@ -300,10 +304,12 @@ impl Inner {
     }
 
     /// Gets there itself, in an engine whose projections do not run in the background.
-    async fn drive(&self, follower: &Follower, wanted: Position) -> Result<(), ReadError> {
-        follower.reach(self, wanted).await.map_err(|error| match error {
+    async fn drive(&self, follower: &Follower, receipt: Receipt) -> Result<(), ReadError> {
+        let partition = receipt.partition();
+        follower.reach(self, partition, receipt.position()).await.map_err(|error| match error {
             CatchUpError::Stopped { projection, fault } => {
-                ReadError::Stopped { projection, position: follower.status().position, fault }
+                let position = follower.watch().borrow().on(partition);
+                ReadError::Stopped { projection, position, fault }
             }
             CatchUpError::Store { source, .. } => ReadError::Store(source),
         })

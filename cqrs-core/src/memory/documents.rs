@@ -5,29 +5,34 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ConsumerId};
+use crate::id::Partition;
+use crate::read_store::{Batch, Checkpoint, Claim, CommitError};
 
 #[derive(Default)]
 pub(super) struct Documents {
-    consumers: HashMap<ConsumerId, Claim>,
+    consumers: HashMap<String, Claim>,
     collections: HashMap<String, BTreeMap<String, Bytes>>,
 }
 
 impl Documents {
-    pub(super) fn claim(&mut self, consumer: ConsumerId) -> Claim {
-        let claim = self.consumers.entry(consumer).or_insert(Claim { epoch: 0, checkpoint: None });
+    pub(super) fn claim(&mut self, consumer: String) -> Claim {
+        let unclaimed = Claim { epoch: 0, checkpoints: BTreeMap::new() };
+        let claim = self.consumers.entry(consumer).or_insert(unclaimed);
         claim.epoch += 1;
-        *claim
+        claim.clone()
     }
 
-    pub(super) fn checkpoint(&self, consumer: &ConsumerId) -> Option<Checkpoint> {
-        self.consumers.get(consumer).and_then(|claim| claim.checkpoint)
+    pub(super) fn checkpoint(&self, consumer: &str, partition: Partition) -> Option<Checkpoint> {
+        self.consumers.get(consumer)?.checkpoints.get(&partition).copied()
     }
 
     pub(super) fn commit(&mut self, batch: Batch) -> Result<(), CommitError> {
-        let expected = Claim { epoch: batch.epoch, checkpoint: batch.from };
-        let stored = self.consumers.get_mut(&batch.consumer).filter(|stored| **stored == expected);
-        stored.ok_or(CommitError::Fenced)?.checkpoint = Some(batch.to);
+        let owner = self.consumers.get_mut(&batch.consumer).filter(|owner| owner.epoch == batch.epoch);
+        let owner = owner.ok_or(CommitError::Fenced)?;
+        if owner.checkpoints.get(&batch.partition).copied() != batch.from {
+            return Err(CommitError::Fenced);
+        }
+        owner.checkpoints.insert(batch.partition, batch.to);
         let documents = self.collections.entry(batch.collection).or_default();
         for (key, content) in batch.writes {
             match content {

@@ -28,7 +28,7 @@ use self::documents::Documents;
 use self::log::Log;
 use crate::error::StoreError;
 use crate::id::{Partition, Position, StreamId};
-use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ConsumerId, ReadStore};
+use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Limits,
     LogId, LogRead, LogSlice, StreamRead, StreamSlice, unsupported,
@@ -279,14 +279,18 @@ impl EventStore for MemoryStore {
 }
 
 impl ReadStore for MemoryStore {
-    fn claim(&self, consumer: &ConsumerId) -> BoxFuture<'_, Result<Claim, StoreError>> {
-        let consumer = consumer.clone();
+    fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
+        let consumer = consumer.to_owned();
         Box::pin(async move { Ok(write(&self.shared.documents).claim(consumer)) })
     }
 
-    fn checkpoint(&self, consumer: &ConsumerId) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>> {
-        let consumer = consumer.clone();
-        Box::pin(async move { Ok(read(&self.shared.documents).checkpoint(&consumer)) })
+    fn checkpoint(
+        &self,
+        consumer: &str,
+        partition: Partition,
+    ) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>> {
+        let consumer = consumer.to_owned();
+        Box::pin(async move { Ok(read(&self.shared.documents).checkpoint(&consumer, partition)) })
     }
 
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
