@@ -1,1 +1,4 @@
-//! x
+//! Tests for `cqrs`.
+#![forbid(unsafe_code)]
+
+pub mod faults;
