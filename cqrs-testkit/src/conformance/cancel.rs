@@ -41,7 +41,7 @@ pub(super) async fn nothing_hangs_after_a_dropped_append(world: World) -> Check 
 pub(super) async fn a_dropped_append_is_resolved_by_its_key(world: World) -> Check {
     for (round, point) in Abandon::points().enumerate() {
         let stream = world.stream(&format!("dropped-{round}"));
-        let key = key(&stream, "command-1");
+        let key = key(&stream, &format!("command-{round}"));
         let append = || {
             Append::new(world.events(&stream, 2), cqrs_core::store::Guard::Any).with_key(Some(key.clone()))
         };

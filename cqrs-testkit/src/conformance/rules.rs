@@ -274,7 +274,7 @@ rules! { $
             "`Limits::tag_bytes`: one more gives Invalid, with a message that names the limit.";
         a_key_may_be_so_long []
             "`Limits::key_bytes`: one more gives Invalid, with a message that names the limit.";
-        a_refused_size_leaves_nothing []
+        an_invalid_append_leaves_nothing []
             "If an append breaks a limit, nothing is written, and no key is recorded.";
         limits_are_checked_before_the_guard []
             "Limits are checked before anything else.";

@@ -1,8 +1,13 @@
 //! Waiting for news.
 
-use cqrs_core::id::{Partition, Position};
+use std::future::{Future as _, poll_fn};
+use std::task::Poll;
+use std::time::Duration;
 
-use super::kit::{Abandon, Check, World, join, skip};
+use cqrs_core::id::{Partition, Position};
+use tokio::task::JoinHandle;
+
+use super::kit::{Abandon, Check, Got, World, fail, join, skip};
 
 /// A store may say that it cannot wait; its callers poll.
 async fn wait(world: &World, after: Position) -> Check {
@@ -19,16 +24,36 @@ pub(super) async fn waiting_for_what_is_there_ends_at_once(world: World) -> Chec
     wait(&world, Position::new(head.get() - 1)).await
 }
 
-pub(super) async fn waiting_ends_with_an_append(world: World) -> Check {
-    for _ in 0..5 {
-        let head = world.head().await?;
-        let waiting = {
-            let world = world.clone();
-            tokio::spawn(async move { wait(&world, head).await })
-        };
-        for _ in 0..10 {
-            tokio::task::yield_now().await;
+/// Waits in a task of its own; when this returns, the wait has begun.
+async fn begin(world: &World, after: Position) -> Got<JoinHandle<Check>> {
+    let (begun, beginning) = tokio::sync::oneshot::channel();
+    let world = world.clone();
+    let task = tokio::spawn(async move {
+        let mut waiting = Box::pin(wait(&world, after));
+        let first = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;
+        // Nobody listens if the rule was given up.
+        let _ = begun.send(());
+        match first {
+            Poll::Ready(done) => done,
+            Poll::Pending => waiting.await,
         }
+    });
+    match beginning.await {
+        Ok(()) => Ok(task),
+        Err(_) => fail("waiting for news panicked"),
+    }
+}
+
+/// So that those who wait sleep, and have to be woken.
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(2)).await;
+}
+
+pub(super) async fn waiting_ends_with_an_append(world: World) -> Check {
+    world.fill(&world.stream("a"), 1).await?;
+    for _ in 0..5 {
+        let waiting = begin(&world, world.head().await?).await?;
+        pause().await;
         world.fill(&world.stream("a"), 1).await?;
         join(vec![waiting]).await?.into_iter().collect::<Check>()?;
     }
@@ -36,15 +61,13 @@ pub(super) async fn waiting_ends_with_an_append(world: World) -> Check {
 }
 
 pub(super) async fn all_who_wait_are_woken(world: World) -> Check {
+    world.fill(&world.stream("a"), 1).await?;
     let head = world.head().await?;
     let mut waiting = Vec::new();
     for _ in 0..5 {
-        let world = world.clone();
-        waiting.push(tokio::spawn(async move { wait(&world, head).await }));
+        waiting.push(begin(&world, head).await?);
     }
-    for _ in 0..50 {
-        tokio::task::yield_now().await;
-    }
+    pause().await;
     world.fill(&world.stream("a"), 1).await?;
     join(waiting).await?.into_iter().collect()
 }
