@@ -1,12 +1,18 @@
-//! CQRS and event sourcing from annotated domain types.
-#[doc(hidden)]
-pub use cqrs_core::__private;
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
 pub use cqrs_core::*;
 pub use cqrs_derive::{Command, Event, aggregate, projection};
 
-/// Everything that a domain file needs.
+#[doc(hidden)]
+pub use cqrs_core::__private;
+
+/// What a domain file and the program around it need: `use cqrs::prelude::*;`.
+///
+/// `Serialize` and `Deserialize` are serde's, whose derives name the crate `serde`: it has to stand
+/// in the manifest beside `cqrs`.
 pub mod prelude {
-    pub use cqrs_core::{Context, EventMeta, Id, Metadata, Service};
+    pub use cqrs_core::{Context, Engine, EventMeta, ExecuteError, Metadata, Receipt, Service};
     pub use cqrs_derive::{Command, Event, aggregate, projection};
     pub use serde::{Deserialize, Serialize};
 }

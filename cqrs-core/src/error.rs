@@ -164,19 +164,16 @@ impl StdError for DecodeError {
 
 /// A stored event that could not be folded, with its place in the log.
 #[derive(Debug)]
-pub struct FoldError {
-    /// The event's stored name.
-    pub event: String,
-    /// Its stream.
-    pub stream: StreamId,
-    /// Its version in the stream.
-    pub version: Version,
-    /// The partition that it lies in.
-    pub partition: Partition,
-    /// Its position in the partition.
-    pub position: Position,
-    /// What is wrong with it.
-    pub fault: FoldFault,
+pub struct FoldError(Box<Unfolded>);
+
+#[derive(Debug)]
+struct Unfolded {
+    event: String,
+    stream: StreamId,
+    version: Version,
+    partition: Partition,
+    position: Position,
+    fault: FoldFault,
 }
 
 /// What is wrong with an event that could not be folded.
@@ -195,14 +192,50 @@ pub enum FoldFault {
 
 impl FoldError {
     pub(crate) fn new(name: &str, meta: &EventMeta, fault: impl Into<FoldFault>) -> Self {
-        Self {
+        Self(Box::new(Unfolded {
             event: name.to_owned(),
             stream: meta.stream.clone(),
             version: meta.version,
             partition: meta.partition,
             position: meta.position,
             fault: fault.into(),
-        }
+        }))
+    }
+
+    /// The event's stored name.
+    #[must_use]
+    pub fn event(&self) -> &str {
+        &self.0.event
+    }
+
+    /// Its stream.
+    #[must_use]
+    pub fn stream(&self) -> &StreamId {
+        &self.0.stream
+    }
+
+    /// Its version in the stream.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.0.version
+    }
+
+    /// The partition that it lies in.
+    #[must_use]
+    pub fn partition(&self) -> Partition {
+        self.0.partition
+    }
+
+    /// Its position in the partition.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.0.position
+    }
+
+    /// What is wrong with it.
+    #[must_use]
+    pub fn fault(&self) -> &FoldFault {
+        &self.0.fault
     }
 }
 
@@ -226,7 +259,7 @@ impl From<NotAKey> for FoldFault {
 
 impl fmt::Display for FoldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { event, stream, version, position, .. } = self;
+        let Unfolded { event, stream, version, position, .. } = &*self.0;
         write!(
             f,
             "the event `{event}` at version {version} of {stream} (position {position}) cannot be folded"
@@ -236,7 +269,7 @@ impl fmt::Display for FoldError {
 
 impl StdError for FoldError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(match &self.fault {
+        Some(match &self.0.fault {
             FoldFault::Decode(error) => error,
             FoldFault::Misfit(error) => error,
             FoldFault::Key(error) => error,

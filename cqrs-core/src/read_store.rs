@@ -12,8 +12,9 @@
 //!   the batch starts from ([`Batch::from`]) and its epoch is still the one that [`claim`] gave.
 //!   Otherwise it gives [`CommitError::Fenced`] and writes nothing: somebody else owns the consumer.
 //! - **Claim.** [`claim`](ReadStore::claim) raises the consumer's epoch, so that every batch of
-//!   a former owner is fenced from then on, and gives the stored checkpoint. A lease may decide who
-//!   claims; the epoch decides who may write.
+//!   a former owner is fenced from then on, in all partitions, and gives the stored checkpoints. A
+//!   consumer has one epoch over all partitions, because events of several partitions may change
+//!   one document. A lease may decide who claims; the epoch decides who may write.
 //! - **Read your writes.** A read that starts after a commit sees it.
 //! - **Order.** [`list`](ReadStore::list) gives documents by the bytes of their key's text.
 //! - **Cancellation.** Any future may be dropped; a dropped commit took place as a whole or not at
@@ -21,6 +22,7 @@
 //!
 //! [`claim`]: ReadStore::claim
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -37,17 +39,21 @@ use crate::store::{BoxFuture, LogId};
     note = "the contract is in the documentation of `cqrs::read_store`"
 )]
 pub trait ReadStore: fmt::Debug + Send + Sync + 'static {
-    /// Takes a consumer over: raises its epoch and gives it with the stored checkpoint.
+    /// Takes a consumer over: raises its epoch and gives it with the stored checkpoints.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot answer.
-    fn claim(&self, consumer: &ConsumerId) -> BoxFuture<'_, Result<Claim, StoreError>>;
+    fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>>;
 
-    /// The stored checkpoint, or `None` if the consumer has not committed yet.
+    /// The stored checkpoint on a partition, or `None` if the consumer has not committed there yet.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot answer.
-    fn checkpoint(&self, consumer: &ConsumerId) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>>;
+    fn checkpoint(
+        &self,
+        consumer: &str,
+        partition: Partition,
+    ) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>>;
 
     /// Writes documents and moves the checkpoint, in one commit.
     ///
@@ -79,21 +85,6 @@ pub trait ReadStore: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>>;
 }
 
-/// Names a consumer of one partition of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ConsumerId {
-    /// The consumer, such as a projection's name.
-    pub name: String,
-    /// The partition that it follows.
-    pub partition: Partition,
-}
-
-impl fmt::Display for ConsumerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (partition {})", self.name, self.partition)
-    }
-}
-
 /// How far a consumer is: everything up to the position has taken effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -106,22 +97,24 @@ pub struct Checkpoint {
 }
 
 /// A consumer that was taken over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Who may write from now on; grows with each claim.
     pub epoch: u64,
-    /// Where to go on; `None` from the start.
-    pub checkpoint: Option<Checkpoint>,
+    /// Where to go on, by partition; from the start of those that are not named.
+    pub checkpoints: BTreeMap<Partition, Checkpoint>,
 }
 
 /// The effect of some events on a read model, and the checkpoint behind them.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Whose batch it is.
-    pub consumer: ConsumerId,
+    /// Whose batch it is, such as a projection's name.
+    pub consumer: String,
+    /// The partition that its events come from.
+    pub partition: Partition,
     /// The epoch that its claim gave.
     pub epoch: u64,
-    /// The checkpoint that it starts from.
+    /// The checkpoint on that partition that it starts from.
     pub from: Option<Checkpoint>,
     /// The checkpoint behind it.
     pub to: Checkpoint,

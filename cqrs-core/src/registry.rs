@@ -7,7 +7,7 @@ use std::fmt;
 use crate::aggregate::Aggregate;
 use crate::context::{ServiceType, Services};
 use crate::engine::consumer::{Consumer, DocumentConsumer};
-use crate::event::{EventSet, Shape};
+use crate::event::EventSet;
 use crate::projection::Projection;
 
 /// One aggregate or projection, as the macros submit it. Also the type's own description of
@@ -48,7 +48,6 @@ pub(crate) struct EventEntry {
     pub(crate) name: &'static str,
     pub(crate) type_id: TypeId,
     pub(crate) type_name: &'static str,
-    pub(crate) former: Vec<Shape>,
 }
 
 inventory::collect!(Registration);
@@ -96,10 +95,10 @@ impl fmt::Debug for Registration {
 }
 
 fn entries<S: EventSet>() -> Vec<EventEntry> {
-    let entry = |kind: &crate::event::EventType<S>| {
-        let mut former = Vec::new();
-        (kind.former)(&mut former);
-        EventEntry { name: kind.name, type_id: (kind.type_id)(), type_name: (kind.type_name)(), former }
+    let entry = |kind: &crate::event::EventType<S>| EventEntry {
+        name: kind.name,
+        type_id: (kind.type_id)(),
+        type_name: (kind.type_name)(),
     };
     S::TYPES.iter().map(entry).collect()
 }
@@ -134,9 +133,9 @@ impl Registry {
         self
     }
 
-    pub(crate) fn has_aggregate<A: Aggregate>(&self) -> bool {
-        let same = |entry: &&Registration| (entry.type_id)() == TypeId::of::<A>();
-        self.0.iter().filter(same).any(|entry| matches!(entry.kind, Kind::Aggregate { .. }))
+    pub(crate) fn aggregate_types(&self) -> impl Iterator<Item = TypeId> {
+        let aggregates = self.0.iter().filter(|entry| matches!(entry.kind, Kind::Aggregate { .. }));
+        aggregates.map(|entry| (entry.type_id)())
     }
 
     pub(crate) fn has_projection<P: Projection>(&self) -> bool {

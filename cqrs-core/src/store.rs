@@ -33,9 +33,9 @@
 //!   says they survive. They MUST be visible to every read that starts later, on any handle of the
 //!   same store.
 //! - **Guarded.** The [`Guard`] is checked against the state that the events are then appended to:
-//!   no other append may come between. A guard that fails gives [`AppendError::Conflict`] and
-//!   nothing is written. The guard is checked before any event is; an empty guard is
-//!   [`Guard::Any`].
+//!   no other append may come between. A guard that fails gives [`AppendError::Conflict`] with a
+//!   clause that does not hold, and nothing is written. Events of the append itself do not count
+//!   against its guard. An empty [`Guard::All`] is [`Guard::Any`].
 //! - **One winner.** Of any number of racing appends that expect one version of a stream, exactly
 //!   one is accepted.
 //! - **Refused by name.** A guard or an append that the store cannot check or cannot carry out
@@ -47,9 +47,16 @@
 //!   an append that fails records no key. An append may have a key and no events.
 //! - **Nothing to do.** An append without events and without a key checks its guard and writes
 //!   nothing.
+//! - **Where.** An append is about one partition: that of its events' streams, of its key's stream
+//!   and of the streams that its guard names. If these lie in several, it is refused by name. An
+//!   append that speaks of no stream at all is about [`Partition::ONLY`].
+//! - **Ids.** An event whose id the log has already, in any partition, or that comes twice in one
+//!   append, gives [`StoreErrorKind::Invalid`]; nothing is written. This is checked last.
 //! - **Limits.** An append that breaks one of the [`Limits`] gives [`StoreErrorKind::Invalid`] with
 //!   a message that names the limit, and nothing is written. Limits are checked before anything
 //!   else.
+//!
+//! So the order of the checks is: limits, what the store cannot do, the key, the guard, event ids.
 //!
 //! # Faults
 //!
@@ -169,7 +176,8 @@ pub struct Capabilities {
     pub partitions: u16,
     /// Whether positions have no gaps, so that a hole is a fault.
     pub gapless_positions: bool,
-    /// Whether one append may write to several streams of one partition.
+    /// Whether one append may write to several streams of one partition, or guard streams that it
+    /// does not write to.
     pub multi_stream_append: bool,
     /// Whether tags are indexed: queries with tags can be read and be guards.
     pub tags: bool,
@@ -590,7 +598,9 @@ pub struct LogRead {
 pub struct LogSlice {
     /// The events.
     pub events: Vec<std::sync::Arc<RecordedEvent>>,
-    /// Up to where the log was searched: no further event that matches lies at or below it.
+    /// Up to where the log was searched: no further event that matches lies at or below it, now or
+    /// later. It is `up_to` or the head, whichever comes first, if all of it was searched; it never
+    /// lies before `after`, and behind the head only if `after` does.
     pub read_to: Position,
     /// The log's identity and the partition's last position in the same snapshot.
     pub head: Head,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aggregate;
+pub mod faults;
 pub mod fixed;
 pub mod history;
 pub mod projection;

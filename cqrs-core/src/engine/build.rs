@@ -1,0 +1,255 @@
+//! How an engine is put together.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, watch};
+
+use super::consumer::Consumer;
+use super::follow::Follower;
+use super::gate::Gate;
+use super::slots::Slots;
+use super::{Engine, Handle, Inner};
+use crate::context::{Clock, IdSource, Service, Services, SystemClock, TimeOrderedIds};
+use crate::error::{StoreError, StoreErrorKind};
+use crate::event::Metadata;
+use crate::id::Partition;
+use crate::memory::MemoryStore;
+use crate::read_store::ReadStore;
+use crate::registry::{Registry, RegistryError};
+use crate::store::{BoxFuture, EventStore};
+
+/// The settings of an engine. Finish with [`open`](Self::open) or [`build`](Self::build).
+#[derive(Debug)]
+#[must_use = "an engine comes from `open` or `build`"]
+pub struct EngineBuilder {
+    registry: Option<Registry>,
+    services: Services,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    attempts: u32,
+    hot_streams: usize,
+    background: bool,
+}
+
+impl Default for EngineBuilder {
+    fn default() -> Self {
+        Self {
+            registry: None,
+            services: Services::new(),
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(TimeOrderedIds::default()),
+            attempts: 10,
+            hot_streams: 10_000,
+            background: true,
+        }
+    }
+}
+
+impl EngineBuilder {
+    /// Works with these aggregates and projections instead of all that are linked into the program.
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// Gives handlers a service, under its type or under a trait:
+    /// `.service::<dyn Rates>(Arc::new(BankRates))`.
+    pub fn service<T: Service + ?Sized>(mut self, service: Arc<T>) -> Self {
+        self.services.insert(service);
+        self
+    }
+
+    /// Takes the time from here instead of the system.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Takes fresh ids from here; UUIDv7 unless set.
+    pub fn ids(mut self, ids: impl IdSource) -> Self {
+        self.ids = Arc::new(ids);
+        self
+    }
+
+    /// How often a command is decided before a race that is lost each time is given up; 10 unless
+    /// set, at least 1.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// Of how many streams the process remembers the last state; 10,000 unless set, at least 1.
+    pub fn hot_streams(mut self, streams: usize) -> Self {
+        self.hot_streams = streams;
+        self
+    }
+
+    /// Does not run projections in the background: they move only in
+    /// [`catch_up`](Engine::catch_up), and when a read waits for a receipt. For tests that want the
+    /// same order every time.
+    pub fn without_background(mut self) -> Self {
+        self.background = false;
+        self
+    }
+
+    /// Opens the store that the URL names, and builds the engine on it.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub async fn open(self, url: &str) -> Result<Engine, OpenError> {
+        let stores = open_stores(url).await?;
+        self.build(stores).await
+    }
+
+    /// Builds the engine on stores that are open already.
+    ///
+    /// # Errors
+    /// [`OpenError`] if the registry is not sound, or there is no tokio runtime to run projections
+    /// in.
+    pub async fn build(self, stores: impl Into<Stores>) -> Result<Engine, OpenError> {
+        let Stores { log, documents } = stores.into();
+        let registry = self.registry.unwrap_or_else(Registry::linked);
+        registry.check(&self.services).map_err(OpenError::Registry)?;
+        let partitions = log.capabilities().partitions;
+        // Asked for now, so that a store that does not answer shows at the start.
+        log.head(Partition::ONLY).await.map_err(OpenError::Store)?;
+        let inner = Inner {
+            followers: followers(&registry, partitions),
+            aggregates: registry.aggregate_types().collect(),
+            log,
+            documents,
+            registry,
+            services: self.services,
+            clock: self.clock,
+            ids: self.ids,
+            no_metadata: Arc::new(Metadata::new()),
+            attempts: self.attempts,
+            slots: Slots::new(self.hot_streams),
+            gate: Gate::default(),
+            background: self.background,
+        };
+        start(Arc::new(inner))
+    }
+}
+
+fn followers(registry: &Registry, partitions: u16) -> HashMap<&'static str, Arc<Follower>> {
+    let follow = |consumer: Box<dyn Consumer>| {
+        let follower = Follower::new(consumer, partitions);
+        (follower.name(), Arc::new(follower))
+    };
+    registry.consumers().into_iter().map(follow).collect()
+}
+
+fn start(inner: Arc<Inner>) -> Result<Engine, OpenError> {
+    let (stop, stopped) = watch::channel(false);
+    let mut running = Vec::new();
+    if inner.background {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| OpenError::NoRuntime)?;
+        for follower in inner.followers.values() {
+            let task = Arc::clone(follower).run(inner.clone(), stopped.clone());
+            running.push(runtime.spawn(task));
+        }
+    }
+    Ok(Engine(Arc::new(Handle { inner, stop, running: Mutex::new(running) })))
+}
+
+/// A log and the read models beside it.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    /// The log.
+    pub log: Arc<dyn EventStore>,
+    /// Where documents and checkpoints live.
+    pub documents: Arc<dyn ReadStore>,
+}
+
+impl<S: EventStore + ReadStore> From<Arc<S>> for Stores {
+    fn from(store: Arc<S>) -> Self {
+        Self { log: store.clone(), documents: store }
+    }
+}
+
+impl From<MemoryStore> for Stores {
+    fn from(store: MemoryStore) -> Self {
+        Arc::new(store).into()
+    }
+}
+
+/// Which store opens URLs of a scheme. A store's crate submits one with `inventory::submit!`, so
+/// that linking the crate is all it takes to open its URLs.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreScheme {
+    /// What stands before the URL's first `:`.
+    pub scheme: &'static str,
+    /// Opens the store that the whole URL names.
+    pub open: fn(url: String) -> BoxFuture<'static, Result<Stores, StoreError>>,
+}
+
+inventory::collect!(StoreScheme);
+
+async fn open_stores(url: &str) -> Result<Stores, OpenError> {
+    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+    if scheme == "memory" {
+        if rest.is_empty() {
+            return Ok(MemoryStore::new().into());
+        }
+        let message = format!("{url:?} names a store in memory by {rest:?}: write `memory:`");
+        return Err(OpenError::Store(StoreError::new(StoreErrorKind::Invalid, message)));
+    }
+    match inventory::iter::<StoreScheme>().find(|known| known.scheme == scheme) {
+        Some(known) => (known.open)(url.to_owned()).await.map_err(OpenError::Store),
+        None => {
+            let linked = inventory::iter::<StoreScheme>().map(|known| known.scheme);
+            let mut known: Vec<_> = std::iter::once("memory").chain(linked).collect();
+            known.sort_unstable();
+            Err(OpenError::UnknownScheme { url: url.to_owned(), known })
+        }
+    }
+}
+
+/// Why an engine was not opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// No store that is linked into the program opens such a URL.
+    UnknownScheme {
+        /// The URL.
+        url: String,
+        /// The schemes that can be opened.
+        known: Vec<&'static str>,
+    },
+    /// Something is doubled or missing among aggregates, projections, events and services.
+    Registry(RegistryError),
+    /// The store could not be opened.
+    Store(StoreError),
+    /// Projections run in the background, but not outside a tokio runtime.
+    NoRuntime,
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownScheme { url, known } => {
+                // A URL may carry a password, which lies behind its scheme.
+                let scheme = url.split(':').next().unwrap_or_default();
+                let known = known.join(":`, `");
+                write!(f, "no store here opens `{scheme}:…`; this program knows `{known}:`. A store is brought by its feature of the crate `cqrs`")
+            }
+            Self::Registry(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+            Self::NoRuntime => f.write_str(
+                "projections run in the background, which needs a tokio runtime: open the engine inside one, or build it `without_background()`",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Store(error) => error.source(),
+            Self::UnknownScheme { .. } | Self::Registry(_) | Self::NoRuntime => None,
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What a caller of the engine can be told.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::aggregate::Misfit;
+use crate::codec::CodecError;
+use crate::context::MissingService;
+use crate::engine::follow::ConsumerFault;
+use crate::error::{FoldError, StoreError};
+use crate::id::{InvalidStreamId, Position, StreamId};
+use crate::store::Conflict;
+
+/// Why a command was not accepted. Nothing was written, unless a [`Failure`] says that this is not
+/// known.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ExecuteError<E> {
+    /// The domain said no: the handler's own error, untouched.
+    Refused(E),
+    /// The handler creates, but there is something already.
+    Exists {
+        /// The command's name.
+        command: &'static str,
+        /// What exists.
+        stream: StreamId,
+    },
+    /// The handler needs something that exists, but there is nothing.
+    Missing {
+        /// The command's name.
+        command: &'static str,
+        /// What does not exist.
+        stream: StreamId,
+    },
+    /// Somebody else wrote first: the version that the command expects is not there, or the race
+    /// was lost more often than the engine tries. Load, look and ask again.
+    Conflict(Conflict),
+    /// The command could not be carried out.
+    Failed(Failure),
+}
+
+/// What kept a command from being carried out, other than the domain and other writers.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The store failed.
+    Store(StoreError),
+    /// The stream holds an event that does not fold into the state.
+    Fold(FoldError),
+    /// The handler returned an event that does not fold into the state it was decided on: it would
+    /// have made the stream unreadable.
+    Undecidable {
+        /// The event's stored name.
+        event: &'static str,
+        /// What is wrong with it.
+        misfit: Misfit,
+    },
+    /// An event of the decision does not serialise.
+    Encode(CodecError),
+    /// The command's id is not one.
+    Id(InvalidStreamId),
+    /// The aggregate is not in the engine's registry.
+    NotRegistered(&'static str),
+    /// The handler needs a service that the engine was not given.
+    NoService(MissingService),
+    /// The engine has been shut down.
+    ShutDown,
+}
+
+impl<E: StdError> fmt::Display for ExecuteError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => fmt::Display::fmt(error, f),
+            Self::Exists { command, stream } => {
+                write!(f, "`{command}` creates {stream}, which exists already")
+            }
+            Self::Missing { command, stream } => {
+                write!(f, "`{command}` needs {stream}, which does not exist")
+            }
+            Self::Conflict(conflict) => conflict.fmt(f),
+            Self::Failed(failure) => failure.fmt(f),
+        }
+    }
+}
+
+// Variants that print as what they hold have that one's source, so that nothing is said twice.
+impl<E: StdError> StdError for ExecuteError<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Refused(error) => error.source(),
+            Self::Failed(failure) => failure.source(),
+            Self::Exists { .. } | Self::Missing { .. } | Self::Conflict(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => error.fmt(f),
+            Self::Fold(error) => error.fmt(f),
+            Self::Undecidable { event, .. } => write!(
+                f,
+                "the handler returned `{event}`, which does not fold into the state it was decided on; nothing was written"
+            ),
+            Self::Encode(_) => f.write_str("an event of the decision does not serialise"),
+            Self::Id(error) => error.fmt(f),
+            Self::NotRegistered(aggregate) => write!(
+                f,
+                "the aggregate `{aggregate}` is not registered with this engine: link the crate that defines it, or add `.with::<{aggregate}>()` to its registry"
+            ),
+            Self::NoService(error) => error.fmt(f),
+            Self::ShutDown => f.write_str("the engine has been shut down"),
+        }
+    }
+}
+
+impl StdError for Failure {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Store(error) => error.source(),
+            Self::Fold(error) => error.source(),
+            Self::Undecidable { misfit, .. } => Some(misfit),
+            Self::Encode(error) => Some(error),
+            Self::Id(_) | Self::NotRegistered(_) | Self::NoService(_) | Self::ShutDown => None,
+        }
+    }
+}
+
+impl<E> From<Failure> for ExecuteError<E> {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<FoldError> for Failure {
+    fn from(error: FoldError) -> Self {
+        Self::Fold(error)
+    }
+}
+
+impl From<CodecError> for Failure {
+    fn from(error: CodecError) -> Self {
+        Self::Encode(error)
+    }
+}
+
+impl From<InvalidStreamId> for Failure {
+    fn from(error: InvalidStreamId) -> Self {
+        Self::Id(error)
+    }
+}
+
+/// Why a read gave no answer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The projection did not get as far as the receipt in time.
+    Behind {
+        /// The projection.
+        projection: &'static str,
+        /// How far it is.
+        position: Position,
+        /// How far it had to get.
+        wanted: Position,
+        /// What it is doing instead, if it is not just slow.
+        trouble: Option<String>,
+    },
+    /// The projection has stopped before the receipt, and does not go on by itself.
+    Stopped {
+        /// The projection.
+        projection: &'static str,
+        /// How far it got.
+        position: Position,
+        /// Why it stopped.
+        fault: ConsumerFault,
+    },
+    /// The receipt is of another log.
+    ForeignReceipt,
+    /// The projection is not in the engine's registry.
+    NotRegistered(&'static str),
+    /// A stored document, or its key, does not fit its type.
+    Document {
+        /// The projection.
+        projection: &'static str,
+        /// The key's text.
+        key: String,
+        /// What is wrong with it.
+        source: CodecError,
+    },
+    /// The stream holds an event that does not fold into the state.
+    Fold(FoldError),
+    /// The id is not one.
+    Id(InvalidStreamId),
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Behind { projection, position, wanted, trouble } => {
+                write!(
+                    f,
+                    "the projection `{projection}` is at position {position} and did not reach {wanted} in time"
+                )?;
+                trouble.iter().try_for_each(|trouble| write!(f, ": {trouble}"))
+            }
+            Self::Stopped { projection, position, .. } => {
+                write!(f, "the projection `{projection}` has stopped at position {position}")
+            }
+            Self::ForeignReceipt => f.write_str("the receipt is of another log"),
+            Self::NotRegistered(projection) => write!(
+                f,
+                "the projection `{projection}` is not registered with this engine: link the crate that defines it, or add it to its registry"
+            ),
+            Self::Document { projection, key, .. } => {
+                write!(f, "the document {key:?} of the projection `{projection}` does not fit its type")
+            }
+            Self::Fold(error) => error.fmt(f),
+            Self::Id(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl StdError for ReadError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Stopped { fault, .. } => Some(fault),
+            Self::Document { source, .. } => Some(source),
+            Self::Fold(error) => error.source(),
+            Self::Store(error) => error.source(),
+            Self::Behind { .. } | Self::ForeignReceipt | Self::NotRegistered(_) | Self::Id(_) => None,
+        }
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<FoldError> for ReadError {
+    fn from(error: FoldError) -> Self {
+        Self::Fold(error)
+    }
+}
+
+impl From<InvalidStreamId> for ReadError {
+    fn from(error: InvalidStreamId) -> Self {
+        Self::Id(error)
+    }
+}

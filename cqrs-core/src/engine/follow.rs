@@ -1,0 +1,542 @@
+//! Followers: a consumer on its way along the log.
+//!
+//! A consumer has one follower for all partitions, because events of several may change one
+//! document. It works in batches: read, route, fetch the documents, fold, and commit documents and
+//! checkpoint as one. Who runs it does not matter: the background task, `catch_up`, or a reader
+//! that waits in an engine without background tasks. The lock on its place sees to it that it is
+//! one at a time, and the store's fence sees to it over processes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, watch};
+use tracing::Instrument as _;
+
+use super::Inner;
+use super::consumer::{Consumer, Fault};
+use crate::error::{FoldError, StoreError, chain};
+use crate::event::RecordedEvent;
+use crate::id::{Partition, Position};
+use crate::read_store::{Batch, Checkpoint, Claim, CommitError};
+use crate::store::{Head, LogRead, Query};
+
+/// Events in one batch.
+const BATCH: usize = 1_000;
+/// How long a follower trusts that `wait` will wake it before it looks by itself.
+const POLL: Duration = Duration::from_millis(500);
+/// Between two tries after a fault of a store: from the first to the last, doubling.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(10));
+
+/// One consumer.
+pub(super) struct Follower {
+    consumer: Box<dyn Consumer>,
+    partitions: u16,
+    query: Query,
+    place: Mutex<Option<Claim>>,
+    progress: watch::Sender<Progress>,
+}
+
+/// How far a follower is, as others see it.
+#[derive(Clone, Debug)]
+pub(super) struct Progress {
+    /// By the number of the partition.
+    places: Vec<Reached>,
+    pub(super) state: ConsumerState,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reached {
+    position: Position,
+    head: Position,
+}
+
+impl Progress {
+    /// How far it is on a partition.
+    pub(super) fn on(&self, partition: Partition) -> Position {
+        self.places.get(usize::from(partition.get())).map_or(Position::START, |reached| reached.position)
+    }
+}
+
+/// How far a consumer is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConsumerStatus {
+    /// The consumer's name: that of the projection.
+    pub name: &'static str,
+    /// The partition that it follows.
+    pub partition: Partition,
+    /// Everything up to here has taken effect.
+    pub position: Position,
+    /// Where the partition ended when the consumer last looked.
+    pub head: Position,
+    /// What it is doing.
+    pub state: ConsumerState,
+}
+
+/// What a consumer is doing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ConsumerState {
+    /// It reads, or waits for news.
+    Following,
+    /// A store failed; it tries again by itself.
+    Retrying(String),
+    /// It cannot go on, and does not by itself.
+    Stopped(ConsumerFault),
+}
+
+/// Why a consumer cannot go on.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ConsumerFault {
+    /// An event cannot be folded into the read model. Nothing was skipped: everything before it
+    /// has taken effect, and nothing behind it.
+    Event(Arc<FoldError>),
+    /// The checkpoint is of another log than the one that is followed.
+    OtherLog,
+    /// The checkpoint lies behind the end of the log, or at another event than it was made at: the
+    /// log has been rewound.
+    Rewound {
+        /// The checkpoint's position.
+        checkpoint: Position,
+        /// The end of the log.
+        head: Position,
+    },
+}
+
+impl fmt::Display for ConsumerFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Event(error) => error.fmt(f),
+            Self::OtherLog => f.write_str("its checkpoint is of another log"),
+            Self::Rewound { checkpoint, head } => write!(
+                f,
+                "the log was rewound: the checkpoint was made at position {checkpoint} of another history, the log ends at {head}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ConsumerFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Event(error) => error.source(),
+            Self::OtherLog | Self::Rewound { .. } => None,
+        }
+    }
+}
+
+/// A projection that could not catch up.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CatchUpError {
+    /// It has stopped.
+    Stopped {
+        /// The projection.
+        projection: &'static str,
+        /// Why.
+        fault: ConsumerFault,
+    },
+    /// A store failed.
+    Store {
+        /// The projection.
+        projection: &'static str,
+        /// What failed.
+        source: StoreError,
+    },
+}
+
+impl fmt::Display for CatchUpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Stopped { projection, .. } | Self::Store { projection, .. }) = self;
+        write!(f, "the projection `{projection}` could not catch up")
+    }
+}
+
+impl std::error::Error for CatchUpError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(match self {
+            Self::Stopped { fault, .. } => fault,
+            Self::Store { source, .. } => source,
+        })
+    }
+}
+
+/// What one step came to.
+enum Step {
+    /// It moved on some partition; there may be more.
+    Moved,
+    /// It is at the end of all.
+    AtHead,
+}
+
+/// Why one step did not work.
+enum Trouble {
+    /// A store failed: try again.
+    Store(StoreError),
+    /// Somebody else has taken the consumer over: take it back, later.
+    Fenced,
+    /// It cannot go on.
+    Fault(ConsumerFault),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<CommitError> for Trouble {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Fenced => Self::Fenced,
+            CommitError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl Follower {
+    pub(super) fn new(consumer: Box<dyn Consumer>, partitions: u16) -> Self {
+        let start = Reached { position: Position::START, head: Position::START };
+        let places = vec![start; usize::from(partitions)];
+        Self {
+            partitions,
+            query: consumer.query(),
+            consumer,
+            place: Mutex::new(None),
+            progress: watch::Sender::new(Progress { places, state: ConsumerState::Following }),
+        }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        self.consumer.name()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    pub(super) fn status(&self) -> Vec<ConsumerStatus> {
+        let Progress { places, state } = self.progress.borrow().clone();
+        let status = |(partition, reached): (Partition, Reached)| ConsumerStatus {
+            name: self.name(),
+            partition,
+            position: reached.position,
+            head: reached.head,
+            state: state.clone(),
+        };
+        self.partitions().zip(places).map(status).collect()
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
+        (0..self.partitions).map(Partition::new)
+    }
+
+    /// Follows the log until told to stop.
+    pub(super) async fn run(self: Arc<Self>, inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
+        let mut wait = BACKOFF.0;
+        loop {
+            // A step is not cut short: what has begun is finished, then the follower stops.
+            let rest = match self.step(&inner).await {
+                Ok(Step::Moved) => Duration::ZERO,
+                Ok(Step::AtHead) => POLL,
+                Err(Trouble::Fault(_)) => Duration::MAX,
+                Err(Trouble::Store(_) | Trouble::Fenced) => {
+                    wait = (wait * 2).min(BACKOFF.1);
+                    wait
+                }
+            };
+            if rest <= POLL {
+                wait = BACKOFF.0;
+            }
+            if self.rest(&inner, &mut stop, rest).await {
+                return;
+            }
+        }
+    }
+
+    /// Rests until there is news or the time is over; answers whether to stop.
+    async fn rest(&self, inner: &Inner, stop: &mut watch::Receiver<bool>, time: Duration) -> bool {
+        if *stop.borrow() || stop.has_changed().is_err() {
+            return true;
+        }
+        if time.is_zero() {
+            return false;
+        }
+        let news = async {
+            if time != POLL {
+                // It rests after a fault, which news do not mend.
+                std::future::pending::<()>().await;
+            }
+            self.news(inner).await;
+        };
+        let stopped = async {
+            // An error means that the last handle of the engine is gone.
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        race(stopped, race(news, tokio::time::sleep(time))).await == Side::First
+    }
+
+    /// Waits until some partition has grown. If the store cannot wait, this never ends, and the
+    /// poll beside it is there.
+    async fn news(&self, inner: &Inner) {
+        let progress = self.progress.borrow().clone();
+        let wait = |partition| inner.log.wait(partition, progress.on(partition));
+        let mut waits: Vec<_> = self.partitions().map(wait).collect();
+        std::future::poll_fn(|cx| {
+            let mut grown = false;
+            waits.retain_mut(|wait| {
+                let end = wait.as_mut().poll(cx);
+                grown |= matches!(end, Poll::Ready(Ok(())));
+                end.is_pending()
+            });
+            if grown { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Goes on until everything that is in the log now has taken effect.
+    pub(super) async fn catch_up(&self, inner: &Inner) -> Result<(), CatchUpError> {
+        let projection = self.name();
+        for partition in self.partitions() {
+            let head = inner.log.head(partition).await;
+            let target = head.map_err(|source| CatchUpError::Store { projection, source })?.position;
+            self.reach(inner, partition, target).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on until the position has taken effect.
+    pub(super) async fn reach(
+        &self,
+        inner: &Inner,
+        partition: Partition,
+        target: Position,
+    ) -> Result<(), CatchUpError> {
+        let projection = self.name();
+        while self.progress.borrow().on(partition) < target {
+            match self.step(inner).await {
+                // The end of the log may lie before the target if the log was rewound meanwhile.
+                Ok(Step::AtHead) => return Ok(()),
+                Ok(Step::Moved) => {}
+                Err(Trouble::Fenced) => tokio::time::sleep(BACKOFF.0).await,
+                Err(Trouble::Store(source)) => return Err(CatchUpError::Store { projection, source }),
+                Err(Trouble::Fault(fault)) => return Err(CatchUpError::Stopped { projection, fault }),
+            }
+        }
+        Ok(())
+    }
+
+    /// One batch of each partition, and what it means for those who watch.
+    async fn step(&self, inner: &Inner) -> Result<Step, Trouble> {
+        let mut place = self.place.lock().await;
+        // Until the step is done the place is nobody's: whoever comes after a cancelled step starts
+        // from what is stored.
+        let mut claim = match place.take() {
+            Some(claim) => Ok(claim),
+            None => self.claim(inner).await,
+        };
+        let mut moved = false;
+        for partition in self.partitions() {
+            let Ok(held) = &mut claim else { break };
+            let span = tracing::debug_span!("project", consumer = self.name(), %partition);
+            match self.batch(inner, held, partition).instrument(span).await {
+                Ok(end) => moved |= end,
+                Err(trouble) => claim = Err(trouble),
+            }
+        }
+        match claim {
+            Ok(claim) => *place = Some(claim),
+            Err(trouble) => {
+                self.report(&trouble);
+                return Err(trouble);
+            }
+        }
+        Ok(if moved { Step::Moved } else { Step::AtHead })
+    }
+
+    fn report(&self, trouble: &Trouble) {
+        let consumer = self.name();
+        let state = match trouble {
+            Trouble::Store(error) => ConsumerState::Retrying(chain(error)),
+            Trouble::Fenced => ConsumerState::Retrying(CommitError::Fenced.to_string()),
+            Trouble::Fault(fault) => ConsumerState::Stopped(fault.clone()),
+        };
+        match &state {
+            ConsumerState::Stopped(fault) => {
+                tracing::error!(consumer, fault = chain(fault), "a projection has stopped");
+            }
+            ConsumerState::Retrying(why) => {
+                tracing::warn!(consumer, why, "a projection could not go on, trying again");
+            }
+            ConsumerState::Following => {}
+        }
+        self.progress.send_modify(|progress| progress.state = state);
+    }
+
+    /// One batch of one partition; answers whether it moved.
+    async fn batch(&self, inner: &Inner, claim: &mut Claim, partition: Partition) -> Result<bool, Trouble> {
+        let from = claim.checkpoints.get(&partition).copied();
+        let after = position(from);
+        let read = LogRead { partition, after, up_to: None, query: self.query.clone(), limit: BATCH };
+        let slice = inner.log.read_log(read).await?;
+        if slice.read_to <= after {
+            self.moved(partition, after, slice.head);
+            return Ok(false);
+        }
+        let folded = self.fold(inner, &slice.events, slice.read_to).await?;
+        let to = checkpoint(slice.head, folded.to, &slice.events);
+        // With a fault at its very first event, a batch has no effect and leaves no trace.
+        if to.position > after {
+            let batch = Batch {
+                consumer: self.name().to_owned(),
+                partition,
+                epoch: claim.epoch,
+                from,
+                to,
+                collection: self.name().to_owned(),
+                writes: folded.writes,
+            };
+            tracing::trace!(documents = batch.writes.len(), position = %to.position, "commit");
+            inner.documents.commit(batch).await?;
+            claim.checkpoints.insert(partition, to);
+            self.moved(partition, to.position, slice.head);
+        }
+        match folded.fault {
+            Some(error) => Err(Trouble::Fault(ConsumerFault::Event(Arc::new(error)))),
+            None => Ok(true),
+        }
+    }
+
+    /// Takes the consumer over, and makes sure that its checkpoints are of this log's history.
+    async fn claim(&self, inner: &Inner) -> Result<Claim, Trouble> {
+        let claim = inner.documents.claim(self.name()).await?;
+        for partition in self.partitions() {
+            let head = inner.log.head(partition).await?;
+            let stored = claim.checkpoints.get(&partition).copied();
+            if let Some(checkpoint) = stored {
+                check(inner, partition, checkpoint, head).await?;
+            }
+            self.moved(partition, position(stored), head);
+        }
+        Ok(claim)
+    }
+
+    /// Folds events into the documents they change. If one of them cannot be folded, folds those
+    /// before it.
+    async fn fold(
+        &self,
+        inner: &Inner,
+        events: &[Arc<RecordedEvent>],
+        read_to: Position,
+    ) -> Result<Folded, StoreError> {
+        let mut folded = Folded { writes: Vec::new(), to: read_to, fault: None };
+        let mut events = events;
+        while !events.is_empty() {
+            match self.try_fold(inner, events).await? {
+                Ok(writes) => {
+                    folded.writes = writes;
+                    break;
+                }
+                Err(Fault { good, error }) => {
+                    folded.to = Position::new(error.position().get().saturating_sub(1));
+                    folded.fault = Some(error);
+                    // A fault always lies within the batch, so this gets shorter each time.
+                    events = &events[..good.min(events.len() - 1)];
+                }
+            }
+        }
+        Ok(folded)
+    }
+
+    async fn try_fold(
+        &self,
+        inner: &Inner,
+        events: &[Arc<RecordedEvent>],
+    ) -> Result<Result<Vec<(String, Option<bytes::Bytes>)>, Fault>, StoreError> {
+        let routed = match self.consumer.route(events) {
+            Ok(routed) => routed,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let stored = inner.documents.get(self.name(), routed.keys.clone()).await?;
+        Ok(routed.work.fold(stored).map(|folded| routed.keys.into_iter().zip(folded).collect()))
+    }
+
+    fn moved(&self, partition: Partition, position: Position, head: Head) {
+        self.progress.send_modify(|progress| {
+            if let Some(reached) = progress.places.get_mut(usize::from(partition.get())) {
+                *reached = Reached { position, head: head.position };
+            }
+            progress.state = ConsumerState::Following;
+        });
+    }
+}
+
+/// Makes sure that a checkpoint is of the history that the log has now.
+async fn check(
+    inner: &Inner,
+    partition: Partition,
+    checkpoint: Checkpoint,
+    head: Head,
+) -> Result<(), Trouble> {
+    if checkpoint.log != head.log {
+        return Err(Trouble::Fault(ConsumerFault::OtherLog));
+    }
+    let rewound = ConsumerFault::Rewound { checkpoint: checkpoint.position, head: head.position };
+    if checkpoint.position > head.position {
+        return Err(Trouble::Fault(rewound));
+    }
+    let Some(event) = checkpoint.event else { return Ok(()) };
+    let read = LogRead {
+        partition,
+        after: Position::new(checkpoint.position.get().saturating_sub(1)),
+        up_to: Some(checkpoint.position),
+        query: Query::all(),
+        limit: 1,
+    };
+    let there = inner.log.read_log(read).await?.events;
+    if there.first().is_some_and(|there| there.meta.id == event) {
+        return Ok(());
+    }
+    Err(Trouble::Fault(rewound))
+}
+
+/// What a batch does, and how far it got.
+struct Folded {
+    writes: Vec<(String, Option<bytes::Bytes>)>,
+    to: Position,
+    fault: Option<FoldError>,
+}
+
+fn position(checkpoint: Option<Checkpoint>) -> Position {
+    checkpoint.map_or(Position::START, |checkpoint| checkpoint.position)
+}
+
+/// The checkpoint at a position, with the event there if the consumer has read it.
+fn checkpoint(head: Head, to: Position, events: &[Arc<RecordedEvent>]) -> Checkpoint {
+    let there = events.iter().rev().find(|event| event.meta.position <= to);
+    let event = there.filter(|event| event.meta.position == to).map(|event| event.meta.id);
+    Checkpoint { log: head.log, position: to, event }
+}
+
+/// Which of two futures was first.
+#[derive(PartialEq, Eq)]
+enum Side {
+    First,
+    Second,
+}
+
+/// Runs both until one is done, looking at the first one first.
+async fn race(first: impl Future<Output = ()>, second: impl Future) -> Side {
+    let mut first = std::pin::pin!(first);
+    let mut second = std::pin::pin!(second);
+    std::future::poll_fn(|cx| {
+        if first.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Side::First);
+        }
+        if second.as_mut().poll(cx).is_ready() { Poll::Ready(Side::Second) } else { Poll::Pending }
+    })
+    .await
+}

@@ -1,0 +1,393 @@
+//! The store in memory: the contract as a program, and the partner of tests.
+//!
+//! It checks what every other store has to check, in the order that the contract gives, and keeps
+//! nothing when the process ends. Use it for tests and for programs that need no more.
+//!
+//! ```
+//! use cqrs_core::memory::MemoryStore;
+//! use cqrs_core::store::EventStore;
+//!
+//! let store = MemoryStore::new();
+//! let same = store.clone();
+//! assert_eq!(store.capabilities(), same.capabilities());
+//! ```
+
+mod documents;
+mod log;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use self::documents::Documents;
+use self::log::Log;
+use crate::error::StoreError;
+use crate::id::{Partition, Position, StreamId};
+use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use crate::store::{
+    Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Limits,
+    LogId, LogRead, LogSlice, StreamRead, StreamSlice, unsupported,
+};
+
+/// A log and its read models in memory. A clone is another handle of the same store.
+#[derive(Clone)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    id: LogId,
+    limits: Limits,
+    partitions: Vec<Cell>,
+    /// The ids of all events. Of the whole log and not of one partition, so it has a lock of its
+    /// own, which is only ever taken inside a partition's.
+    events: Mutex<HashSet<Uuid>>,
+    documents: RwLock<Documents>,
+}
+
+/// One partition, and who waits for its news.
+#[derive(Default)]
+struct Cell {
+    log: RwLock<Log>,
+    /// The head once more, so that a waiting task does not take the lock.
+    head: AtomicU64,
+    news: Notify,
+}
+
+impl MemoryStore {
+    /// An empty store with one partition and the standard limits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Sets up a store that differs from [`new`](Self::new).
+    #[must_use]
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder { partitions: 1, limits: Limits::standard() }
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heads = self.shared.partitions.iter().map(|cell| cell.head.load(Ordering::Relaxed));
+        write!(f, "MemoryStore({}, at {:?})", self.shared.id, heads.collect::<Vec<_>>())
+    }
+}
+
+/// Sets up a [`MemoryStore`].
+#[derive(Clone, Debug)]
+pub struct MemoryStoreBuilder {
+    partitions: u16,
+    limits: Limits,
+}
+
+impl MemoryStoreBuilder {
+    /// How many partitions the log has; 0 counts as 1.
+    #[must_use]
+    pub fn partitions(mut self, partitions: u16) -> Self {
+        self.partitions = partitions.max(1);
+        self
+    }
+
+    /// How large things may be.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// An empty store.
+    #[must_use]
+    pub fn build(self) -> MemoryStore {
+        let shared = Shared {
+            id: LogId(Uuid::new_v4()),
+            limits: self.limits,
+            partitions: (0..self.partitions).map(|_| Cell::default()).collect(),
+            events: Mutex::default(),
+            documents: RwLock::default(),
+        };
+        MemoryStore { shared: Arc::new(shared) }
+    }
+}
+
+// A poisoned lock is taken all the same: every change below is checked first and then made by code
+// that does not panic, so nothing is ever left half-changed.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn cell(&self, partition: Partition) -> Result<&Cell, StoreError> {
+        self.partitions.get(usize::from(partition.get())).ok_or_else(|| {
+            let there = self.partitions.len();
+            StoreError::invalid(format!("there is no partition {partition}; this log has {there}"))
+        })
+    }
+
+    fn partition_of(&self, stream: &StreamId) -> Partition {
+        match self.partitions.len() as u64 {
+            1 => Partition::ONLY,
+            // There are at most `u16::MAX` partitions, as the builder counts in `u16`.
+            partitions => Partition::new((fnv1a(stream.as_str()) % partitions) as u16),
+        }
+    }
+
+    /// The one partition that the append is about, as the contract's "Where" has it.
+    fn partition_for(&self, append: &Append) -> Result<Partition, StoreError> {
+        if self.partitions.len() == 1 {
+            return Ok(Partition::ONLY);
+        }
+        let mut streams: Vec<&StreamId> = append.events.iter().map(|event| &event.stream).collect();
+        streams.extend(append.key.iter().map(|key| &key.stream));
+        guarded(&append.guard, &mut streams);
+        let Some(first) = streams.first() else { return Ok(Partition::ONLY) };
+        let partition = self.partition_of(first);
+        match streams.iter().find(|stream| self.partition_of(stream) != partition) {
+            None => Ok(partition),
+            Some(other) => Err(unsupported(format_args!(
+                "append across partitions: {first} lies in partition {partition}, {other} in {}",
+                self.partition_of(other)
+            ))),
+        }
+    }
+
+    fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.limits.check(&append)?;
+        let partition = self.partition_for(&append)?;
+        let cell = self.cell(partition)?;
+        let mut log = write(&cell.log);
+        if let Some(first) = append.key.as_ref().and_then(|key| log.find_key(key)) {
+            return Err(AppendError::Duplicate(first.clone()));
+        }
+        log.check(&append.guard)?;
+        self.reserve_ids(&append)?;
+        let appended = log.write(append, self.id, partition);
+        cell.head.store(log.head().get(), Ordering::Release);
+        drop(log);
+        cell.news.notify_waiters();
+        Ok(appended)
+    }
+
+    /// Takes the ids of all events, or of none.
+    fn reserve_ids(&self, append: &Append) -> Result<(), StoreError> {
+        let mut taken = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        for (at, event) in append.events.iter().enumerate() {
+            if !taken.insert(event.id) {
+                append.events.iter().take(at).for_each(|event| _ = taken.remove(&event.id));
+                let message = format!("the event id {} is used twice", event.id);
+                return Err(StoreError::invalid(message));
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, partition: Partition, after: Position) -> Result<(), StoreError> {
+        let cell = self.cell(partition)?;
+        loop {
+            // Registered before the head is looked at, so that no news falls between the two.
+            let mut news = std::pin::pin!(cell.news.notified());
+            news.as_mut().enable();
+            if cell.head.load(Ordering::Acquire) > after.get() {
+                return Ok(());
+            }
+            news.await;
+        }
+    }
+}
+
+/// Adds the streams that a guard speaks of.
+fn guarded<'a>(guard: &'a Guard, streams: &mut Vec<&'a StreamId>) {
+    match guard {
+        Guard::Stream { stream, .. } => streams.push(stream),
+        Guard::All(all) => all.iter().for_each(|guard| guarded(guard, streams)),
+        Guard::Any | Guard::Unchanged { .. } | Guard::Absent(_) => {}
+    }
+}
+
+/// A hash that is the same in every process, which the hasher of the standard library is not.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl EventStore for MemoryStore {
+    fn capabilities(&self) -> Capabilities {
+        // As in `partition_of`, the number fits.
+        Capabilities { partitions: self.shared.partitions.len() as u16, ..Capabilities::full() }
+    }
+
+    fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    fn partition_of(&self, stream: &StreamId) -> Partition {
+        self.shared.partition_of(stream)
+    }
+
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
+        Box::pin(async move { self.shared.append(append) })
+    }
+
+    fn find_key(&self, key: &CommandKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
+        let key = key.clone();
+        Box::pin(async move {
+            let cell = self.shared.cell(self.shared.partition_of(&key.stream))?;
+            Ok(read(&cell.log).find_key(&key).cloned())
+        })
+    }
+
+    fn read_stream(&self, wanted: StreamRead) -> BoxFuture<'_, Result<StreamSlice, StoreError>> {
+        Box::pin(async move {
+            let cell = self.shared.cell(self.shared.partition_of(&wanted.stream))?;
+            Ok(read(&cell.log).read_stream(&wanted))
+        })
+    }
+
+    fn read_log(&self, wanted: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {
+        Box::pin(async move {
+            let cell = self.shared.cell(wanted.partition)?;
+            Ok(read(&cell.log).read_log(&wanted, self.shared.id))
+        })
+    }
+
+    fn head(&self, partition: Partition) -> BoxFuture<'_, Result<Head, StoreError>> {
+        Box::pin(async move {
+            let cell = self.shared.cell(partition)?;
+            Ok(Head { log: self.shared.id, position: read(&cell.log).head() })
+        })
+    }
+
+    fn wait(&self, partition: Partition, after: Position) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.shared.wait(partition, after))
+    }
+}
+
+impl ReadStore for MemoryStore {
+    fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
+        let consumer = consumer.to_owned();
+        Box::pin(async move { Ok(write(&self.shared.documents).claim(consumer)) })
+    }
+
+    fn checkpoint(
+        &self,
+        consumer: &str,
+        partition: Partition,
+    ) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>> {
+        let consumer = consumer.to_owned();
+        Box::pin(async move { Ok(read(&self.shared.documents).checkpoint(&consumer, partition)) })
+    }
+
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(async move { write(&self.shared.documents).commit(batch) })
+    }
+
+    fn get(
+        &self,
+        collection: &str,
+        keys: Vec<String>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
+        let collection = collection.to_owned();
+        Box::pin(async move { Ok(read(&self.shared.documents).get(&collection, &keys)) })
+    }
+
+    fn list(
+        &self,
+        collection: &str,
+        after: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
+        let collection = collection.to_owned();
+        Box::pin(async move { Ok(read(&self.shared.documents).list(&collection, after, limit)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::event::{Metadata, NewEvent, Tag, Timestamp};
+    use crate::store::{Conflict, Expected, Found, Query};
+
+    /// The conformance suite does the rest; here only what it cannot see from outside.
+    fn event(id: u128, stream: &str, tags: &[&str]) -> NewEvent {
+        NewEvent {
+            id: Uuid::from_u128(id),
+            stream: stream.parse().unwrap_or_else(|wrong| unreachable!("{wrong}")),
+            name: "Happened".into(),
+            schema_version: 1,
+            payload: Bytes::from_static(b"{}"),
+            tags: tags.iter().map(|tag| Tag::from(*tag)).collect(),
+            time: Timestamp::from_micros(1),
+            metadata: Arc::new(Metadata::new()),
+        }
+    }
+
+    /// Every future of this store but `wait` is ready at once.
+    fn now<T>(future: BoxFuture<'_, T>) -> Option<T> {
+        match { future }.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn tag_guards_look_behind_the_position() {
+        let store = MemoryStore::new();
+        let append = |id, guard| now(store.append(Append::new(vec![event(id, "A/1", &["x:1"])], guard)));
+        let query = Query::tags([Tag::from("x:1")]);
+        assert!(matches!(append(1, Guard::Absent(query.clone())), Some(Ok(_))));
+        let unchanged = |after| Guard::Unchanged { query: query.clone(), after: Position::new(after) };
+        assert!(matches!(append(2, unchanged(1)), Some(Ok(_))));
+        let Some(Err(AppendError::Conflict(Conflict { found, clause }))) = append(3, unchanged(1)) else {
+            unreachable!("the guard holds no more");
+        };
+        assert_eq!((found, clause), (Found::Position(Position::new(2)), unchanged(1)));
+    }
+
+    #[test]
+    fn an_id_of_a_refused_batch_is_free_again() {
+        let store = MemoryStore::new();
+        let append = |ids: &[u128]| {
+            let events = ids.iter().map(|id| event(*id, "A/1", &[])).collect();
+            now(store.append(Append::new(events, Guard::Any)))
+        };
+        assert!(matches!(append(&[1, 2, 1]), Some(Err(AppendError::Store(_)))));
+        assert!(matches!(append(&[2, 1]), Some(Ok(_))));
+    }
+
+    #[test]
+    fn partitions_are_stable_over_releases() {
+        let store = MemoryStore::builder().partitions(4).build();
+        let partition = |stream: &str| store.partition_of(&event(1, stream, &[]).stream).get();
+        assert_eq!(["A/1", "A/2", "A/3", "Account/42"].map(partition), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn a_guard_on_a_stream_elsewhere_is_refused() {
+        let store = MemoryStore::builder().partitions(4).build();
+        let here = event(1, "A/1", &[]);
+        let there = (2..).map(|id: u8| event(1, &format!("A/{id}"), &[]).stream);
+        let there = { there }.find(|other| store.partition_of(other) != store.partition_of(&here.stream));
+        let guard = there.map_or(Guard::Any, |stream| Guard::stream(stream, Expected::NoStream));
+        let refused = now(store.append(Append::new(vec![here], guard)));
+        let Some(Err(AppendError::Store(error))) = refused else { unreachable!("not across partitions") };
+        assert!(error.to_string().contains("across partitions"), "{error}");
+    }
+}
