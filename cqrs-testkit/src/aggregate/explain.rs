@@ -12,6 +12,8 @@ use crate::report::leaves::clip;
 use crate::report::{Failure, chain, count};
 use crate::stored::Image;
 
+/// A value is shown on one line up to this many characters.
+const LINE: usize = 50;
 /// A refusal is shown up to this many characters.
 const LIMIT: usize = 240;
 
@@ -48,7 +50,6 @@ pub(crate) fn came_to<A: Aggregate>(world: &World<A>, outcome: &Outcome<A>, comm
 /// What a command came to instead of events, as the lines of a table.
 pub(crate) fn lines<A: Aggregate>(outcome: &Outcome<A>) -> Vec<String> {
     match outcome {
-        Outcome::Accepted(accepted) if accepted.images.is_empty() => vec!["(no event)".to_owned()],
         Outcome::Accepted(accepted) => event_lines(&accepted.images),
         Outcome::Refused(Refusal::Domain(error)) => {
             let mut lines = vec!["(refused)".to_owned()];
@@ -117,13 +118,13 @@ pub(crate) fn no_service(command: &str, missing: MissingService) -> Failure {
     let service = missing.service();
     let of = match service.strip_prefix("dyn ") {
         Some(interface) => format!(
-            "add `.service::<dyn {0}>(Arc::new(…))` with a stand-in that implements `{0}`",
+            "`.service::<dyn {0}>(Arc::new(…))` with a stand-in that implements `{0}`",
             short(interface)
         ),
-        None => format!("add `.service(Arc::new({} …))`", short(service)),
+        None => format!("`.service(Arc::new({} …))`", short(service)),
     };
     Failure::new(format!("the handler of `{command}` needs the service `{service}`"))
-        .cause(format!("the test gives none: {of} before `.when(…)`"))
+        .cause(format!("the test gives none: before `.when(…)`, add {of}"))
 }
 
 /// The name of a type without its module.
@@ -131,7 +132,11 @@ fn short(name: &str) -> &str {
     name.rsplit("::").next().unwrap_or(name)
 }
 
-/// The lines of a value's `Debug`.
+/// The lines of a value's `Debug`: one, if that is short.
 pub(crate) fn debug_lines(value: &dyn fmt::Debug) -> Vec<String> {
+    let line = format!("{value:?}");
+    if line.chars().count() <= LINE {
+        return vec![line];
+    }
     format!("{value:#?}").lines().map(str::to_owned).collect()
 }

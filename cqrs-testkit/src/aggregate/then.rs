@@ -141,7 +141,11 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     pub fn then_missing(self) -> Self {
         let checked = match self.outcome() {
             Outcome::Refused(Refusal::Missing) => Ok(()),
-            _ => Err(self.other("did not find that nothing exists", "(refused: does not exist)", Some(true))),
+            _ => Err(self.other(
+                "was not refused because nothing exists",
+                "(refused: does not exist)",
+                Some(true),
+            )),
         };
         self.done(checked)
     }
@@ -154,9 +158,11 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     pub fn then_exists(self) -> Self {
         let checked = match self.outcome() {
             Outcome::Refused(Refusal::Exists) => Ok(()),
-            _ => {
-                Err(self.other("did not find it existing already", "(refused: exists already)", Some(false)))
-            }
+            _ => Err(self.other(
+                "was not refused because something exists already",
+                "(refused: exists already)",
+                Some(false),
+            )),
         };
         self.done(checked)
     }
@@ -169,7 +175,11 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     pub fn then_conflict(self) -> Self {
         let checked = match self.outcome() {
             Outcome::Conflict { .. } => Ok(()),
-            _ => Err(self.other("did not meet another version", "(conflict: another version)", None)),
+            _ => Err(self.other(
+                "was not refused because of another version",
+                "(conflict: another version)",
+                None,
+            )),
         };
         self.done(checked)
     }
@@ -310,12 +320,11 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         let (expected, accepted) = self.both(expected)?;
         let compared = self.compared(&expected, accepted);
         let Some(at) = compared.first_out_of_sequence() else { return Ok(()) };
-        let cause = match at {
-            _ if compared.missing().contains(&at) => {
-                format!("`{}` is not among the returned events", expected[at].name)
-            }
-            0 => format!("`{}` comes too often in what is expected", expected[at].name),
-            _ => format!("`{}` was returned, but not behind `{}`", expected[at].name, expected[at - 1].name),
+        let name = &expected[at].name;
+        let cause = match (compared.missing().contains(&at), at) {
+            (true, _) if compared.expected_before(at) => format!("`{name}` was returned less often"),
+            (true, _) | (_, 0) => format!("`{name}` is not among the returned events"),
+            (false, _) => format!("`{name}` was returned, but not behind `{}`", expected[at - 1].name),
         };
         let table = compared.table_of_sequence();
         self.unlike("did not lead to the expected sequence of events", table, cause, &compared)

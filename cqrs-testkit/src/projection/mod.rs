@@ -46,6 +46,7 @@ pub struct ProjectionScenario<P: Projection, S = Given> {
     before: Documents<P>,
     pending: Vec<Pending>,
     log: Vec<Entry>,
+    steps: usize,
     versions: HashMap<StreamId, u64>,
     fault: Option<Fault>,
     ignored: Ignored,
@@ -64,6 +65,8 @@ struct Pending {
 /// An event that has been fed.
 struct Entry {
     label: &'static str,
+    /// How many `when` came before; each has its own part of the story.
+    step: usize,
     event: RecordedEvent,
     line: String,
     read: bool,
@@ -76,6 +79,7 @@ impl<P: Projection> ProjectionScenario<P> {
             before: Documents::new(),
             pending: Vec::new(),
             log: Vec::new(),
+            steps: 0,
             versions: HashMap::new(),
             fault: None,
             ignored: Ignored::default(),
@@ -102,6 +106,7 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     pub fn when(mut self, history: impl IntoHistory) -> ProjectionScenario<P, When> {
         self.settle();
         self.before = self.documents.clone();
+        self.steps += 1;
         self.wait(history, "when", Location::caller());
         self.stand()
     }
@@ -143,13 +148,15 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
 
     /// The same test, standing elsewhere.
     fn stand<T>(self) -> ProjectionScenario<P, T> {
-        let Self { documents, before, pending, log, versions, fault, ignored, twice, round_trip, stands: _ } =
-            self;
+        let Self {
+            documents, before, pending, log, steps, versions, fault, ignored, twice, round_trip, ..
+        } = self;
         ProjectionScenario {
             documents,
             before,
             pending,
             log,
+            steps,
             versions,
             fault,
             ignored,
@@ -174,13 +181,13 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
 
     fn feed(&mut self, history: &History, label: &'static str) -> Result<(), Fault> {
         for past in &history.events {
-            if let (true, Some(failure)) = (self.round_trip, &past.fault) {
-                return Err(failure.clone().into());
-            }
             let event = self.record(history, &past.image);
             let what = what(self.log.len() + 1, &event);
             let line = format!("{}: {}", event.meta.stream, past.image.inline());
-            self.log.push(Entry { label, line, event: event.clone(), read: true });
+            self.log.push(Entry { label, step: self.steps, line, event: event.clone(), read: true });
+            if let (true, Some(failure)) = (self.round_trip, &past.fault) {
+                return Err(failure.clone().into());
+            }
             let fed = self.documents.feed(&event, &what, self.round_trip)?;
             if let Some(entry) = self.log.last_mut() {
                 entry.note(&fed);
@@ -214,11 +221,9 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
         if self.log.first().is_none_or(|entry| entry.label != "given") {
             story.push(Chapter { label: "given", lines: vec!["nothing".to_owned()] });
         }
-        for Entry { label, line, .. } in &self.log {
-            match story.last_mut() {
-                Some(chapter) if chapter.label == *label => chapter.lines.push(line.clone()),
-                _ => story.push(Chapter { label, lines: vec![line.clone()] }),
-            }
+        for run in self.log.chunk_by(|one, next| (one.label, one.step) == (next.label, next.step)) {
+            let lines = run.iter().map(|entry| entry.line.clone()).collect();
+            story.push(Chapter { label: run[0].label, lines });
         }
         story
     }
@@ -249,9 +254,9 @@ impl Entry {
     }
 }
 
-/// An event in words: ``event 2, `Deposited` of Account/7``.
+/// An event in words: ``event 2 (`Deposited` of Account/7)``.
 fn what(number: usize, event: &RecordedEvent) -> String {
-    format!("event {number}, `{}` of {},", event.name, event.meta.stream).trim_end_matches(',').to_owned()
+    format!("event {number} (`{}` of {})", event.name, event.meta.stream)
 }
 
 impl<P: Projection, S> fmt::Debug for ProjectionScenario<P, S> {

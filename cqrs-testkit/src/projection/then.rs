@@ -9,10 +9,10 @@ use cqrs_core::aggregate::Misfit;
 use super::documents::{Document, Documents, FaultKind, read, write};
 use super::{ProjectionScenario, When, what};
 use crate::id;
-use crate::report::compare::{differences, fields, idle_notes, leaf_rows};
+use crate::report::compare::{differences, differs, idle_notes, leaf_rows};
 use crate::report::leaves::{Ignored, Leaves};
 use crate::report::table::{Mark, Table};
-use crate::report::{Checked, Failure, count, listed};
+use crate::report::{Chapter, Checked, Failure, count, listed};
 use crate::verdict::Verdict;
 
 /// The documents that came of it. Each gives the test back, so that several can follow each other.
@@ -44,7 +44,7 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
             let key = id::text(key.borrow())?;
             let stored = test.document(&key)?;
             let document = read::<P>(&key, &stored.json, &stored.by)?;
-            if check(&document).holds() { Ok(()) } else { Err(test.no_match(&key)) }
+            if check(&document).holds() { Ok(()) } else { Err(test.no_match(&key, stored)) }
         })
     }
 
@@ -177,8 +177,12 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
         }
     }
 
-    fn no_match(&self, key: &str) -> Failure {
+    fn no_match(&self, key: &str, stored: &Document) -> Failure {
+        let mut story = self.story();
+        let lines = stored.leaves().0.iter().map(|leaf| leaf.path.before(&leaf.text)).collect();
+        story.push(Chapter { label: "stored", lines });
         self.failure(format!("the document `{key}` of `{}` does not match", P::NAME))
+            .story(story)
             .cause("the closure of `then_document_matches` gave `false`")
             .note("put `assert_eq!(…)` into the closure to see the values")
     }
@@ -197,11 +201,8 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
         }
         let mut table = Table::new("expected", "actual");
         leaf_rows(&mut table, &left, &right, &self.ignored);
-        let cause = format!(
-            "it differs only in {}\nit was last changed by {}",
-            fields(&differing, ["expected", "actual"]),
-            document.by
-        );
+        let differs = differs(&differing, ["expected", "actual"]);
+        let cause = format!("it {differs}\nit was last changed by {}", document.by);
         Err(self
             .failure(format!("the document `{key}` of `{}` is not as expected", P::NAME))
             .table(table)
@@ -253,14 +254,24 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
         let changes = Changes { left: &self.before.all, right: &self.documents.all, ignored: &self.ignored };
         let mut changed = changes.keys();
         changed.retain(|key| only.is_none_or(|only| only == *key));
-        let Some(first) = changed.first() else { return Ok(()) };
-        let by = self.documents.all.get(*first).map(|document| &document.by);
-        let by = by.or_else(|| self.documents.removed.get(*first)).map_or("", String::as_str);
-        let cause = changes.cause(&changed, ["before", "after"], ["was removed", "is new"]);
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let mut cause = changes.cause(&changed, ["before", "after"], ["was removed", "is new"]);
+        if let [key] = changed[..]
+            && let Some(by) = self.last_change(key)
+        {
+            cause.push_str(&format!("\nthe last to change it was {by}"));
+        }
         Err(self
             .failure(format!("what happened last changed documents of `{}`", P::NAME))
             .table(changes.table(&changed, ["before", "after"]))
-            .cause(format!("{cause}\nby {by}")))
+            .cause(cause))
+    }
+
+    fn last_change(&self, key: &str) -> Option<&str> {
+        let document = self.documents.all.get(key).map(|document| document.by.as_str());
+        document.or_else(|| self.documents.removed.get(key).map(String::as_str))
     }
 
     fn check_idempotent(&self) -> Checked {
@@ -336,7 +347,7 @@ impl<'a> Changes<'a> {
         let one = |key: &&str| match (self.left.get(*key), self.right.get(*key)) {
             (Some(left), Some(right)) => {
                 let differing = differences(&left.leaves(), &right.leaves(), self.ignored);
-                format!("the document `{key}` differs only in {}", fields(&differing, sides))
+                format!("the document `{key}` {}", differs(&differing, sides))
             }
             (Some(_), None) => format!("the document `{key}` {}", alone[0]),
             (None, _) => format!("the document `{key}` {}", alone[1]),

@@ -3,9 +3,9 @@
 use std::mem;
 
 use super::align::{Pair, align};
-use super::leaves::{Ignored, Leaf, Leaves, focus};
+use super::leaves::{Ignored, Leaf, Leaves, Path, focus};
 use super::table::{Mark, Table};
-use super::{count, listed};
+use super::{count, listed, number};
 use crate::stored::Image;
 
 /// A value is cut to this many characters in the table, and to fewer in a sentence.
@@ -15,7 +15,7 @@ const SENTENCE: usize = 60;
 /// A leaf that two values do not share.
 #[derive(Debug)]
 pub(crate) struct Difference {
-    pub(crate) path: String,
+    pub(crate) path: Path,
     pub(crate) left: Option<String>,
     pub(crate) right: Option<String>,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Difference {
 /// What two values of leaves do not share, without what is ignored.
 pub(crate) fn differences(left: &Leaves, right: &Leaves, ignored: &Ignored) -> Vec<Difference> {
     let text = |leaf: &Leaf| Some(leaf.text.clone());
-    let path = |leaf: &Leaf| leaf.path.to_string();
+    let path = |leaf: &Leaf| leaf.path.clone();
     let mut all = Vec::new();
     for pair in by_path(left, right) {
         let difference = match pair {
@@ -58,17 +58,19 @@ pub(crate) fn fields(differences: &[Difference], words: [&str; 2]) -> String {
         let left = one.left.clone().unwrap_or_else(absent);
         let right = one.right.clone().unwrap_or_else(absent);
         let (left, right) = focus(&left, &right, SENTENCE);
-        let values = format!("{} {left}, {} {right}", words[0], words[1]);
-        return match one.path.as_str() {
-            "" => format!("its value: {values}"),
-            path => format!("field `{path}`: {values}"),
-        };
+        return format!("{}: {} {left}, {} {right}", one.path.place(), words[0], words[1]);
     }
     let mut names: Vec<String> = differences.iter().take(5).map(|one| format!("`{}`", one.path)).collect();
     if differences.len() > 5 {
         names.push(format!("{} more", differences.len() - 5));
     }
-    format!("fields {}", listed(&names))
+    format!("the fields {}", listed(&names))
+}
+
+/// The same as what they do: ``differs only in field …``.
+pub(crate) fn differs(differences: &[Difference], words: [&str; 2]) -> String {
+    let only = if differences.len() == 1 { "only " } else { "" };
+    format!("differs {only}in {}", fields(differences, words))
 }
 
 /// Puts the leaves of two values into the table.
@@ -184,6 +186,11 @@ impl<'a> Comparison<'a> {
         None
     }
 
+    /// Whether an equal event is already expected before this one.
+    pub(crate) fn expected_before(&self, at: usize) -> bool {
+        self.expected[..at].iter().any(|event| same(event, &self.expected[at], self.ignored))
+    }
+
     /// Both lists in their order. `zip` lets events of different kinds share rows.
     fn beside(&self, zip: bool) -> Vec<Beside> {
         let pairs = align(self.expected.len(), self.actual.len(), &|e, a| self.same(e, a));
@@ -266,6 +273,9 @@ impl<'a> Comparison<'a> {
 
     fn rows(&self, beside: &[Beside], extra: Mark) -> Table {
         let mut table = Table::new("expected", "actual");
+        if self.expected.is_empty() || self.actual.is_empty() {
+            return table.opposed(&event_lines(self.expected), &event_lines(self.actual));
+        }
         for row in beside {
             match *row {
                 Beside::Kin(e, a) => self.kin_rows(&mut table, e, a),
@@ -279,10 +289,6 @@ impl<'a> Comparison<'a> {
                     lines(self.actual, a).into_iter().for_each(|line| table.row(extra, "", line));
                 }
             }
-        }
-        if self.expected.is_empty() || self.actual.is_empty() {
-            let word = |events: &[Image]| if events.is_empty() { "(no event)" } else { "" };
-            table.row(Mark::Same, word(self.expected), word(self.actual));
         }
         table
     }
@@ -336,9 +342,9 @@ impl<'a> Comparison<'a> {
             ));
         }
         let differences = differences(&expected.leaves(), &actual.leaves(), self.ignored);
-        let fields = fields(&differences, ["expected", "actual"]);
+        let differs = differs(&differences, ["expected", "actual"]);
         let comma = if event.is_empty() { "" } else { "," };
-        Some(format!("{event}`{}`{comma} differs only in {fields}", actual.name))
+        Some(format!("{event}`{}`{comma} {differs}", actual.name))
     }
 
     /// One list begins with the other.
@@ -346,10 +352,14 @@ impl<'a> Comparison<'a> {
         let (wanted, came) = (self.expected.len(), self.actual.len());
         let compared = match matching {
             0 => format!("you expected no event, the handler returned {came}"),
+            1 => format!(
+                "you compared {}, the handler returned {came}: the first one matches",
+                count(wanted, "event")
+            ),
             _ => format!(
-                "you compared {}, the handler returned {came}: the first {}",
+                "you compared {}, the handler returned {came}: the first {} match",
                 count(wanted, "event"),
-                if matching == 1 { "one matches".to_owned() } else { format!("{matching} match") },
+                number(matching),
             ),
         };
         if wanted < came {
@@ -371,7 +381,7 @@ impl<'a> Comparison<'a> {
                 let begin = match matching {
                     0 => "the first event differs".to_owned(),
                     1 => "the first event matches, the second differs".to_owned(),
-                    _ => format!("the first {matching} events match, the next differs"),
+                    _ => format!("the first {} events match, the next differs", number(matching)),
                 };
                 let what = match self.kin_difference(matching, matching) {
                     Some(difference) => difference,
@@ -415,6 +425,9 @@ pub(crate) fn lines(events: &[Image], at: usize) -> Vec<String> {
 
 /// All events, each as its title and its leaves.
 pub(crate) fn event_lines(events: &[Image]) -> Vec<String> {
+    if events.is_empty() {
+        return vec!["(no event)".to_owned()];
+    }
     (0..events.len()).flat_map(|at| lines(events, at)).collect()
 }
 

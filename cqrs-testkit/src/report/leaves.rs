@@ -12,6 +12,8 @@ pub(crate) struct Path(Vec<Part>);
 enum Part {
     Field(String),
     Item(usize),
+    /// A row of bytes that are not JSON.
+    Bytes(usize),
 }
 
 impl fmt::Display for Path {
@@ -21,6 +23,7 @@ impl fmt::Display for Path {
                 Part::Field(name) if at == 0 => f.write_str(name)?,
                 Part::Field(name) => write!(f, ".{name}")?,
                 Part::Item(index) => write!(f, "[{index}]")?,
+                Part::Bytes(offset) => write!(f, "{offset:04x}")?,
             }
         }
         Ok(())
@@ -32,6 +35,15 @@ impl Path {
         let mut parts = self.0.clone();
         parts.push(part);
         Self(parts)
+    }
+
+    /// The place in words: ``field `owner` ``.
+    pub(crate) fn place(&self) -> String {
+        match self.0.first() {
+            None => "its value".to_owned(),
+            Some(Part::Bytes(_)) => format!("the bytes from {self} on"),
+            Some(_) => format!("field `{self}`"),
+        }
     }
 
     /// Puts the path before a value; a value without a path stands for itself.
@@ -52,11 +64,11 @@ pub(crate) struct Leaf {
 pub(crate) struct Leaves(pub(crate) Vec<Leaf>);
 
 impl Leaves {
-    /// The leaves of JSON; anything else shows as rows of sixteen bytes.
+    /// The leaves of JSON; anything else shows as rows of bytes.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         match serde_json::from_slice(bytes) {
             Ok(json) => Self::of_json(&json),
-            Err(_) => Self(bytes.chunks(16).enumerate().map(dump).collect()),
+            Err(_) => Self(bytes.chunks(BYTES).enumerate().map(dump).collect()),
         }
     }
 
@@ -81,9 +93,12 @@ impl Leaves {
     }
 }
 
+/// How many bytes are shown in a row.
+const BYTES: usize = 8;
+
 fn dump((row, bytes): (usize, &[u8])) -> Leaf {
     let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Leaf { path: Path(vec![Part::Field(format!("{:04x}", row * 16))]), text: hex.join(" ") }
+    Leaf { path: Path(vec![Part::Bytes(row * BYTES)]), text: hex.join(" ") }
 }
 
 fn collect(json: &Value, path: &Path, leaves: &mut Vec<Leaf>) {
@@ -168,7 +183,7 @@ impl Part {
     fn text(&self) -> String {
         match self {
             Self::Field(name) => name.clone(),
-            Self::Item(index) => index.to_string(),
+            Self::Item(index) | Self::Bytes(index) => index.to_string(),
         }
     }
 }

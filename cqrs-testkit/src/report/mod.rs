@@ -153,6 +153,12 @@ pub(crate) fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
+/// A small number as a word.
+pub(crate) fn number(n: usize) -> String {
+    const WORDS: [&str; 10] = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+    WORDS.get(n).map_or_else(|| n.to_string(), |word| (*word).to_owned())
+}
+
 /// Names in a row: `a, b and c`.
 pub(crate) fn listed<T: AsRef<str>>(names: &[T]) -> String {
     match names {

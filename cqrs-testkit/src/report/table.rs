@@ -47,7 +47,7 @@ pub(crate) struct Table {
 }
 
 /// A cell is broken behind this many characters.
-const WIDTH: usize = 46;
+const WIDTH: usize = 52;
 /// Of more equal rows in a run than this, the middle is left out.
 const SAME_ROWS: usize = 10;
 /// More rows than this are not shown.
@@ -125,12 +125,19 @@ fn padded(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(missing))
 }
 
+/// Breaks a long text; its further lines stand two characters further in.
 fn broken(text: &str, width: usize) -> Vec<String> {
     let all: Vec<char> = text.chars().collect();
-    if all.is_empty() {
-        return vec![String::new()];
+    if all.len() <= width {
+        return vec![text.to_owned()];
     }
-    all.chunks(width).map(|line| line.iter().collect()).collect()
+    let inset = all.iter().take_while(|char| **char == ' ').count() + 2;
+    let (first, rest) = all.split_at(width);
+    let mut lines = vec![first.iter().collect()];
+    for chunk in rest.chunks(width.saturating_sub(inset).max(1)) {
+        lines.push(" ".repeat(inset) + &chunk.iter().collect::<String>());
+    }
+    lines
 }
 
 fn shortened(rows: &[Row]) -> Vec<Row> {
