@@ -9,6 +9,12 @@ use cqrs_core::context::IdSource;
 use uuid::Uuid;
 
 /// The time in a test that does not say another with `.at(…)`: 2020-01-01T00:00:00Z.
+///
+/// ```
+/// use cqrs_testkit::fixed::START;
+///
+/// assert_eq!(START.to_string(), "2020-01-01T00:00:00.000000Z");
+/// ```
 pub const START: Timestamp = Timestamp::from_micros(1_577_836_800_000_000);
 
 /// The id that [`Context::new_id`](cqrs_core::Context::new_id) gives when it is called for the
@@ -26,6 +32,14 @@ pub fn nth_id(n: u64) -> Uuid {
 }
 
 /// Ids that count up from 1: [`nth_id`]. What a test uses unless it says otherwise.
+///
+/// ```
+/// use cqrs::context::IdSource;
+/// use cqrs_testkit::fixed::{CountingIds, START, nth_id};
+///
+/// let ids = CountingIds::default();
+/// assert_eq!([ids.next(START), ids.next(START)], [nth_id(1), nth_id(2)]);
+/// ```
 #[derive(Debug, Default)]
 pub struct CountingIds(AtomicU64);
 
@@ -37,6 +51,19 @@ impl IdSource for CountingIds {
 
 /// What `.at(…)` takes: a [`Timestamp`], a [`SystemTime`], or a text such as
 /// `"2024-05-01T12:30:00Z"`.
+///
+/// ```
+/// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+/// # use cqrs_testkit::prelude::*;
+/// # let ada = || Opened { owner: "Ada".into() };
+/// use std::time::SystemTime;
+///
+/// use cqrs::Timestamp;
+///
+/// let _ = Account::given(ada()).at("2024-05-01T12:30:00Z");
+/// let _ = Account::given(ada()).at(Timestamp::from_micros(1_714_566_600_000_000));
+/// let _ = Account::given(ada()).at(SystemTime::now());
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a time",
     label = "not a time",

@@ -15,8 +15,24 @@ use crate::report::{Failure, stop};
 use crate::stored::{Image, image_of, images, round_trip, round_trip_of};
 
 /// Gives every aggregate [`history`](Self::history).
+///
+/// ```
+/// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+/// use cqrs_testkit::prelude::*;
+///
+/// let history = Account::history(7, [Opened { owner: "Ada".into() }]);
+/// assert_eq!(format!("{history:?}"), r#"History { stream: StreamId("Account/7"), events: [1], .. }"#);
+/// ```
 pub trait AggregateHistory: Aggregate {
     /// Events of the aggregate with this id, to feed a projection with.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// let history = Account::history(7, (ada(), Deposited { cents: 5 }));
+    /// Summary::given(history).then_document_count(1);
+    /// ```
     ///
     /// # Panics
     /// If the id cannot name a stream, or an event cannot be stored.
@@ -44,6 +60,14 @@ impl<A: Aggregate> AggregateHistory for A {}
 ///
 /// Made by [`AggregateHistory::history`] from the events of an aggregate, or by [`of`](Self::of)
 /// from any events.
+///
+/// ```
+/// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+/// # use cqrs_testkit::prelude::*;
+/// # let ada = || Opened { owner: "Ada".into() };
+/// let history = Account::history(7, (ada(), Deposited { cents: 5 })).at("2024-05-01T12:30:00Z");
+/// Summary::given(history).then_document_matches(7, |summary| summary.balance == 5);
+/// ```
 #[derive(Clone)]
 pub struct History {
     pub(crate) stream: StreamId,
@@ -66,6 +90,13 @@ impl History {
 
     /// The history of a stream, named `category/id`, to which nothing has happened yet.
     ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(History::of("Account/7").event(ada())).then_document_count(1);
+    /// ```
+    ///
     /// # Panics
     /// If that does not name a stream.
     #[track_caller]
@@ -78,6 +109,14 @@ impl History {
     }
 
     /// Then this event happened.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(History::of("Account/7").event(ada()).event(Deposited { cents: 5 }))
+    ///     .then_document_matches(7, |summary| summary.balance == 5);
+    /// ```
     ///
     /// # Panics
     /// If it cannot be stored.
@@ -92,6 +131,12 @@ impl History {
     }
 
     /// Then an event happened that some release stored in this shape.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// Summary::given(History::of("Account/7").stored("Opened", 1, r#"{"owner":"Ada"}"#)).then_document_count(1);
+    /// ```
     #[must_use = "give it to a projection"]
     pub fn stored(self, name: &str, version: u32, payload: impl AsRef<[u8]>) -> Self {
         let payload = Bytes::copy_from_slice(payload.as_ref());
@@ -100,6 +145,14 @@ impl History {
     }
 
     /// When its events happened; without it, [`START`](crate::fixed::START).
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// let history = Account::history(7, ada()).at("2024-05-01T12:30:00Z");
+    /// Summary::given(history).then_document_count(1);
+    /// ```
     #[track_caller]
     #[must_use = "give it to a projection"]
     pub fn at(mut self, at: impl IntoTime) -> Self {
@@ -108,6 +161,16 @@ impl History {
     }
 
     /// The metadata of its events.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// use cqrs::Metadata;
+    ///
+    /// let history = Account::history(7, ada()).with_metadata(Metadata::new().actor("teller"));
+    /// Summary::given(history).then_document_count(1);
+    /// ```
     #[must_use = "give it to a projection"]
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.metadata = Arc::new(metadata);
@@ -138,6 +201,15 @@ impl fmt::Debug for History {
 
 /// What a projection can be given: a [`History`], or a tuple, an array or a vector of them, or `()`
 /// for nothing. They happen one after the other.
+///
+/// ```
+/// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+/// # use cqrs_testkit::prelude::*;
+/// # let ada = || Opened { owner: "Ada".into() };
+/// Summary::given(()).then_document_count(0);
+/// Summary::given([Account::history(7, ada()), Account::history(8, ada())]).then_document_count(2);
+/// Summary::given((Account::history(7, ada()), History::of("Account/8").event(ada()))).then_document_count(2);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say to which stream it happened",
     label = "not a history",

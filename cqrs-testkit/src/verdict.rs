@@ -3,6 +3,14 @@
 /// What the closure of a `then_…` gives back: `bool`, or `()` if it asserts by itself.
 ///
 /// So both `|account| account.balance == 5` and `|account| assert_eq!(account.balance, 5)` do.
+///
+/// ```
+/// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+/// # use cqrs_testkit::prelude::*;
+/// # let ada = || Opened { owner: "Ada".into() };
+/// Account::given(ada()).then_state(|account| account.balance == 0);
+/// Account::given(ada()).then_state(|account| assert_eq!(account.balance, 0));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "the closure of a `then_…` gives `bool` or `()`, not `{Self}`",
     label = "neither `bool` nor `()`",

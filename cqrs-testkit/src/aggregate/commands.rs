@@ -9,6 +9,24 @@ use super::world::{Act, Step, World};
 use crate::fixed::Count;
 
 /// Commands to bring an aggregate into its state, in order. Each must be accepted.
+///
+/// ```
+/// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+/// # use cqrs_testkit::prelude::*;
+/// # let ada = || Opened { owner: "Ada".into() };
+/// use cqrs_testkit::aggregate::{Commands, IntoCommands};
+///
+/// /// So many times one cent.
+/// struct Drops(usize);
+///
+/// impl IntoCommands<Account> for Drops {
+///     fn into_commands(self, commands: &mut Commands<Account>) {
+///         (0..self.0).for_each(|_| commands.add(Deposit { account: 7, cents: 1 }));
+///     }
+/// }
+///
+/// Account::given(ada()).and_given_commands(Drops(3)).then_state(|account| account.balance == 3);
+/// ```
 pub struct Commands<A: Aggregate>(Vec<Act<A>>);
 
 impl<A: Aggregate> Commands<A> {
@@ -37,6 +55,14 @@ impl<A: Aggregate> fmt::Debug for Commands<A> {
 
 /// Several commands for the aggregate `A`: a tuple of different ones, an array or a vector of one
 /// kind.
+///
+/// ```
+/// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+/// # use cqrs_testkit::prelude::*;
+/// Account::given_commands((Open { account: 7, owner: "Ada".into() }, Deposit { account: 7, cents: 5 }))
+///     .and_given_commands([Deposit { account: 7, cents: 6 }, Deposit { account: 7, cents: 7 }])
+///     .then_state(|account| account.balance == 18);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a list of commands for `{A}`",
     label = "not commands that `{A}` handles",

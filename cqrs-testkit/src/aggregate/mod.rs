@@ -32,9 +32,28 @@ use crate::stored::Image;
 use crate::verdict::Verdict;
 
 /// Starts the test of an aggregate. Every aggregate has it.
+///
+/// ```
+/// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+/// use cqrs_testkit::prelude::*;
+///
+/// Account::given(()).when(Open { account: 7, owner: "Ada".into() }).then(Opened { owner: "Ada".into() });
+/// ```
 pub trait AggregateTest: Aggregate {
     /// An aggregate to which these events have happened: one, a tuple, an array or a vector of
     /// them, or `()` for none.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// Account::given(()).when(Deposit { account: 7, cents: 5 }).then_missing();
+    /// Account::given([Opened { owner: "Ada".into() }])
+    ///     .when(Deposit { account: 7, cents: 5 })
+    ///     .then(Deposited { cents: 5 });
+    /// Account::given((Opened { owner: "Ada".into() }, Deposited { cents: 5 }))
+    ///     .when(Withdraw { account: 7, cents: 6 })
+    ///     .then_error(AccountError::Overdraft { balance: 5 });
+    /// ```
     #[track_caller]
     #[must_use = "go on with `.when(…)`"]
     fn given(events: impl IntoEvents<Self>) -> AggregateScenario<Self> {
@@ -43,6 +62,14 @@ pub trait AggregateTest: Aggregate {
 
     /// An aggregate that has accepted this command. Says what was asked instead of what happened,
     /// where the events are not the point of the test.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// Account::given_command(Open { account: 7, owner: "Ada".into() })
+    ///     .when(Withdraw { account: 7, cents: 1 })
+    ///     .then_error(AccountError::Overdraft { balance: 0 });
+    /// ```
     #[track_caller]
     #[must_use = "go on with `.when(…)`"]
     fn given_command<C: Command>(command: C) -> AggregateScenario<Self>
@@ -54,6 +81,14 @@ pub trait AggregateTest: Aggregate {
 
     /// An aggregate that has accepted these commands, in order: a tuple of them, or an array or a
     /// vector of one kind.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// Account::given_commands((Open { account: 7, owner: "Ada".into() }, Deposit { account: 7, cents: 5 }))
+    ///     .when(Withdraw { account: 7, cents: 6 })
+    ///     .then_error(AccountError::Overdraft { balance: 5 });
+    /// ```
     #[track_caller]
     #[must_use = "go on with `.when(…)`"]
     fn given_commands(commands: impl IntoCommands<Self>) -> AggregateScenario<Self> {
@@ -62,6 +97,14 @@ pub trait AggregateTest: Aggregate {
 
     /// An aggregate with an event as some release stored it: its stored name, schema version and
     /// payload. Tells whether old events can still be read.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// Account::given_stored("Opened", 1, r#"{"owner":"Ada"}"#)
+    ///     .when(Deposit { account: 7, cents: 5 })
+    ///     .then(Deposited { cents: 5 });
+    /// ```
     #[track_caller]
     #[must_use = "go on with `.when(…)`"]
     fn given_stored(name: &str, version: u32, payload: impl AsRef<[u8]>) -> AggregateScenario<Self> {
@@ -75,6 +118,20 @@ impl<A: Aggregate> AggregateTest for A {}
 ///
 /// `S` says where the test stands: [`Given`], or [`When`] behind `.when(…)`, which brings the
 /// `then…` methods.
+///
+/// ```
+/// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+/// # use cqrs_testkit::prelude::*;
+/// # let ada = || Opened { owner: "Ada".into() };
+/// // Several steps of one story; what is fixed holds for all that follow.
+/// Account::given(ada())
+///     .at("2024-05-01T12:30:00Z")
+///     .when(Deposit { account: 7, cents: 5 })
+///     .then(Deposited { cents: 5 })
+///     .then_state(|account| account.balance == 5)
+///     .when(Withdraw { account: 7, cents: 6 })
+///     .then_error(AccountError::Overdraft { balance: 5 });
+/// ```
 pub struct AggregateScenario<A: Aggregate, S = Given> {
     world: World<A>,
     /// What is given but has not been folded yet.
@@ -103,6 +160,15 @@ impl<A: Aggregate> AggregateScenario<A> {
 /// What is given and fixed.
 impl<A: Aggregate, S> AggregateScenario<A, S> {
     /// Further events that have happened.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada())
+    ///     .and_given([Deposited { cents: 5 }, Deposited { cents: 6 }])
+    ///     .then_state(|account| account.balance == 11);
+    /// ```
     #[track_caller]
     #[must_use = "go on with `.when(…)`"]
     pub fn and_given(self, events: impl IntoEvents<A>) -> AggregateScenario<A> {
@@ -112,6 +178,15 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     }
 
     /// A further command that was accepted.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada())
+    ///     .and_given_command(Deposit { account: 7, cents: 5 })
+    ///     .then_state(|account| account.balance == 5);
+    /// ```
     #[track_caller]
     #[must_use = "go on with `.when(…)`"]
     pub fn and_given_command<C: Command>(self, command: C) -> AggregateScenario<A>
@@ -122,6 +197,15 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     }
 
     /// Further commands that were accepted, in order.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada())
+    ///     .and_given_commands([Deposit { account: 7, cents: 5 }, Deposit { account: 7, cents: 6 }])
+    ///     .then_state(|account| account.balance == 11);
+    /// ```
     #[track_caller]
     #[must_use = "go on with `.when(…)`"]
     pub fn and_given_commands(mut self, commands: impl IntoCommands<A>) -> AggregateScenario<A> {
@@ -134,6 +218,15 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     }
 
     /// A further event as some release stored it.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada())
+    ///     .and_given_stored("Deposited", 1, r#"{"cents":5}"#)
+    ///     .then_state(|account| account.balance == 5);
+    /// ```
     #[track_caller]
     #[must_use = "go on with `.when(…)`"]
     pub fn and_given_stored(
@@ -150,6 +243,16 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     /// The time of what follows: a text such as `"2024-05-01T12:30:00Z"`, a [`Timestamp`], or a
     /// [`SystemTime`](std::time::SystemTime). Until a test says it for the first time, it is
     /// that time from the start; a test that says nothing runs at [`START`].
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada())
+    ///     .at("2024-05-01T12:30:00Z")
+    ///     .when(Deposit { account: 7, cents: 5 })
+    ///     .then_recorded(|events| events[0].meta.time.to_string().starts_with("2024-05-01T12:30"));
+    /// ```
     #[track_caller]
     #[must_use = "go on with `.when(…)`"]
     pub fn at(mut self, now: impl IntoTime) -> Self {
@@ -160,6 +263,20 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     }
 
     /// Lets time pass before what follows.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// use std::time::Duration;
+    ///
+    /// Account::given(ada())
+    ///     .at("2024-05-01T12:30:00Z")
+    ///     .when(Deposit { account: 7, cents: 5 })
+    ///     .later(Duration::from_secs(24 * 60 * 60))
+    ///     .when(Deposit { account: 7, cents: 5 })
+    ///     .then_recorded(|events| events[0].meta.time.to_string().starts_with("2024-05-02T12:30"));
+    /// ```
     #[must_use = "go on with `.when(…)`"]
     pub fn later(mut self, passed: Duration) -> Self {
         let now = self.now.unwrap_or(START);
@@ -171,6 +288,26 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
 
     /// The ids that handlers get from their context, in place of those that count up:
     /// [`nth_id`](crate::fixed::nth_id).
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// use cqrs::context::IdSource;
+    /// use cqrs::Timestamp;
+    /// use uuid::Uuid;
+    ///
+    /// #[derive(Debug)]
+    /// struct AlwaysMax;
+    ///
+    /// impl IdSource for AlwaysMax {
+    ///     fn next(&self, _: Timestamp) -> Uuid {
+    ///         Uuid::max()
+    ///     }
+    /// }
+    ///
+    /// Account::given(ada()).with_ids(AlwaysMax).when(Deposit { account: 7, cents: 5 }).then_accepted();
+    /// ```
     #[must_use = "go on with `.when(…)`"]
     pub fn with_ids(mut self, ids: impl IdSource) -> Self {
         self.world.ids = Arc::new(ids);
@@ -178,6 +315,18 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     }
 
     /// The metadata of what follows, as a caller of the engine sends it along.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// use cqrs::Metadata;
+    ///
+    /// Account::given(ada())
+    ///     .with_metadata(Metadata::new().actor("teller"))
+    ///     .when(Deposit { account: 7, cents: 5 })
+    ///     .then_metadata(Metadata::new().actor("teller"));
+    /// ```
     #[must_use = "go on with `.when(…)`"]
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         let metadata = Arc::new(metadata);
@@ -190,6 +339,48 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
 
     /// A service that handlers ask for. For one that they ask for as `&dyn Mailer`, say which:
     /// `.service::<dyn Mailer>(Arc::new(Outbox::default()))`.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use cqrs::prelude::*;
+    /// use cqrs_testkit::prelude::*;
+    ///
+    /// struct Rates {
+    ///     cents_per_piece: u64,
+    /// }
+    /// impl Service for Rates {}
+    ///
+    /// #[derive(Event, Serialize, Deserialize)]
+    /// struct Priced {
+    ///     cents: u64,
+    /// }
+    ///
+    /// #[derive(Command)]
+    /// struct Price {
+    ///     #[id]
+    ///     order: u64,
+    ///     pieces: u64,
+    /// }
+    ///
+    /// #[derive(Default)]
+    /// struct Order;
+    ///
+    /// #[aggregate(id = u64, error = std::convert::Infallible)]
+    /// impl Order {
+    ///     #[handle]
+    ///     async fn price(&self, cmd: Price, rates: &Rates) -> Priced {
+    ///         Priced { cents: cmd.pieces * rates.cents_per_piece }
+    ///     }
+    ///     #[apply]
+    ///     fn priced(&mut self, _: &Priced) {}
+    /// }
+    ///
+    /// Order::given(())
+    ///     .service(Arc::new(Rates { cents_per_piece: 4 }))
+    ///     .when(Price { order: 1, pieces: 3 })
+    ///     .then(Priced { cents: 12 });
+    /// ```
     #[must_use = "go on with `.when(…)`"]
     pub fn service<T: Service + ?Sized>(mut self, service: Arc<T>) -> Self {
         self.world.services.insert(service);
@@ -201,6 +392,16 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     /// `"at"` is every field of that name at any depth, `"lines.price"` every `price` directly in
     /// `lines`, and `"/lines/0/price"` is one place from the top, as a JSON pointer; `*` stands for
     /// any one name or index. What lies inside of an ignored field is ignored too.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada())
+    ///     .ignoring(["cents"])
+    ///     .when(Deposit { account: 7, cents: 5 })
+    ///     .then(Deposited { cents: 0 });
+    /// ```
     #[must_use = "go on with `.when(…)`"]
     pub fn ignoring<T: AsRef<str>>(mut self, fields: impl IntoIterator<Item = T>) -> Self {
         fields.into_iter().for_each(|field| self.ignored.add(field.as_ref()));
@@ -209,6 +410,13 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
 
     /// Does not check that events are the same after storing and reading back, and folds them as
     /// they are.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada()).without_round_trip().when(Deposit { account: 7, cents: 5 }).then_accepted();
+    /// ```
     #[must_use = "go on with `.when(…)`"]
     pub fn without_round_trip(mut self) -> Self {
         self.world.round_trip = false;
@@ -216,6 +424,18 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     }
 
     /// How long an `async` handler may take, in place of 30 seconds.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// use std::time::Duration;
+    ///
+    /// Account::given(ada())
+    ///     .patience(Duration::from_secs(1))
+    ///     .when(Deposit { account: 7, cents: 5 })
+    ///     .then_accepted();
+    /// ```
     #[must_use = "go on with `.when(…)`"]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.world.patience = patience;
@@ -223,6 +443,17 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     }
 
     /// Sends a command. Its events are folded, so that the next one sees them.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada())
+    ///     .when(Deposit { account: 7, cents: 5 })
+    ///     .then(Deposited { cents: 5 })
+    ///     .when(Withdraw { account: 7, cents: 6 })
+    ///     .then_error(AccountError::Overdraft { balance: 5 });
+    /// ```
     ///
     /// # Panics
     /// If what was given does not fold, the handler needs a service that is not given, or an event
@@ -244,6 +475,16 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     }
 
     /// The state so far satisfies the closure, which compares (and gives `bool`) or asserts.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given((ada(), Deposited { cents: 5 }))
+    ///     .then_state(|account| account.balance == 5)
+    ///     .when(Withdraw { account: 7, cents: 1 })
+    ///     .then_state(|account| assert_eq!(account.balance, 4));
+    /// ```
     ///
     /// # Panics
     /// If it does not, or there is no state.

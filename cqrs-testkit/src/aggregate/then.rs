@@ -22,75 +22,128 @@ use crate::verdict::Verdict;
 impl<A: Aggregate> AggregateScenario<A, When> {
     /// The command led to exactly these events, in this order.
     ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given((ada(), Deposited { cents: 5000 }))
+    ///     .when(Withdraw { account: 7, cents: 1000 })
+    ///     .then((Withdrawn { cents: 1000 }, FeeCharged { cents: 1 }));
+    /// ```
+    ///
     /// # Panics
     /// If it did not.
     #[track_caller]
     pub fn then(self, expected: impl IntoEvents<A>) -> Self {
-        let checked = self.check_exact(expected);
-        self.done(checked)
+        self.checked(|test| test.check_exact(expected))
     }
 
     /// The command led to these events among others, in any order.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given((ada(), Deposited { cents: 5000 }))
+    ///     .when(Withdraw { account: 7, cents: 1000 })
+    ///     .then_contains(FeeCharged { cents: 1 });
+    /// ```
     ///
     /// # Panics
     /// If it did not.
     #[track_caller]
     pub fn then_contains(self, expected: impl IntoEvents<A>) -> Self {
-        let checked = self.check_contains(expected);
-        self.done(checked)
+        self.checked(|test| test.check_contains(expected))
     }
 
     /// The command led to these events in this order, others before, between and behind them.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given((ada(), Deposited { cents: 5000 }))
+    ///     .when(Withdraw { account: 7, cents: 1000 })
+    ///     .then_sequence((Withdrawn { cents: 1000 }, FeeCharged { cents: 1 }));
+    /// ```
     ///
     /// # Panics
     /// If it did not.
     #[track_caller]
     pub fn then_sequence(self, expected: impl IntoEvents<A>) -> Self {
-        let checked = self.check_sequence(expected);
-        self.done(checked)
+        self.checked(|test| test.check_sequence(expected))
     }
 
     /// The first events that the command led to are these.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given((ada(), Deposited { cents: 5000 }))
+    ///     .when(Withdraw { account: 7, cents: 1000 })
+    ///     .then_starts_with(Withdrawn { cents: 1000 });
+    /// ```
     ///
     /// # Panics
     /// If they are not.
     #[track_caller]
     pub fn then_starts_with(self, expected: impl IntoEvents<A>) -> Self {
-        let checked = self.check_start(expected);
-        self.done(checked)
+        self.checked(|test| test.check_start(expected))
     }
 
     /// The command was accepted, and its events satisfy the closure, which compares (and gives
     /// `bool`) or asserts.
     ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given((ada(), Deposited { cents: 5000 }))
+    ///     .when(Withdraw { account: 7, cents: 1000 })
+    ///     .then_matches(|events| matches!(events, [AccountEvent::Withdrawn(_), AccountEvent::FeeCharged(_)]));
+    /// ```
+    ///
     /// # Panics
     /// If it was not, or they do not.
     #[track_caller]
     pub fn then_matches<V: Verdict>(self, check: impl FnOnce(&[A::Event]) -> V) -> Self {
-        let accepted = self.accepted("did not lead to events", &["(events that match)"]);
-        let checked = accepted.and_then(|accepted| self.asked(check(&accepted.events), "then_matches"));
-        self.done(checked)
+        self.checked(|test| {
+            let accepted = test.accepted("did not lead to events", &["(events that match)"])?;
+            test.asked(check(&accepted.events), "then_matches")
+        })
     }
 
     /// The command was accepted and nothing happened.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada()).when(Deposit { account: 7, cents: 0 }).then_nothing();
+    /// ```
     ///
     /// # Panics
     /// If it was refused, or something happened.
     #[track_caller]
     pub fn then_nothing(self) -> Self {
-        let checked = self.check_exact(());
-        self.done(checked)
+        self.checked(|test| test.check_exact(()))
     }
 
     /// The command was accepted, whatever happened.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada()).when(Deposit { account: 7, cents: 5 }).then_accepted();
+    /// ```
     ///
     /// # Panics
     /// If it was refused.
     #[track_caller]
     pub fn then_accepted(self) -> Self {
-        let accepted = self.accepted("was not accepted", &["(accepted)"]);
-        let checked = accepted.map(|_| ());
-        self.done(checked)
+        self.checked(|test| test.accepted("was not accepted", &["(accepted)"]).map(|_| ()))
     }
 
     /// The handler refused with this error.
@@ -98,6 +151,15 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     /// An error without `PartialEq` can be looked at with
     /// [`then_error_matches`](Self::then_error_matches) or by its text with
     /// [`then_error_text`](Self::then_error_text).
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada())
+    ///     .when(Withdraw { account: 7, cents: 1 })
+    ///     .then_error(AccountError::Overdraft { balance: 0 });
+    /// ```
     ///
     /// # Panics
     /// If it did not.
@@ -107,111 +169,185 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     where
         A::Error: PartialEq,
     {
-        let checked = self.check_error(&expected);
-        self.done(checked)
+        self.checked(|test| test.check_error(&expected))
     }
 
     /// The handler refused with an error that satisfies the closure, which compares (and gives
     /// `bool`) or asserts.
     ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada())
+    ///     .when(Withdraw { account: 7, cents: 1 })
+    ///     .then_error_matches(|error| matches!(error, AccountError::Overdraft { .. }));
+    /// ```
+    ///
     /// # Panics
     /// If it did not.
     #[track_caller]
     pub fn then_error_matches<V: Verdict>(self, check: impl FnOnce(&A::Error) -> V) -> Self {
-        let refused = self.refused(&["(an error that matches)".to_owned()]);
-        let checked = refused.and_then(|error| self.asked(check(error), "then_error_matches"));
-        self.done(checked)
+        self.checked(|test| {
+            let error = test.refused(&["(an error that matches)".to_owned()])?;
+            test.asked(check(error), "then_error_matches")
+        })
     }
 
     /// The handler refused with an error that displays as this text.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada())
+    ///     .when(Withdraw { account: 7, cents: 1 })
+    ///     .then_error_text("there are only 0 cents");
+    /// ```
     ///
     /// # Panics
     /// If it did not.
     #[track_caller]
     pub fn then_error_text(self, expected: &str) -> Self {
-        let checked = self.check_error_text(expected);
-        self.done(checked)
+        self.checked(|test| test.check_error_text(expected))
     }
 
     /// The command needs an aggregate that exists (its handler has `&self`), but it does not.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(()).when(Deposit { account: 7, cents: 5 }).then_missing();
+    /// ```
     ///
     /// # Panics
     /// If anything else came of it.
     #[track_caller]
     pub fn then_missing(self) -> Self {
-        let checked = match self.outcome() {
+        self.checked(|test| match test.outcome() {
             Outcome::Refused(Refusal::Missing) => Ok(()),
-            _ => Err(self.other(
-                "was not refused because nothing exists",
-                "(refused: does not exist)",
-                Some(true),
-            )),
-        };
-        self.done(checked)
+            _ => Err(test.other("was not refused as missing", "(refused: does not exist)", Some(true))),
+        })
     }
 
     /// The command creates (its handler has no `self`), but the aggregate exists already.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada()).when(Open { account: 7, owner: "Ada".into() }).then_exists();
+    /// ```
     ///
     /// # Panics
     /// If anything else came of it.
     #[track_caller]
     pub fn then_exists(self) -> Self {
-        let checked = match self.outcome() {
+        self.checked(|test| match test.outcome() {
             Outcome::Refused(Refusal::Exists) => Ok(()),
-            _ => Err(self.other(
-                "was not refused because something exists already",
+            _ => Err(test.other(
+                "was not refused as existing already",
                 "(refused: exists already)",
                 Some(false),
             )),
-        };
-        self.done(checked)
+        })
     }
 
     /// The command expects another version of the stream than there is.
+    ///
+    /// ```
+    /// use cqrs::Version;
+    /// use cqrs::prelude::*;
+    /// use cqrs_testkit::prelude::*;
+    ///
+    /// #[derive(Event, Serialize, Deserialize)]
+    /// struct Renamed;
+    ///
+    /// #[derive(Command)]
+    /// struct Rename {
+    ///     #[id]
+    ///     page: u64,
+    ///     #[expected_version]
+    ///     seen: Version,
+    /// }
+    ///
+    /// #[derive(Default)]
+    /// struct Page;
+    ///
+    /// #[aggregate(id = u64, error = std::convert::Infallible)]
+    /// impl Page {
+    ///     #[handle]
+    ///     fn rename(&self, _: Rename) -> Renamed {
+    ///         Renamed
+    ///     }
+    ///     #[apply]
+    ///     fn renamed(&mut self, _: &Renamed) {}
+    /// }
+    ///
+    /// let rename = || Rename { page: 1, seen: Version::new(1) };
+    /// Page::given([Renamed]).when(rename()).then(Renamed).when(rename()).then_conflict();
+    /// ```
     ///
     /// # Panics
     /// If anything else came of it.
     #[track_caller]
     pub fn then_conflict(self) -> Self {
-        let checked = match self.outcome() {
+        self.checked(|test| match test.outcome() {
             Outcome::Conflict { .. } => Ok(()),
-            _ => Err(self.other(
-                "was not refused because of another version",
-                "(conflict: another version)",
-                None,
-            )),
-        };
-        self.done(checked)
+            _ => Err(test.other("was not refused as a conflict", "(conflict: another version)", None)),
+        })
     }
 
     /// The events carry this metadata.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// use cqrs::Metadata;
+    ///
+    /// Account::given(ada())
+    ///     .with_metadata(Metadata::new().actor("teller"))
+    ///     .when(Deposit { account: 7, cents: 5 })
+    ///     .then_metadata(Metadata::new().actor("teller"));
+    /// ```
     ///
     /// # Panics
     /// If one does not, or the command was not accepted.
     #[track_caller]
     #[expect(clippy::needless_pass_by_value, reason = "the expected metadata is written where it is used")]
     pub fn then_metadata(self, expected: Metadata) -> Self {
-        let checked = self.check_metadata(&expected);
-        self.done(checked)
+        self.checked(|test| test.check_metadata(&expected))
     }
 
     /// The events, as the log would hand them out, satisfy the closure: their tags, time, versions
     /// and metadata.
     ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Account::given(ada())
+    ///     .when(Deposit { account: 7, cents: 5 })
+    ///     .then_recorded(|events| assert_eq!(events[0].meta.version.get(), 2));
+    /// ```
+    ///
     /// # Panics
     /// If they do not, or the command was not accepted.
     #[track_caller]
     pub fn then_recorded<V: Verdict>(self, check: impl FnOnce(&[RecordedEvent]) -> V) -> Self {
-        let accepted = self.accepted("did not lead to events", &["(events that match)"]);
-        let checked = accepted.and_then(|accepted| self.asked(check(&accepted.recorded), "then_recorded"));
-        self.done(checked)
+        self.checked(|test| {
+            let accepted = test.accepted("did not lead to events", &["(events that match)"])?;
+            test.asked(check(&accepted.recorded), "then_recorded")
+        })
     }
 }
 
 impl<A: Aggregate> AggregateScenario<A, When> {
     #[track_caller]
-    fn done(self, checked: Checked) -> Self {
-        match checked {
+    fn checked(self, check: impl FnOnce(&Self) -> Checked) -> Self {
+        match check(&self) {
             Ok(()) => self,
             Err(failure) => failure.raise(),
         }

@@ -22,9 +22,28 @@ pub use crate::step::{Given, When};
 use crate::stored::Image;
 
 /// Starts the test of a projection. Every projection has it.
+///
+/// ```
+/// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+/// use cqrs_testkit::prelude::*;
+///
+/// Summary::given(Account::history(7, [Opened { owner: "Ada".into() }])).then_document_count(1);
+/// ```
 pub trait ProjectionTest: Projection {
     /// A projection that has been fed with this: `Account::history(id, events)`, a
     /// [`History`], a tuple, an array or a vector of them, or `()` for nothing.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given((
+    ///     Account::history(7, (ada(), Deposited { cents: 5 })),
+    ///     Account::history(8, Opened { owner: "Bob".into() }),
+    /// ))
+    /// .then_document(7, Summary { owner: "Ada".into(), balance: 5, postings: 1 })
+    /// .then_document(8, Summary { owner: "Bob".into(), balance: 0, postings: 0 });
+    /// ```
     #[track_caller]
     #[must_use = "say with `.then_document(…)` what should come of it"]
     fn given(history: impl IntoHistory) -> ProjectionScenario<Self> {
@@ -40,6 +59,16 @@ impl<P: Projection> ProjectionTest for P {}
 ///
 /// `S` says where the test stands: [`Given`], or [`When`] behind `.when(…)`, which brings
 /// `then_unchanged`.
+///
+/// ```
+/// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+/// # use cqrs_testkit::prelude::*;
+/// # let ada = || Opened { owner: "Ada".into() };
+/// Summary::given(Account::history(7, ada()))
+///     .then_document_matches(7, |summary| summary.balance == 0)
+///     .when(Account::history(7, Deposited { cents: 5 }))
+///     .then_document_matches(7, |summary| summary.balance == 5);
+/// ```
 pub struct ProjectionScenario<P: Projection, S = Given> {
     documents: Documents<P>,
     /// The documents before the last `when`.
@@ -93,6 +122,15 @@ impl<P: Projection> ProjectionScenario<P> {
 /// What is given and fixed.
 impl<P: Projection, S> ProjectionScenario<P, S> {
     /// What has happened further.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(Account::history(7, ada()))
+    ///     .and_given(Account::history(7, Deposited { cents: 5 }))
+    ///     .then_document(7, Summary { owner: "Ada".into(), balance: 5, postings: 1 });
+    /// ```
     #[track_caller]
     #[must_use = "say with `.then_document(…)` what should come of it"]
     pub fn and_given(mut self, history: impl IntoHistory) -> ProjectionScenario<P> {
@@ -101,6 +139,15 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     }
 
     /// What happens now, so that a test can ask what it changes.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(Account::history(7, ada()))
+    ///     .when(Account::history(7, FeeCharged { cents: 1 }))
+    ///     .then_unchanged();
+    /// ```
     #[track_caller]
     #[must_use = "say with `.then_document(…)` what should come of it"]
     pub fn when(mut self, history: impl IntoHistory) -> ProjectionScenario<P, When> {
@@ -116,6 +163,31 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     /// The engine does not do so: the checkpoint moves in the same commit as the documents. It
     /// shows what would happen if something else fed the projection at least once.
     /// [`then_idempotent`](Self::then_idempotent) asks that it changes nothing.
+    ///
+    /// ```
+    /// use cqrs::prelude::*;
+    /// use cqrs_testkit::prelude::*;
+    ///
+    /// #[derive(Event, Serialize, Deserialize)]
+    /// struct Seen;
+    ///
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Visits {
+    ///     count: u32,
+    /// }
+    ///
+    /// #[projection(name = "visits", key = String)]
+    /// impl Visits {
+    ///     #[on]
+    ///     fn seen(&mut self, _: &Seen) {
+    ///         self.count += 1;
+    ///     }
+    /// }
+    ///
+    /// Visits::given(History::of("Page/home").event(Seen))
+    ///     .fed_twice()
+    ///     .then_document("home".to_owned(), Visits { count: 2 });
+    /// ```
     #[must_use = "say with `.then_document(…)` what should come of it"]
     pub fn fed_twice(mut self) -> Self {
         self.twice = true;
@@ -125,6 +197,15 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     /// Fields of documents whose values are not compared from here on, such as a time of
     /// refreshing. They are named as in
     /// [`AggregateScenario::ignoring`](crate::aggregate::AggregateScenario::ignoring).
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(Account::history(7, (ada(), Deposited { cents: 5 })))
+    ///     .ignoring(["postings"])
+    ///     .then_document(7, Summary { owner: "Ada".into(), balance: 5, postings: 0 });
+    /// ```
     #[must_use = "say with `.then_document(…)` what should come of it"]
     pub fn ignoring<T: AsRef<str>>(mut self, fields: impl IntoIterator<Item = T>) -> Self {
         fields.into_iter().for_each(|field| self.ignored.add(field.as_ref()));
@@ -132,6 +213,15 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     }
 
     /// Does not check that events and documents are the same after storing and reading back.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(Account::history(7, (ada(), Deposited { cents: 5 })))
+    ///     .without_round_trip()
+    ///     .then_document_count(1);
+    /// ```
     #[must_use = "say with `.then_document(…)` what should come of it"]
     pub fn without_round_trip(mut self) -> Self {
         self.round_trip = false;

@@ -21,6 +21,14 @@ use crate::verdict::Verdict;
 impl<P: Projection, S> ProjectionScenario<P, S> {
     /// The document with this key is this one.
     ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(Account::history(7, (ada(), Deposited { cents: 5 })))
+    ///     .then_document(7, Summary { owner: "Ada".into(), balance: 5, postings: 1 });
+    /// ```
+    ///
     /// # Panics
     /// If it is not, or there is none.
     #[track_caller]
@@ -31,6 +39,14 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
 
     /// The document with this key satisfies the closure, which compares (and gives `bool`) or
     /// asserts.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(Account::history(7, (ada(), Deposited { cents: 5 })))
+    ///     .then_document_matches(7, |summary| summary.balance == 5);
+    /// ```
     ///
     /// # Panics
     /// If it does not, or there is none.
@@ -50,6 +66,14 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
 
     /// There is no document with this key.
     ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(Account::history(7, (ada(), Deposited { cents: 5 })))
+    ///     .then_no_document(8);
+    /// ```
+    ///
     /// # Panics
     /// If there is one.
     #[track_caller]
@@ -59,6 +83,14 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
 
     /// These are all documents there are, in any order.
     ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(Account::history(7, (ada(), Deposited { cents: 5 })))
+    ///     .then_documents([(7, Summary { owner: "Ada".into(), balance: 5, postings: 1 })]);
+    /// ```
+    ///
     /// # Panics
     /// If one of them is another or missing, or there are more.
     #[track_caller]
@@ -67,6 +99,14 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     }
 
     /// There are this many documents.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(Account::history(7, (ada(), Deposited { cents: 5 })))
+    ///     .then_document_count(1);
+    /// ```
     ///
     /// # Panics
     /// If there are more or fewer.
@@ -80,6 +120,31 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     /// The engine feeds each event once: the checkpoint moves in the same commit as the documents.
     /// Ask for this where something else feeds the projection, at least once.
     ///
+    /// ```
+    /// use cqrs::prelude::*;
+    /// use cqrs_testkit::prelude::*;
+    ///
+    /// #[derive(Event, Serialize, Deserialize)]
+    /// struct Moved {
+    ///     to: String,
+    /// }
+    ///
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Place {
+    ///     name: String,
+    /// }
+    ///
+    /// #[projection(name = "places", key = u64)]
+    /// impl Place {
+    ///     #[on]
+    ///     fn moved(&mut self, e: &Moved) {
+    ///         self.name = e.to.clone();
+    ///     }
+    /// }
+    ///
+    /// Place::given(History::of("Person/7").event(Moved { to: "Brno".into() })).then_idempotent();
+    /// ```
+    ///
     /// # Panics
     /// If it changes something or is impossible.
     #[track_caller]
@@ -89,6 +154,15 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
 
     /// The last event that was fed has no place in its document: it creates one that exists, or
     /// changes one that does not. The engine parks such an event.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// use cqrs::aggregate::Misfit;
+    ///
+    /// Summary::given(Account::history(7, Deposited { cents: 5 })).then_misfit(Misfit::Missing);
+    /// ```
     ///
     /// # Panics
     /// If all events could be folded, or something else is wrong with one.
@@ -107,6 +181,13 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     /// The last event that was fed names no document, because the id of its stream is not a key of
     /// this projection. The engine parks such an event.
     ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(History::of("Account/seven").event(ada())).then_not_a_key();
+    /// ```
+    ///
     /// # Panics
     /// If all events could be folded, or something else is wrong with one.
     #[track_caller]
@@ -124,6 +205,15 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
 impl<P: Projection> ProjectionScenario<P, When> {
     /// What happened last changed no document.
     ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given(Account::history(7, ada()))
+    ///     .when(Account::history(7, FeeCharged { cents: 1 }))
+    ///     .then_unchanged();
+    /// ```
+    ///
     /// # Panics
     /// If it changed, created or removed one.
     #[track_caller]
@@ -132,6 +222,15 @@ impl<P: Projection> ProjectionScenario<P, When> {
     }
 
     /// What happened last did not change this document, nor create or remove it.
+    ///
+    /// ```
+    /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
+    /// # use cqrs_testkit::prelude::*;
+    /// # let ada = || Opened { owner: "Ada".into() };
+    /// Summary::given((Account::history(7, ada()), Account::history(8, ada())))
+    ///     .when(Account::history(7, Deposited { cents: 5 }))
+    ///     .then_document_unchanged(8);
+    /// ```
     ///
     /// # Panics
     /// If it did.

@@ -181,3 +181,35 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::table::Mark;
+    use super::*;
+
+    fn failure() -> Failure {
+        let mut table = Table::new("expected", "actual");
+        table.row(Mark::Same, "same", "same");
+        table.row(Mark::Differs, "left", "right");
+        table.row(Mark::Ignored, "", "ignored");
+        let story = vec![Chapter { label: "given", lines: vec!["nothing".to_owned()] }];
+        Failure::new("title").story(story).table(table).cause("one\ntwo").note("three")
+    }
+
+    #[test]
+    fn colour_only_adds() {
+        let plain = failure().0.render(Style::plain());
+        let coloured = failure().0.render(Style::coloured());
+        assert!(!plain.contains('\u{1b}') && coloured.contains("\u{1b}[32mleft"));
+        let codes = ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m", "\u{1b}[32m"];
+        let stripped = codes.iter().fold(coloured, |text, code| text.replace(code, ""));
+        assert_eq!(stripped, plain);
+    }
+
+    #[test]
+    fn counts_and_lists_read_well() {
+        assert_eq!((count(1, "event").as_str(), count(2, "event").as_str()), ("1 event", "2 events"));
+        assert_eq!((listed(&["a"]).as_str(), listed(&["a", "b", "c"]).as_str()), ("a", "a, b and c"));
+        assert_eq!((number(2).as_str(), number(10).as_str()), ("two", "10"));
+    }
+}

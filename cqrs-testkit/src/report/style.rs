@@ -17,6 +17,16 @@ impl Style {
         Self { colour: stderr().is_terminal() && !refused && !dumb }
     }
 
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self { colour: false }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn coloured() -> Self {
+        Self { colour: true }
+    }
+
     pub(crate) fn bold(self, text: &str) -> String {
         self.paint("1", text)
     }

@@ -48,8 +48,9 @@ pub(crate) struct Table {
 
 /// A cell is broken behind this many characters.
 const WIDTH: usize = 52;
-/// Of more equal rows in a run than this, the middle is left out.
-const SAME_ROWS: usize = 10;
+/// Of more equal rows in a run than this, only as many are shown at its start and its end.
+const SAME_ROWS: usize = 12;
+const SAME_ENDS: usize = 4;
 /// More rows than this are not shown.
 const ROWS: usize = 120;
 
@@ -147,11 +148,10 @@ fn shortened(rows: &[Row]) -> Vec<Row> {
             short.extend_from_slice(run);
             continue;
         }
-        let keep = SAME_ROWS / 2;
-        let left_out = format!("… {} equal lines …", run.len() - 2 * keep);
-        short.extend_from_slice(&run[..keep]);
+        let left_out = format!("… {} equal lines …", run.len() - 2 * SAME_ENDS);
+        short.extend_from_slice(&run[..SAME_ENDS]);
         short.push(Row { mark: Mark::Same, left: left_out, right: String::new() });
-        short.extend_from_slice(&run[run.len() - keep..]);
+        short.extend_from_slice(&run[run.len() - SAME_ENDS..]);
     }
     if short.len() > ROWS {
         let left_out = format!("… {} more lines …", short.len() - ROWS);

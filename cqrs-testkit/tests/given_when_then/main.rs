@@ -2,6 +2,7 @@
 #![allow(
     missing_debug_implementations,
     unreachable_pub,
+    clippy::needless_pass_by_value,
     clippy::panic,
     clippy::unwrap_used,
     reason = "the domains are written as a user writes them, and a test may stop where it likes"

@@ -521,7 +521,7 @@ fn it_should_be_missing() {
     check(
         || Account::given(ada()).when(Deposit { account: 7, cents: 5 }).then_missing(),
         &expect![[r#"
-            `Deposit` was not refused because nothing exists
+            `Deposit` was not refused as missing
 
               given  Opened { owner: "Ada" }
               when   Deposit for Account/7
@@ -536,7 +536,7 @@ fn it_should_be_missing() {
     check(
         || Account::given(()).when(Open { account: 7, owner: "Ada".into() }).then_missing(),
         &expect![[r#"
-            `Open` was not refused because nothing exists
+            `Open` was not refused as missing
 
               given  nothing
               when   Open for Account/7
@@ -551,7 +551,7 @@ fn it_should_be_missing() {
     check(
         || Account::given(ada()).when(take(5)).then_missing(),
         &expect![[r#"
-            `Withdraw` was not refused because nothing exists
+            `Withdraw` was not refused as missing
 
               given  Opened { owner: "Ada" }
               when   Withdraw for Account/7
@@ -570,7 +570,7 @@ fn it_should_exist_already() {
     check(
         || Account::given(()).when(Open { account: 7, owner: "Ada".into() }).then_exists(),
         &expect![[r#"
-            `Open` was not refused because something exists already
+            `Open` was not refused as existing already
 
               given  nothing
               when   Open for Account/7
@@ -585,7 +585,7 @@ fn it_should_exist_already() {
     check(
         || Account::given(rich()).when(take(5)).then_exists(),
         &expect![[r#"
-            `Withdraw` was not refused because something exists already
+            `Withdraw` was not refused as existing already
 
               given  Opened { owner: "Ada" }
                      Deposited { cents: 5000 }
@@ -620,7 +620,7 @@ fn another_version() {
     check(
         || Order::given(ordered(1)).service(Arc::new(Rates(5))).when(price(1)).then_conflict(),
         &expect![[r#"
-            `Price` was not refused because of another version
+            `Price` was not refused as a conflict
 
               given  Ordered { at: 1, customer: "ada", lines[0].article: "a0", lines[0].cents: 5, number: "n1" }
               when   Price for Order/o
@@ -757,7 +757,7 @@ fn another_start() {
 #[test]
 fn a_closure_says_no() {
     check(
-        || Account::given(rich()).when(take(1000)).then_matches(|events| events.is_empty()),
+        || Account::given(rich()).when(take(1000)).then_matches(<[_]>::is_empty),
         &expect![[r#"
         `Withdraw` did not lead to what `then_matches` asks for
 
@@ -772,7 +772,7 @@ fn a_closure_says_no() {
     "#]],
     );
     check(
-        || Account::given(ada()).when(take(5)).then_matches(|events| events.is_empty()),
+        || Account::given(ada()).when(take(5)).then_matches(<[_]>::is_empty),
         &expect![[r#"
             `Withdraw` did not lead to events
 

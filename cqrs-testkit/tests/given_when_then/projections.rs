@@ -23,7 +23,7 @@ fn documents_of_several_streams() {
         Account::history(7, [Withdrawn { cents: 100 }]),
     ))
     .then_document(7, summary(400, 2))
-    .then_document(&8, Summary { owner: "Bob".into(), balance: 0, postings: 0 })
+    .then_document(8, Summary { owner: "Bob".into(), balance: 0, postings: 0 })
     .then_document_matches(7, |summary| summary.balance == 400)
     .then_document_matches(7, |summary| assert_eq!(summary.postings, 2))
     .then_no_document(9)

@@ -267,6 +267,7 @@ pub struct Timed {
 impl Customer {
     #[on(key = &e.customer)]
     fn ordered(&mut self, e: &Ordered, meta: &EventMeta) {
+        let _ = e;
         self.orders.push(meta.stream.id().to_owned());
         self.last = Some(Timed { at: Timestamp::as_micros(meta.time), by: meta.metadata.actor.clone() });
     }
