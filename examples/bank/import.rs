@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use cqrs::prelude::*;
 
 use crate::domain::{AccountError, Decline, Deposit, Open, Overdraft, Withdraw};
-use crate::postings::{Kind, Posting};
+use crate::postings::{Fault, Kind, Posting};
 use crate::values::AccountId;
 
 /// Turns postings into commands for a bank.
@@ -16,21 +16,43 @@ pub struct Import<'a> {
     opened: HashSet<AccountId>,
 }
 
-type PostError = ExecuteError<AccountError>;
+/// Why an import stopped. What came before stays.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// Something is wrong with the file.
+    #[error(transparent)]
+    File(#[from] Fault),
+    /// The bank could not answer.
+    #[error("the posting on line {line} could not be carried out")]
+    Bank { line: u64, source: ExecuteError<AccountError> },
+}
 
 impl<'a> Import<'a> {
     pub fn new(bank: &'a Engine, overdraft: Overdraft) -> Self {
         Self { bank, overdraft, opened: HashSet::new() }
     }
 
+    /// Carries out posting after posting, until they end.
+    ///
+    /// # Errors
+    /// [`ImportError`] with the first fault.
+    pub async fn run(
+        mut self,
+        postings: impl Iterator<Item = Result<Posting, Fault>>,
+    ) -> Result<(), ImportError> {
+        for posting in postings {
+            let posting = posting?;
+            let failed = |source| ImportError::Bank { line: posting.line, source };
+            self.post(posting).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
     /// Carries a posting out, or has its refusal put on record. The account is opened with its first
     /// posting.
     ///
     /// A posting that comes again changes nothing: its number is the key of its command.
-    ///
-    /// # Errors
-    /// Whatever keeps the bank from answering; a refused overdraft is an answer.
-    pub async fn post(&mut self, posting: Posting) -> Result<(), PostError> {
+    async fn post(&mut self, posting: Posting) -> Result<(), ExecuteError<AccountError>> {
         let Posting { account, on, amount, .. } = posting;
         if self.opened.insert(account) {
             self.open(account, posting).await?;
@@ -54,7 +76,7 @@ impl<'a> Import<'a> {
         Ok(())
     }
 
-    async fn open(&self, account: AccountId, first: Posting) -> Result<(), PostError> {
+    async fn open(&self, account: AccountId, first: Posting) -> Result<(), ExecuteError<AccountError>> {
         let open = Open { account, on: first.on, overdraft: self.overdraft };
         match self.bank.execute(open).await {
             // An earlier import has opened it.

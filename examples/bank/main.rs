@@ -23,7 +23,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use cqrs::prelude::*;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -114,7 +113,7 @@ async fn import(out: &mut impl Write, args: &ImportArgs) -> anyhow::Result<()> {
     let bank = Engine::open("memory:").await?;
 
     let begun = Instant::now();
-    let end = carry_out(postings, Import::new(&bank, args.overdraft.into())).await;
+    let end = Import::new(&bank, args.overdraft.into()).run(postings).await;
     let imported = begun.elapsed();
     progress.finish_and_clear();
     bank.catch_up().await?;
@@ -128,7 +127,7 @@ async fn import(out: &mut impl Write, args: &ImportArgs) -> anyhow::Result<()> {
         show::report(out, &report)?;
     }
     bank.shutdown().await;
-    end
+    Ok(end?)
 }
 
 /// Opens a file of postings; the progress bar moves as it is read, if somebody can see it.
@@ -141,16 +140,6 @@ fn open(path: &Path, quiet: bool) -> anyhow::Result<(Postings, ProgressBar)> {
     progress.set_style(ProgressStyle::with_template(style)?);
     let postings = Postings::read(&name, progress.wrap_read(file))?;
     Ok((postings, progress))
-}
-
-/// Carries out posting after posting, until the file ends or something is wrong with it.
-async fn carry_out(postings: Postings, mut import: Import<'_>) -> anyhow::Result<()> {
-    for posting in postings {
-        let posting = posting?;
-        let failed = || format!("the posting on line {} could not be carried out", posting.line);
-        import.post(posting).await.with_context(failed)?;
-    }
-    Ok(())
 }
 
 fn summary(

@@ -119,12 +119,8 @@ impl Postings {
             kind: row.parse(at[TYPE], str::parse)?,
             amount: row.parse(at[AMOUNT], amount)?,
         };
-        if let Some(sequence) = self.columns.sequence {
-            row.parse(sequence, whole_number::<u32>)?;
-        }
-        if let Some(balance) = self.columns.balance {
-            row.parse(balance, str::parse::<Czk>)?;
-        }
+        row.check(self.columns.sequence, whole_number::<u32>)?;
+        row.check(self.columns.balance, str::parse::<Czk>)?;
         if let Some(first) = self.seen.insert(posting.id, posting.line) {
             return Err(row.fault(at[ID], format!("posting {} stands on line {first} already", posting.id)));
         }
@@ -169,7 +165,7 @@ const AMOUNT: usize = 4;
 struct Columns {
     names: Vec<String>,
     at: [usize; NEEDED.len()],
-    /// Not used, but checked where they are there.
+    /// Not used, but checked where there is something in them.
     sequence: Option<usize>,
     balance: Option<usize>,
 }
@@ -210,7 +206,9 @@ impl<'a> Row<'a> {
     fn check_width(&self) -> Result<(), Fault> {
         let (width, wanted) = (self.lines.width(), self.names.len());
         if width < wanted {
-            return Err(self.fault(width, format!("the row ends before it, with {width} fields of {wanted}")));
+            return Err(
+                self.fault(width, format!("the row ends before it: it has {width} of {wanted} fields"))
+            );
         }
         if width > wanted {
             return Err(
@@ -227,6 +225,18 @@ impl<'a> Row<'a> {
 
     fn parse<T>(&self, index: usize, parse: impl Fn(&str) -> Result<T, Malformed>) -> Result<T, Fault> {
         parse(self.text(index)?).map_err(|error| self.fault(index, error))
+    }
+
+    /// Checks a field of a column that may be missing, and may be empty.
+    fn check<T>(
+        &self,
+        index: Option<usize>,
+        parse: impl Fn(&str) -> Result<T, Malformed>,
+    ) -> Result<(), Fault> {
+        match index {
+            Some(index) if !self.text(index)?.is_empty() => self.parse(index, parse).map(drop),
+            _ => Ok(()),
+        }
     }
 
     fn fault(&self, index: usize, reason: impl Display) -> Fault {

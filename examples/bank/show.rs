@@ -23,18 +23,11 @@ pub fn report(out: &mut impl Write, report: &Report) -> io::Result<()> {
             totals.debits_czk.grouped(),
         ]);
     }
-    let Report { accounts: holders, postings, balance_czk, .. } = report;
-    writeln!(out, "{by_type}\n\n{by_month}\n")?;
-    writeln!(
-        out,
-        "{} accounts with {} postings hold {} CZK.",
-        count(*holders),
-        count(*postings),
-        balance_czk.grouped()
-    )?;
+    let (number, postings) = (count(report.accounts), count(report.postings));
+    writeln!(out, "Accounts {number}, postings {postings}, balance {} CZK.", report.balance_czk.grouped())?;
     match report.ever_negative.as_slice() {
         [] => writeln!(out, "No account was ever overdrawn.")?,
-        ids => writeln!(out, "{} were overdrawn at some time: {}.", count(ids.len() as u64), list(ids))?,
+        ids => writeln!(out, "Overdrawn at some time: {}.", list(ids))?,
     }
     if report.account.is_some() {
         writeln!(out)?;
