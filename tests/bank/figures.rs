@@ -1,16 +1,13 @@
 //! The report against figures that were computed by other means: see `figures.py`.
 
 use std::collections::HashMap;
-use std::io::{Cursor, Read as _};
+use std::io::Read as _;
 
 use anyhow::{Context as _, Result, ensure};
-use cqrs::prelude::*;
 use serde_json::{Value, json};
 
 use crate::domain::Overdraft;
 use crate::files::{SAMPLE, bank, full, header, import};
-use crate::import::Import;
-use crate::postings::Postings;
 use crate::reports::Report;
 use crate::values::{AccountId, Czk};
 
