@@ -23,6 +23,7 @@ pub fn report(out: &mut impl Write, report: &Report) -> io::Result<()> {
             totals.debits_czk.grouped(),
         ]);
     }
+    writeln!(out, "{by_type}\n\n{by_month}\n")?;
     let (number, postings) = (count(report.accounts), count(report.postings));
     writeln!(out, "Accounts {number}, postings {postings}, balance {} CZK.", report.balance_czk.grouped())?;
     match report.ever_negative.as_slice() {

@@ -75,6 +75,10 @@ fn it_imports_and_reports_to_people() -> Result<()> {
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""));
     for told in [
         "41 accepted, 0 refused",
+        "VYBER",
+        "20,670.00",
+        "2001-02",
+        "22,402.20",
         "Accounts 6, postings 41, balance 20,750.60 CZK.",
         "Overdrawn at some time: 12, 31, 58, 104.",
         "9,894.20",
