@@ -48,7 +48,9 @@ impl Account {
         Ok(Withdrawn { on: cmd.on, amount: cmd.amount, kind: cmd.kind })
     }
     #[handle]
-    fn decline(&self, cmd: Decline) -> Declined { Declined { on: cmd.on, amount: cmd.amount, kind: cmd.kind } }
+    fn decline(&self, cmd: Decline) -> Declined {
+        Declined { on: cmd.on, amount: cmd.amount, kind: cmd.kind }
+    }
 
     #[apply] fn opened(e: &Opened) -> Self { Account { balance: Czk::ZERO, overdraft: e.overdraft } }
     #[apply] fn deposited(&mut self, e: &Deposited) { self.balance += e.amount }
@@ -57,12 +59,12 @@ impl Account {
 }
 
 /// A read model: one document per account, kept by the engine.
-#[derive(Serialize, Deserialize)]
-pub struct Summary { pub opened: Day, pub balance: Czk, pub lowest: Czk, pub postings: u64 }
+#[derive(Default, Serialize, Deserialize)]
+pub struct Summary { pub balance: Czk, pub lowest: Czk, pub postings: u64 }
 
 #[projection(name = "account-summary", key = AccountId)]
 impl Summary {
-    #[on] fn opened(e: &Opened) -> Self { Summary { opened: e.on, balance: Czk::ZERO, lowest: Czk::ZERO, postings: 0 } }
+    #[on] fn opened(_: &Opened) -> Self { Summary::default() }
     #[on] fn deposited(&mut self, e: &Deposited) { self.balance += e.amount; self.postings += 1 }
     #[on] fn withdrawn(&mut self, e: &Withdrawn) {
         self.balance -= e.amount;
