@@ -20,5 +20,7 @@ mod figures;
 mod files;
 #[path = "bank/program.rs"]
 mod program;
+#[path = "bank/rules.rs"]
+mod rules;
 #[path = "bank/texts.rs"]
 mod texts;

@@ -17,8 +17,8 @@ const CREDIT: &str = "PRIJEM";
 pub struct TypeTotals {
     pub count: u64,
     pub czk: Czk,
-    declined: u64,
-    declined_czk: Czk,
+    pub declined: u64,
+    pub declined_czk: Czk,
 }
 
 #[projection(name = "totals-by-type", key = String)]
