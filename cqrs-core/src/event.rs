@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::codec::{Codec, CodecError};
+use crate::codec::{Codec, CodecError, Storable};
 use crate::error::DecodeError;
 use crate::id::{Partition, Position, StreamId, Version};
 
@@ -25,7 +23,7 @@ use crate::id::{Partition, Position, StreamId, Version};
     label = "not an event",
     note = "add `#[derive(Event, Serialize, Deserialize)]` to `{Self}`"
 )]
-pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
+pub trait Event: Storable + Send + Sync + 'static {
     /// The stored name, unique among all events of a log.
     const NAME: &'static str;
     /// The version of this shape, from 1.

@@ -6,7 +6,7 @@ pub use inventory;
 pub use crate::aggregate::{
     Aggregate, Begins, Current, Decided, Decision, ErrorOf, Handle, IntoDecision, IntoEvents, Misfit, Refusal,
 };
-pub use crate::codec::{Codec, CodecError, Json};
+pub use crate::codec::{Codec, CodecError, Json, Storable};
 pub use crate::command::{Command, HandledBy, IdOf};
 pub use crate::context::{Param, ServiceType, Surroundings};
 pub use crate::error::DecodeError;
@@ -16,7 +16,7 @@ pub use crate::projection::{IntoKeys, Keys, NotAKey, Projection};
 pub use crate::registry::{Location, Register, Registration};
 
 use std::borrow::Cow;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::future::Future;
 
 // Short names for the signatures that generated code repeats.
@@ -81,6 +81,14 @@ impl<E: Event, S: From<E>> InSet<S> for E {
 
     fn encode(&self) -> EncodeResult {
         encode(self)
+    }
+}
+
+/// `Debug` of a generated enum, which asks nothing of its events: the stored name and payload.
+pub fn debug<S: EventSet>(event: &S, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match event.encode() {
+        Ok(Encoded { name, payload, .. }) => write!(f, "{name} {}", String::from_utf8_lossy(&payload)),
+        Err(error) => write!(f, "({error})"),
     }
 }
 
@@ -316,7 +324,7 @@ pub fn decide_later<'a, A: Aggregate, R: IntoDecision<A>, F: Future<Output = R> 
 }
 
 /// As [`decide`], for a handler that creates.
-pub fn decide_first<'a, A: Aggregate, R: IntoDecision<A> + Begins<A>>(
+pub fn decide_first<'a, A: Aggregate, R: IntoDecision<A, First: Begins<A>>>(
     answer: impl FnOnce() -> Result<R, Refusal<A::Error>>,
 ) -> Decision<'a, A> {
     decide(answer)
@@ -326,7 +334,7 @@ pub fn decide_first<'a, A: Aggregate, R: IntoDecision<A> + Begins<A>>(
 pub fn decide_first_later<
     'a,
     A: Aggregate,
-    R: IntoDecision<A> + Begins<A>,
+    R: IntoDecision<A, First: Begins<A>>,
     F: Future<Output = R> + Send + 'a,
 >(
     answer: impl FnOnce() -> Result<F, Refusal<A::Error>>,
@@ -486,5 +494,46 @@ impl<T: Display> TagValue<Many> for Vec<T> {
 impl<T: Display, const N: usize> TagValue<Many> for [T; N] {
     fn tag(&self, key: &str, tags: &mut Tags) {
         self.iter().for_each(|one| tags.add(key, one));
+    }
+}
+
+/// Stands for the aggregate of a command while the real one has a mistake that leaves it without
+/// any, so that its commands are not reported too.
+#[derive(Debug)]
+pub enum Unknown {}
+
+impl EventSet for Unknown {
+    const TYPES: &'static [EventType<Self>] = &[];
+
+    fn encode(&self) -> EncodeResult {
+        match *self {}
+    }
+}
+
+impl Aggregate for Unknown {
+    type Id = String;
+    type Event = Self;
+    type Error = std::convert::Infallible;
+    const NAME: &'static str = "Unknown";
+    const ALWAYS_EXISTS: bool = false;
+
+    fn initial() -> Option<Self> {
+        None
+    }
+
+    fn apply(_: &mut Option<Self>, event: &Self) -> Fits {
+        match *event {}
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T> IdOf<Unknown> for T {}
+
+#[diagnostic::do_not_recommend]
+impl<C: Command> Handle<C> for Unknown {
+    const REACHES_OUT: bool = false;
+
+    fn handle<'a>(_: Current<'a, Self>, _: C, _: &Surroundings<'a>) -> Decision<'a, Self> {
+        Decision::Ready(Err(Refusal::Missing))
     }
 }

@@ -312,7 +312,7 @@ impl<'a> Arguments<'a> {
 fn skip_value(input: ParseStream<'_>) {
     let mut depth = 0_usize;
     let mut arrow = false;
-    while !input.is_empty() && !(depth == 0 && input.peek(Token![,])) {
+    while !input.is_empty() && (depth > 0 || !input.peek(Token![,])) {
         let Ok(token) = input.parse::<TokenTree>() else { return };
         if let TokenTree::Punct(punct) = &token {
             match punct.as_char() {
@@ -447,6 +447,14 @@ pub(crate) fn nearly<'a>(attrs: &'a [Attribute], name: &str) -> Option<&'a Attri
         let ident = ident.to_string();
         ident != name && !KNOWN.contains(&ident.as_str()) && suggest::is_near(&ident, name)
     })
+}
+
+/// Whether it marks a method for us, be it misspelt.
+pub(crate) fn is_ours(attr: &Attribute) -> bool {
+    let this = std::slice::from_ref(attr);
+    [names::HANDLE, names::APPLY, names::ON]
+        .iter()
+        .any(|name| attr.path().is_ident(name) || nearly(this, name).is_some())
 }
 
 /// Attributes of the language whose names a short name of ours could be mistaken for.

@@ -1,8 +1,9 @@
 //! parse → check → expand, for each macro.
 
-use proc_macro2::TokenStream;
-use syn::{DeriveInput, ItemImpl};
+use proc_macro2::{Span, TokenStream};
+use syn::{DeriveInput, Item, ItemImpl};
 
+use crate::attr::names;
 use crate::errors::Errors;
 use crate::model::aggregate::Aggregate;
 use crate::model::command::Command;
@@ -21,7 +22,10 @@ pub(crate) fn event(input: TokenStream) -> TokenStream {
     check::event(&input, &model, &errors);
     match errors.into_tokens() {
         None => expand::event::expand(&model),
-        Some(errors) => errors,
+        Some(errors) => {
+            let dummy = fallback::event(&model);
+            emit!(#errors #dummy)
+        }
     }
 }
 
@@ -35,41 +39,56 @@ pub(crate) fn command(input: TokenStream) -> TokenStream {
     check::command(&input, &model, &errors);
     match errors.into_tokens() {
         None => expand::command::expand(&model),
-        Some(errors) => errors,
+        Some(errors) => {
+            let dummy = fallback::command(&model);
+            emit!(#errors #dummy)
+        }
     }
 }
 
-pub(crate) fn aggregate(args: TokenStream, item: TokenStream) -> TokenStream {
-    let block: ItemImpl = match syn::parse2(item) {
+pub(crate) fn aggregate(args: TokenStream, item: &TokenStream) -> TokenStream {
+    let block = match block(item, names::AGGREGATE) {
         Ok(block) => block,
-        Err(error) => return error.to_compile_error(),
+        Err(refused) => return refused,
     };
     let errors = Errors::default();
-    let fine = check::impl_block(&block, "aggregate", &errors);
+    let fits = check::impl_block(&block, names::AGGREGATE, &errors);
     let mut model = Aggregate::read(args, &block, &errors);
     check::aggregate(&mut model, &errors);
-    let generated = match errors.into_tokens() {
-        None => expand::aggregate::expand(&model),
-        Some(errors) => errors,
-    };
-    let _ = fine;
-    let block = fallback::stripped(block.clone(), &fallback::MARKS);
-    emit!(#block #generated)
+    let generated = if fits { expand::aggregate::expand(&model) } else { fallback::aggregate(&model) };
+    finish(&block, errors, &generated)
 }
 
-pub(crate) fn projection(args: TokenStream, item: TokenStream) -> TokenStream {
-    let block: ItemImpl = match syn::parse2(item) {
+pub(crate) fn projection(args: TokenStream, item: &TokenStream) -> TokenStream {
+    let block = match block(item, names::PROJECTION) {
         Ok(block) => block,
-        Err(error) => return error.to_compile_error(),
+        Err(refused) => return refused,
     };
     let errors = Errors::default();
-    let _fine = check::impl_block(&block, "projection", &errors);
+    let fits = check::impl_block(&block, names::PROJECTION, &errors);
     let mut model = Projection::read(args, &block, &errors);
     check::projection(&mut model, &errors);
-    let generated = match errors.into_tokens() {
-        None => expand::projection::expand(&model),
-        Some(errors) => errors,
-    };
-    let block = fallback::stripped(block.clone(), &fallback::MARKS);
-    emit!(#block #generated)
+    let generated = if fits { expand::projection::expand(&model) } else { TokenStream::new() };
+    finish(&block, errors, &generated)
+}
+
+/// The user's block, the mistakes, and what was made of the rest.
+fn finish(block: &ItemImpl, errors: Errors, generated: &TokenStream) -> TokenStream {
+    let errors = errors.into_tokens();
+    let block = fallback::stripped(block.clone());
+    emit!(#block #errors #generated)
+}
+
+/// The `impl` block that the attribute stands on, or what to emit instead.
+fn block(item: &TokenStream, attribute: &str) -> Result<ItemImpl, TokenStream> {
+    match syn::parse2::<Item>(item.clone()) {
+        Ok(Item::Impl(block)) => Ok(block),
+        Ok(_) => {
+            let message =
+                format!("`#[{attribute}]` goes on an `impl` block: move it to `impl … {{ … }}` of this type");
+            let error = syn::Error::new(Span::call_site(), message).to_compile_error();
+            Err(emit!(#item #error))
+        }
+        Err(error) => Err(error.to_compile_error()),
+    }
 }

@@ -1,22 +1,91 @@
 //! What is emitted beside the mistakes, so that nothing else breaks on account of them.
+//!
+//! An aggregate or a projection with mistakes is expanded as far as it goes, see `broken` in their
+//! models; here is the rest.
 
 use proc_macro2::TokenStream;
 use quote::ToTokens as _;
 use syn::{ImplItem, ItemImpl};
 
-use crate::attr::{self, names};
+use crate::attr;
+use crate::expand;
+use crate::model::aggregate::Aggregate;
+use crate::model::command::Command;
+use crate::model::event::Event;
+use crate::paths::{emit, sealed};
 
-/// The user's block without our attributes.
-pub(crate) fn stripped(mut block: ItemImpl, ours: &[&str]) -> TokenStream {
+/// An event that is stored as JSON and has no past.
+pub(crate) fn event(event: &Event<'_>) -> TokenStream {
+    let Event { ident, name, version, .. } = event;
+    let (params, arguments, _) = event.generics.split_for_impl();
+    let this = Some(event).filter(|event| !event.generics.params.is_empty());
+    let bounds = this
+        .map(|_| emit!(where Self: __cqrs::Storable + ::core::marker::Send + ::core::marker::Sync + 'static));
+    sealed(
+        &event.krate,
+        &emit! {
+            impl #params __cqrs::Event for #ident #arguments #bounds {
+                const NAME: &'static ::core::primitive::str = #name;
+                const VERSION: ::core::primitive::u32 = #version;
+                type Codec = __cqrs::Json;
+            }
+        },
+    )
+}
+
+/// A command whose id has the type that its aggregate expects.
+pub(crate) fn command(command: &Command<'_>) -> TokenStream {
+    let Command { ident, name, .. } = command;
+    if command.generics.lifetimes().next().is_some() {
+        return TokenStream::new();
+    }
+    let (generics, arguments) = expand::command::bounded(command, false);
+    let (params, _, bounds) = generics.split_for_impl();
+    sealed(
+        &command.krate,
+        &emit! {
+            impl #params __cqrs::Command for #ident #arguments #bounds {
+                type Id = <<Self as __cqrs::HandledBy>::Aggregate as __cqrs::Aggregate>::Id;
+                type Aggregate = <Self as __cqrs::HandledBy>::Aggregate;
+                const NAME: &'static ::core::primitive::str = #name;
+                fn id(&self) -> &Self::Id {
+                    ::core::unreachable!()
+                }
+                fn duplicate(&self) -> Self {
+                    ::core::unreachable!()
+                }
+            }
+        },
+    )
+}
+
+/// An aggregate that cannot be one at all: its commands are handled all the same.
+pub(crate) fn aggregate(model: &Aggregate<'_>) -> TokenStream {
+    let links = model.handlers.iter().map(|handler| {
+        let command = handler.command;
+        emit!(impl __cqrs::HandledBy for #command { type Aggregate = __cqrs::Unknown; })
+    });
+    sealed(&model.krate, &links.collect())
+}
+
+/// The user's block without our attributes; what only our shapes ask for is not linted.
+pub(crate) fn stripped(mut block: ItemImpl) -> TokenStream {
     for item in &mut block.items {
-        if let ImplItem::Fn(method) = item {
-            method.attrs.retain(|attr| {
-                let is_ours = ours.iter().any(|name| attr.path().is_ident(name));
-                !is_ours && !ours.iter().any(|name| attr::nearly(std::slice::from_ref(attr), name).is_some())
+        let ImplItem::Fn(method) = item else { continue };
+        let before = method.attrs.len();
+        method.attrs.retain(|attr| !attr::is_ours(attr));
+        if method.attrs.len() < before {
+            method.attrs.push(syn::parse_quote! {
+                #[allow(
+                    clippy::needless_pass_by_value,
+                    clippy::trivially_copy_pass_by_ref,
+                    clippy::unnecessary_wraps,
+                    clippy::unused_async,
+                    clippy::unused_self,
+                    reason = "the signature says what the handler or the fold is for"
+                )]
             });
         }
     }
     block.to_token_stream()
 }
-
-pub(crate) const MARKS: [&str; 3] = [names::HANDLE, names::APPLY, names::ON];

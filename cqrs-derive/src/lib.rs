@@ -26,10 +26,10 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 /// See the guide.
 #[proc_macro_attribute]
 pub fn aggregate(args: TokenStream, item: TokenStream) -> TokenStream {
-    drive::aggregate(args.into(), item.into()).into()
+    drive::aggregate(args.into(), &item.into()).into()
 }
 /// See the guide.
 #[proc_macro_attribute]
 pub fn projection(args: TokenStream, item: TokenStream) -> TokenStream {
-    drive::projection(args.into(), item.into()).into()
+    drive::projection(args.into(), &item.into()).into()
 }

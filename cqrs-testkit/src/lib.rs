@@ -1,4 +1,5 @@
-//! Tests for what is written with `cqrs`: given-when-then for domains, and faults for stores.
+//! Tests for what is written with `cqrs`: given-when-then for domains, the
+//! conformance suite for stores, and faults.
 //!
 //! Put it under `[dev-dependencies]`, and every aggregate and every projection has `given`:
 //!
@@ -36,10 +37,12 @@
 //! | [`projection`] | `Summary::given(…).then_document(…)` |
 //! | [`history`] | what projections are fed with: `Account::history(…)` |
 //! | [`fixed`] | time and ids of a test |
+//! | [`conformance`] | whether a store keeps the contract |
 //! | [`faults`] | a store that fails on request |
 #![forbid(unsafe_code)]
 
 pub mod aggregate;
+pub mod conformance;
 pub mod faults;
 pub mod fixed;
 pub mod history;

@@ -54,7 +54,7 @@ pub(crate) fn handler_needs(method: &Method<'_>, errors: &Errors) -> Needs {
     match &method.takes {
         Takes::Nothing => Needs::Absent,
         Takes::Shared(_) => Needs::Existing,
-        Takes::MaybeShared(_) => Needs::Either,
+        Takes::MaybeShared => Needs::Either,
         Takes::Mutable(receiver) | Takes::Owned(receiver) => {
             errors.at(receiver, FIX);
             Needs::Existing
@@ -105,7 +105,7 @@ pub(crate) fn handler_params<'a>(method: &Method<'a>, errors: &Errors) -> Vec<&'
         Type::Reference(reference) if reference.mutability.is_none() => Some(&*param.ty),
         Type::Reference(reference) => {
             errors
-                .at(&reference.mutability, "a handler shares its services with others: take `&`, not `&mut`");
+                .at(reference.mutability, "a handler shares its services with others: take `&`, not `&mut`");
             None
         }
         ty => {
@@ -130,7 +130,7 @@ pub(crate) fn fold_event<'a>(method: &Method<'a>, attribute: &str, errors: &Erro
         Type::Reference(reference) if reference.mutability.is_none() => &*reference.elem,
         Type::Reference(reference) => {
             errors
-                .at(&reference.mutability, "an event has happened, nothing changes it: take `&`, not `&mut`");
+                .at(reference.mutability, "an event has happened, nothing changes it: take `&`, not `&mut`");
             &reference.elem
         }
         ty @ Type::Path(_) => {
@@ -160,7 +160,7 @@ pub(crate) fn apply_fold(method: &Method<'_>, this: &Type, errors: &Errors) -> F
     let fold = match &method.takes {
         Takes::Nothing => Fold::Creates,
         Takes::Mutable(_) => Fold::Changes,
-        Takes::MaybeShared(_) => Fold::MaybeShared,
+        Takes::MaybeShared => Fold::MaybeShared,
         Takes::MaybeOwned(_) => Fold::MaybeOwned,
         Takes::Shared(receiver) => {
             errors.at(
@@ -185,7 +185,7 @@ pub(crate) fn on_fold(method: &Method<'_>, this: &Type, errors: &Errors) -> Fold
         Takes::Nothing => Fold::Creates,
         Takes::Mutable(_) => Fold::Changes,
         Takes::Owned(_) => Fold::Consumes,
-        Takes::MaybeShared(_) => Fold::MaybeShared,
+        Takes::MaybeShared => Fold::MaybeShared,
         Takes::MaybeOwned(_) => Fold::MaybeOwned,
         Takes::Shared(receiver) | Takes::Other(receiver) => {
             errors.at(

@@ -50,9 +50,11 @@ fn events(model: &Aggregate<'_>) -> TokenStream {
 
 /// ```text
 /// impl __cqrs::IntoEvents<Account> for Opened {
+///     type First = Self;
 ///     fn into_events(self, events: &mut Vec<AccountEvent>) { events.push(AccountEvent::Opened(self)) }
 /// }
 /// impl __cqrs::IntoDecision<Account> for Opened {
+///     type First = Self;
 ///     fn into_decision(self) -> __cqrs::Decided<Account> { __cqrs::one(self) }
 /// }
 /// impl __cqrs::Begins<Account> for Opened {}
@@ -67,12 +69,14 @@ fn conversions(model: &Aggregate<'_>) -> TokenStream {
         emit! {
             #[automatically_derived]
             impl __cqrs::IntoEvents<#this> for #event {
+                type First = Self;
                 fn into_events(self, __events: &mut __cqrs::Events<#this>) {
                     __events.push(::core::convert::Into::into(self));
                 }
             }
             #[automatically_derived]
             impl __cqrs::IntoDecision<#this> for #event {
+                type First = Self;
                 fn into_decision(self) -> __cqrs::Decided<#this> {
                     __cqrs::one::<#this>(self)
                 }
@@ -112,13 +116,17 @@ fn distinct_names(model: &Aggregate<'_>) -> TokenStream {
 /// }
 /// ```
 fn state(model: &Aggregate<'_>) -> TokenStream {
-    let Aggregate { ty, id, events, name, .. } = model;
+    let Aggregate { ty, events, name, .. } = model;
+    let id = id(model);
     let always = model.always_exists();
     let error = error(model);
     let initial = super::initial(model.ty, model.is_created(), &emit!(InitialState));
     let arms = model.applies.iter().map(|apply| {
-        let Apply { method, variant, .. } = apply;
-        let fold = super::fold(apply.fold, method, &emit!(__event));
+        let variant = &apply.variant;
+        if apply.broken {
+            return emit!(#events::#variant(_) => ::core::unreachable!(),);
+        }
+        let fold = super::fold(apply.fold, apply.method, &emit!(__event));
         emit!(#events::#variant(__event) => #fold,)
     });
     let this = if model.applies.is_empty() { emit!(*__event) } else { emit!(__event) };
@@ -140,9 +148,18 @@ fn state(model: &Aggregate<'_>) -> TokenStream {
     }
 }
 
+/// What names one of them. If that is missing, the first command knows, so that no other breaks.
+fn id(model: &Aggregate<'_>) -> TokenStream {
+    match (&model.id, model.handlers.first()) {
+        (Some(id), _) => id.to_token_stream(),
+        (None, Some(Handler { command, .. })) => emit!(<#command as __cqrs::Command>::Id),
+        (None, None) => emit!(::core::primitive::u64),
+    }
+}
+
 /// What handlers refuse with; without `error = …` they never do.
 fn error(model: &Aggregate<'_>) -> TokenStream {
-    model.error.as_ref().map_or_else(|| emit!(::core::convert::Infallible), |error| error.to_token_stream())
+    model.error.as_ref().map_or_else(|| emit!(::core::convert::Infallible), quote::ToTokens::to_token_stream)
 }
 
 fn services(model: &Aggregate<'_>) -> Option<TokenStream> {
@@ -166,7 +183,7 @@ fn services(model: &Aggregate<'_>) -> Option<TokenStream> {
 /// impl __cqrs::ErrorOf<Account> for AccountError { fn into_error(self) -> Self { self } }
 /// ```
 fn links(model: &Aggregate<'_>) -> TokenStream {
-    let Aggregate { ty, id, .. } = model;
+    let (ty, id) = (model.ty, id(model));
     let error = error(model);
     emit! {
         #[automatically_derived]
@@ -198,8 +215,7 @@ fn handle(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
     let this = model.ty;
     let Handler { command, is_async, .. } = handler;
     let reaches_out = *is_async || handler.services().next().is_some();
-    let (state, call) = call(handler);
-    let decide = decide(model, handler);
+    let answer = answer(model, handler);
     let link = emit_at!(command.span() => impl __cqrs::HandledBy for #command);
     emit! {
         #[automatically_derived]
@@ -214,10 +230,20 @@ fn handle(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
                 __command: #command,
                 __around: &__cqrs::Surroundings<'__a>,
             ) -> __cqrs::Decision<'__a, Self> {
-                #decide(|| { #state ::core::result::Result::Ok(#call) })
+                #answer
             }
         }
     }
+}
+
+/// The body of a handler; one with a mistake only stands for its command.
+fn answer(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
+    if handler.broken {
+        return emit!(::core::unreachable!());
+    }
+    let (state, call) = call(handler);
+    let decide = decide(model, handler);
+    emit!(#decide(|| { #state ::core::result::Result::Ok(#call) }))
 }
 
 /// The function that makes a decision of the answer, with the type of the answer.
@@ -229,9 +255,9 @@ fn decide(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
         (false, true) => "decide_later",
         (true, true) => "decide_first_later",
     };
-    let span = handler.returns.map_or_else(|| handler.method.span(), |ty| ty.span());
+    let span = handler.returns.map_or_else(|| handler.method.span(), syn::spanned::Spanned::span);
     let name = Ident::new(name, at(span));
-    let returns = handler.returns.map_or_else(|| emit!(()), |ty| ty.to_token_stream());
+    let returns = handler.returns.map_or_else(|| emit!(()), quote::ToTokens::to_token_stream);
     if handler.is_async {
         emit!(__cqrs::#name::<Self, #returns, _>)
     } else {

@@ -23,7 +23,7 @@ use crate::paths::{at, emit, emit_at, sealed};
 pub(crate) fn expand(command: &Command<'_>) -> TokenStream {
     let Command { ident, name, .. } = command;
     let id = command.id_type();
-    let (generics, arguments) = bounded(command);
+    let (generics, arguments) = bounded(command, true);
     let (params, _, bounds) = generics.split_for_impl();
     let this = format_ident!("Self", span = at(ident.span()));
     let aggregate = emit_at!(ident.span() => <#this as __cqrs::HandledBy>::Aggregate);
@@ -52,8 +52,8 @@ pub(crate) fn expand(command: &Command<'_>) -> TokenStream {
     )
 }
 
-/// A generic command: each parameter can travel, and the whole has its one aggregate.
-pub(crate) fn bounded(command: &Command<'_>) -> (Generics, TokenStream) {
+/// A generic command: each parameter can travel, the whole has its one aggregate, and that the id.
+pub(crate) fn bounded(command: &Command<'_>, with_id: bool) -> (Generics, TokenStream) {
     let (_, arguments, _) = command.generics.split_for_impl();
     let arguments = arguments.to_token_stream();
     let mut generics = command.generics.clone();
@@ -73,7 +73,7 @@ pub(crate) fn bounded(command: &Command<'_>) -> (Generics, TokenStream) {
         });
     }
     clause.predicates.push(syn::parse_quote!(Self: __cqrs::HandledBy<Aggregate: __cqrs::Handle<Self>>));
-    if let Some(id) = command.id_type() {
+    if let Some(id) = command.id_type().filter(|_| with_id) {
         clause
             .predicates
             .push(syn::parse_quote!(#id: __cqrs::Id + __cqrs::IdOf<<Self as __cqrs::HandledBy>::Aggregate>));

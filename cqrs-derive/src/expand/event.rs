@@ -1,7 +1,6 @@
 //! `#[derive(Event)]`.
 
 use proc_macro2::TokenStream;
-use quote::ToTokens as _;
 
 use crate::attr::spelled;
 use crate::model::event::{Event, Tag};
@@ -20,7 +19,7 @@ use crate::paths::{emit, emit_at, sealed};
 /// ```
 pub(crate) fn expand(event: &Event<'_>) -> TokenStream {
     let Event { ident, name, version, .. } = event;
-    let codec = event.codec.as_ref().map_or_else(|| emit!(__cqrs::Json), |codec| codec.to_token_stream());
+    let codec = event.codec.as_ref().map_or_else(|| emit!(__cqrs::Json), quote::ToTokens::to_token_stream);
     let tags = tags(&event.tags);
     let former = former(event);
     let upcast = upcast(event);

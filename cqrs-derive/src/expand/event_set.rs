@@ -39,6 +39,12 @@ pub(crate) fn expand(set: &Ident, variants: &[Variant<'_>]) -> TokenStream {
     emit! {
         #(#from)*
         #[automatically_derived]
+        impl ::core::fmt::Debug for #set {
+            fn fmt(&self, __f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                __cqrs::debug(self, __f)
+            }
+        }
+        #[automatically_derived]
         impl __cqrs::EventSet for #set {
             const TYPES: &'static [__cqrs::EventType<Self>] = &[#(#types),*];
             fn encode(&self) -> __cqrs::EncodeResult {

@@ -1,7 +1,7 @@
 //! `#[projection]`.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{ToTokens as _, format_ident};
+use quote::{ToTokens, format_ident};
 use syn::Ident;
 use syn::spanned::Spanned as _;
 
@@ -25,7 +25,8 @@ use crate::paths::{emit, emit_at, sealed};
 /// };
 /// ```
 pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
-    let Projection { ty, key, name, .. } = model;
+    let Projection { ty, name, .. } = model;
+    let key = key(model);
     let set = Ident::new("__Events", Span::mixed_site());
     let names: Vec<Ident> =
         (0..model.folds.len()).map(|index| format_ident!("__{index}", span = Span::mixed_site())).collect();
@@ -35,6 +36,9 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
     let initial = super::initial(model.ty, model.is_created(), &emit!(InitialDocument));
     let routes = names.iter().zip(&model.folds).map(|(name, on)| route(&set, name, on, model));
     let folds = names.iter().zip(&model.folds).map(|(name, on)| {
+        if on.broken {
+            return emit!(#set::#name(_) => ::core::unreachable!(),);
+        }
         let meta = on.meta_pattern.map(|_| emit!(, __meta));
         let fold = super::fold(on.fold, on.method, &emit!(__event #meta));
         emit!(#set::#name(__event) => #fold,)
@@ -71,9 +75,11 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
 /// __Events::__1(event) => { let e: &Moved = event; __cqrs::IntoKeys::<AccountId>::into_keys(e.to, keys); Ok(()) }
 /// ```
 fn route(set: &Ident, name: &Ident, on: &On<'_>, model: &Projection<'_>) -> TokenStream {
-    let Some(expr) = &on.key else { return emit!(#set::#name(_) => __keys.add_stream(__meta),) };
+    let Some(expr) = on.key.as_ref().filter(|_| model.key.is_some()) else {
+        return emit!(#set::#name(_) => __keys.add_stream(__meta),);
+    };
     let On { event, event_pattern, .. } = on;
-    let key = model.key.to_token_stream();
+    let key = key(model);
     let meta = on.meta_pattern.map(|pattern| emit!(let #pattern: &__cqrs::EventMeta = __meta;));
     let add = emit_at!(expr.span() => __cqrs::IntoKeys::<#key>::into_keys(#expr, __keys));
     emit! {
@@ -85,4 +91,9 @@ fn route(set: &Ident, name: &Ident, on: &On<'_>, model: &Projection<'_>) -> Toke
             ::core::result::Result::Ok(())
         }
     }
+}
+
+/// What names one document.
+fn key(model: &Projection<'_>) -> TokenStream {
+    model.key.as_ref().map_or_else(|| emit!(::std::string::String), ToTokens::to_token_stream)
 }

@@ -17,7 +17,7 @@ pub(crate) enum Takes<'a> {
     /// `self: …`.
     Other(&'a Receiver),
     /// A first parameter `Option<&Self>`.
-    MaybeShared(&'a PatType),
+    MaybeShared,
     /// A first parameter `Option<Self>`.
     MaybeOwned(&'a PatType),
 }
@@ -38,7 +38,7 @@ impl<'a> Method<'a> {
             match input {
                 FnArg::Receiver(receiver) => takes = received(receiver),
                 FnArg::Typed(param) => match optional(&param.ty, this) {
-                    Some(true) if at == 0 => takes = Takes::MaybeShared(param),
+                    Some(true) if at == 0 => takes = Takes::MaybeShared,
                     Some(false) if at == 0 => takes = Takes::MaybeOwned(param),
                     _ => params.push(param),
                 },
