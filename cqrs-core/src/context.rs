@@ -217,6 +217,14 @@ impl<'a, T: Service + ?Sized> Param<'a> for &'a T {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MissingService(pub(crate) &'static str);
 
+impl MissingService {
+    /// The name of the service's type.
+    #[must_use]
+    pub fn service(&self) -> &'static str {
+        self.0
+    }
+}
+
 impl fmt::Display for MissingService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the service `{}` was not given: add `.service(…)`", self.0)

@@ -285,6 +285,28 @@ impl fmt::Display for Timestamp {
     }
 }
 
+impl std::str::FromStr for Timestamp {
+    type Err = InvalidTimestamp;
+
+    /// Reads RFC 3339 in UTC, such as `2024-05-01T12:30:00Z`, with up to six digits of a fraction.
+    fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
+        let time = humantime::parse_rfc3339(text).map_err(|_| InvalidTimestamp(text.to_owned()))?;
+        Ok(time.into())
+    }
+}
+
+/// A text that is not an instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidTimestamp(String);
+
+impl fmt::Display for InvalidTimestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is not an instant: write RFC 3339 in UTC, such as `2024-05-01T12:30:00Z`", self.0)
+    }
+}
+
+impl std::error::Error for InvalidTimestamp {}
+
 /// What travels with an event beside its payload: why and for whom it happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {

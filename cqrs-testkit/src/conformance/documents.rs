@@ -1,0 +1,414 @@
+//! The read store: documents, checkpoints and their fences.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cqrs_core::id::{Partition, Position};
+use cqrs_core::read_store::{Batch, Checkpoint, CommitError, ReadStore};
+use cqrs_core::store::LogId;
+use uuid::Uuid;
+
+use super::kit::{Abandon, Check, Failure, Got, World, ensure, fail, join, same, together};
+use super::strings::TEXTS;
+
+type Documents = Arc<dyn ReadStore>;
+
+/// A checkpoint of one and the same log, at this position.
+fn at(position: u64) -> Checkpoint {
+    let event = Some(Uuid::from_u128(u128::from(position)));
+    Checkpoint { log: LogId(Uuid::from_u128(7)), position: Position::new(position), event }
+}
+
+/// A batch of the consumer `p` for the collection `c`, without writes.
+fn batch(epoch: u64, from: Option<Checkpoint>, to: Checkpoint) -> Batch {
+    let (consumer, partition, collection) = ("p".to_owned(), Partition::ONLY, "c".to_owned());
+    Batch { consumer, partition, epoch, from, to, collection, writes: Vec::new() }
+}
+
+fn put(key: &str, content: &str) -> (String, Option<Bytes>) {
+    (key.to_owned(), Some(Bytes::from(content.to_owned())))
+}
+
+/// Commits so many writes as the first batch of a consumer of its own.
+async fn write(documents: &Documents, collection: &str, writes: Vec<(String, Option<Bytes>)>) -> Check {
+    let consumer = format!("writer of {collection} {}", Uuid::new_v4());
+    let epoch = documents.claim(&consumer).await?.epoch;
+    let batch = Batch { consumer, collection: collection.to_owned(), writes, ..batch(epoch, None, at(1)) };
+    Ok(documents.commit(batch).await?)
+}
+
+async fn get(documents: &Documents, collection: &str, key: &str) -> Got<Option<Bytes>> {
+    let found = documents.get(collection, vec![key.to_owned()]).await?;
+    same("the number of documents for one key", &found.len(), &1)?;
+    Ok(found.into_iter().next().flatten())
+}
+
+async fn checkpoint(documents: &Documents, consumer: &str) -> Got<Option<Checkpoint>> {
+    Ok(documents.checkpoint(consumer, Partition::ONLY).await?)
+}
+
+async fn fenced(documents: &Documents, batch: Batch) -> Check {
+    match documents.commit(batch).await {
+        Err(CommitError::Fenced) => Ok(()),
+        other => fail(format!("expected the batch to be fenced, got {other:?}")),
+    }
+}
+
+fn bytes(text: &str) -> Option<Bytes> {
+    Some(Bytes::from(text.to_owned()))
+}
+
+pub(super) async fn a_new_consumer_has_no_checkpoint(world: World) -> Check {
+    let documents = world.documents()?;
+    same("the checkpoint", &checkpoint(&documents, "p").await?, &None)?;
+    same("the claimed checkpoints", &documents.claim("p").await?.checkpoints, &BTreeMap::new())?;
+    same("the checkpoint after a claim", &checkpoint(&documents, "p").await?, &None)
+}
+
+pub(super) async fn each_claim_raises_the_epoch(world: World) -> Check {
+    let documents = world.documents()?;
+    let mut last = documents.claim("p").await?.epoch;
+    for _ in 0..3 {
+        let epoch = documents.claim("p").await?.epoch;
+        ensure!(epoch > last, "a claim gave epoch {epoch} after {last}");
+        last = epoch;
+    }
+    Ok(())
+}
+
+pub(super) async fn racing_claims_get_epochs_of_their_own(world: World) -> Check {
+    let documents = world.documents()?;
+    let claims = (0..8).map(|_| {
+        let documents = Arc::clone(&documents);
+        async move { Ok::<_, Failure>(documents.claim("p").await?.epoch) }
+    });
+    let mut epochs = together(claims).await?.into_iter().collect::<Got<Vec<u64>>>()?;
+    epochs.sort_unstable();
+    let all = epochs.len();
+    epochs.dedup();
+    same("the different epochs", &epochs.len(), &all)
+}
+
+pub(super) async fn a_claim_gives_the_checkpoint(world: World) -> Check {
+    let documents = world.documents()?;
+    let epoch = documents.claim("p").await?.epoch;
+    documents.commit(batch(epoch, None, at(5))).await?;
+    let there = Partition::new(3);
+    documents.commit(Batch { partition: there, ..batch(epoch, None, at(7)) }).await?;
+    let expected = [(Partition::ONLY, at(5)), (there, at(7))].into();
+    same("the claimed checkpoints", &documents.claim("p").await?.checkpoints, &expected)
+}
+
+pub(super) async fn a_checkpoint_is_kept(world: World) -> Check {
+    let documents = world.documents()?;
+    let epoch = documents.claim("p").await?.epoch;
+    let mut from = None;
+    let quiet = Checkpoint { event: None, ..at(9) };
+    let far = Checkpoint { log: LogId(Uuid::max()), ..at(i64::MAX.unsigned_abs()) };
+    for to in [at(5), quiet, far] {
+        documents.commit(batch(epoch, from, to)).await?;
+        same("the checkpoint", &checkpoint(&documents, "p").await?, &Some(to))?;
+        from = Some(to);
+    }
+    Ok(())
+}
+
+pub(super) async fn a_former_owner_is_fenced(world: World) -> Check {
+    let documents = world.documents()?;
+    let former = documents.claim("p").await?.epoch;
+    documents.commit(batch(former, None, at(1))).await?;
+    let owner = documents.claim("p").await?.epoch;
+    fenced(&documents, batch(former, Some(at(1)), at(2))).await?;
+    fenced(&documents, batch(owner + 1, Some(at(1)), at(2))).await?;
+    Ok(documents.commit(batch(owner, Some(at(1)), at(2))).await?)
+}
+
+pub(super) async fn a_moved_checkpoint_fences(world: World) -> Check {
+    let documents = world.documents()?;
+    let epoch = documents.claim("p").await?.epoch;
+    fenced(&documents, batch(epoch, Some(at(1)), at(2))).await?;
+    documents.commit(batch(epoch, None, at(1))).await?;
+    let other_event = Checkpoint { event: None, ..at(1) };
+    let other_log = Checkpoint { log: LogId(Uuid::from_u128(8)), ..at(1) };
+    for from in [None, Some(at(2)), Some(other_event), Some(other_log)] {
+        fenced(&documents, batch(epoch, from, at(3))).await?;
+    }
+    documents.commit(batch(epoch, Some(at(1)), at(2))).await?;
+    fenced(&documents, batch(epoch, Some(at(1)), at(2))).await
+}
+
+pub(super) async fn who_never_claimed_is_fenced(world: World) -> Check {
+    let documents = world.documents()?;
+    for epoch in [0, 1] {
+        fenced(&documents, batch(epoch, None, at(1))).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_fenced_batch_writes_nothing(world: World) -> Check {
+    let documents = world.documents()?;
+    write(&documents, "c", vec![put("kept", "old")]).await?;
+    let former = documents.claim("p").await?.epoch;
+    let owner = documents.claim("p").await?.epoch;
+    let writes = vec![put("kept", "new"), put("new", "new")];
+    let batches = [batch(former, None, at(1)), batch(owner, Some(at(8)), at(9))];
+    for batch in batches.map(|batch| Batch { writes: writes.clone(), ..batch }) {
+        fenced(&documents, batch).await?;
+        same("the document", &get(&documents, "c", "kept").await?, &bytes("old"))?;
+        same("a document of the fenced batch", &get(&documents, "c", "new").await?, &None)?;
+        same("the checkpoint", &checkpoint(&documents, "p").await?, &None)?;
+    }
+    Ok(())
+}
+
+/// One batch after the other writes its number to two documents and the checkpoint. Read in this
+/// order, the first may not be ahead of the second.
+pub(super) async fn documents_and_checkpoint_move_together(world: World) -> Check {
+    let documents = world.documents()?;
+    let writer = tokio::spawn(write_numbers(Arc::clone(&documents)));
+    while !writer.is_finished() {
+        let first = checkpoint(&documents, "p").await?;
+        let first = first.map_or(0, |first| first.position.get());
+        let pair = documents.list("c", None, 10).await?;
+        let numbers: Vec<u64> = pair.iter().map(|(_, content)| number(content)).collect();
+        let second = checkpoint(&documents, "p").await?;
+        let second = second.map_or(0, |second| second.position.get());
+        let behind = numbers.iter().all(|number| (first..=second).contains(number));
+        ensure!(behind, "documents at {numbers:?} between the checkpoints {first} and {second}");
+        let whole = first == 0 || numbers.len() == 2 && numbers[0] == numbers[1];
+        ensure!(whole, "one read saw the documents of one batch at {numbers:?}");
+        tokio::task::yield_now().await;
+    }
+    join(vec![writer]).await?.into_iter().collect()
+}
+
+async fn write_numbers(documents: Documents) -> Check {
+    let epoch = documents.claim("p").await?.epoch;
+    let mut from = None;
+    for round in 1..=40 {
+        let text = round.to_string();
+        let writes = vec![put("first", &text), put("second", &text)];
+        documents.commit(Batch { writes, ..batch(epoch, from, at(round)) }).await?;
+        from = Some(at(round));
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+fn number(content: &Bytes) -> u64 {
+    String::from_utf8_lossy(content).parse().unwrap_or_default()
+}
+
+pub(super) async fn racing_batches_move_the_checkpoint_once(world: World) -> Check {
+    let documents = world.documents()?;
+    let epoch = documents.claim("p").await?.epoch;
+    let mut from = None;
+    for round in 1..=15 {
+        let racers = (0..6).map(|_| {
+            let documents = Arc::clone(&documents);
+            async move { documents.commit(batch(epoch, from, at(round))).await }
+        });
+        let mut winners = 0;
+        for outcome in together(racers).await? {
+            match outcome {
+                Ok(()) => winners += 1,
+                Err(CommitError::Fenced) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        same("the batches accepted from one checkpoint", &winners, &1)?;
+        from = Some(at(round));
+    }
+    Ok(())
+}
+
+pub(super) async fn an_epoch_is_for_all_partitions(world: World) -> Check {
+    let documents = world.documents()?;
+    let there = |epoch| Batch { partition: Partition::new(1), ..batch(epoch, None, at(1)) };
+    let former = documents.claim("p").await?.epoch;
+    documents.commit(batch(former, None, at(1))).await?;
+    let owner = documents.claim("p").await?.epoch;
+    fenced(&documents, there(former)).await?;
+    Ok(documents.commit(there(owner)).await?)
+}
+
+pub(super) async fn partitions_have_checkpoints_of_their_own(world: World) -> Check {
+    let documents = world.documents()?;
+    let epoch = documents.claim("p").await?.epoch;
+    for partition in [0, 1, u16::MAX].map(Partition::new) {
+        let there = |from, to| Batch { partition, ..batch(epoch, from, to) };
+        let to = at(u64::from(partition.get()) + 5);
+        same("the checkpoint at first", &documents.checkpoint("p", partition).await?, &None)?;
+        documents.commit(there(None, to)).await?;
+        same("the checkpoint", &documents.checkpoint("p", partition).await?, &Some(to))?;
+    }
+    same("the first partition's", &checkpoint(&documents, "p").await?, &Some(at(5)))
+}
+
+pub(super) async fn consumers_are_apart(world: World) -> Check {
+    let documents = world.documents()?;
+    let epoch = documents.claim("p").await?.epoch;
+    documents.commit(batch(epoch, None, at(5))).await?;
+    for other in ["P", "p ", "q"] {
+        same(format!("the checkpoint of {other:?}"), &checkpoint(&documents, other).await?, &None)?;
+        documents.claim(other).await?;
+    }
+    Ok(documents.commit(batch(epoch, Some(at(5)), at(6))).await?)
+}
+
+pub(super) async fn documents_are_kept_byte_for_byte(world: World) -> Check {
+    let documents = world.documents()?;
+    let contents: [&[u8]; 5] =
+        [b"", b"\0", b" {\"b\":1, \"a\":2, \"a\":\"\\u0000\"} ", b"\xff\xfe", &[7; 70_000]];
+    let key = |at: usize| format!("document {at}");
+    let all = contents.iter().enumerate();
+    write(&documents, "c", all.map(|(at, content)| (key(at), Some(Bytes::from(*content)))).collect()).await?;
+    for (at, content) in contents.into_iter().enumerate() {
+        let found = get(&documents, "c", &key(at)).await?;
+        ensure!(found.as_deref() == Some(content), "document {at} came back as another");
+    }
+    Ok(())
+}
+
+pub(super) async fn a_document_is_replaced(world: World) -> Check {
+    let documents = world.documents()?;
+    for content in ["first, longer", "second"] {
+        write(&documents, "c", vec![put("k", content)]).await?;
+        same("the document", &get(&documents, "c", "k").await?, &bytes(content))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_document_is_removed(world: World) -> Check {
+    let documents = world.documents()?;
+    write(&documents, "c", vec![put("gone", "1"), put("kept", "2")]).await?;
+    // Removing what is not there is no fault.
+    write(&documents, "c", vec![("gone".to_owned(), None), ("never".to_owned(), None)]).await?;
+    same("the removed document", &get(&documents, "c", "gone").await?, &None)?;
+    same("the documents left", &documents.list("c", None, 10).await?.len(), &1)?;
+    write(&documents, "c", vec![put("gone", "again")]).await?;
+    same("the document written again", &get(&documents, "c", "gone").await?, &bytes("again"))
+}
+
+pub(super) async fn documents_come_in_the_order_of_the_keys(world: World) -> Check {
+    let documents = world.documents()?;
+    write(&documents, "c", vec![put("a", "1"), put("b", "2"), put("c", "3")]).await?;
+    let keys = ["c", "missing", "a", "c", "also missing"];
+    let found = documents.get("c", keys.map(str::to_owned).into()).await?;
+    same("the documents", &found, &vec![bytes("3"), None, bytes("1"), bytes("3"), None])?;
+    same("the documents for no keys", &documents.get("c", Vec::new()).await?, &Vec::new())?;
+    same("in a collection without any", &documents.get("d", vec!["a".to_owned()]).await?, &vec![None])
+}
+
+pub(super) async fn documents_are_listed_by_the_bytes_of_the_key(world: World) -> Check {
+    let documents = world.documents()?;
+    let mut keys = ["b", "B", "a", "é", "ab", "a b", "_", "10", "9", "~", "z", "Z", "😀", "\u{fffd}"];
+    write(&documents, "c", keys.map(|key| put(key, "")).into()).await?;
+    keys.sort_unstable();
+    let listed = documents.list("c", None, 100).await?;
+    same("the keys", &listed.iter().map(|(key, _)| &**key).collect::<Vec<_>>(), &keys.into())
+}
+
+pub(super) async fn documents_are_listed_in_pages(world: World) -> Check {
+    let documents = world.documents()?;
+    let keys: Vec<String> = (10..17).map(|key| key.to_string()).collect();
+    write(&documents, "c", keys.iter().map(|key| put(key, key)).collect()).await?;
+    for limit in 1..=8 {
+        let (mut listed, mut after) = (Vec::new(), None);
+        loop {
+            let page = documents.list("c", after, limit).await?;
+            let rest = keys.len() - listed.len();
+            same(format!("the size of a page of {limit}"), &page.len(), &limit.min(rest))?;
+            after = page.last().map(|(key, _)| key.clone());
+            listed.extend(page.into_iter().map(|(key, _)| key));
+            if after.is_none() {
+                break;
+            }
+        }
+        same("the keys listed", &listed, &keys)?;
+    }
+    let between = documents.list("c", Some("12x".to_owned()), 1).await?;
+    same("the next one behind a key that is not there", &between, &vec![("13".to_owned(), "13".into())])
+}
+
+pub(super) async fn collections_are_apart(world: World) -> Check {
+    let documents = world.documents()?;
+    let names = ["c", "C", "c ", "d", "c/x", "%", "_", "c'", "日本語"];
+    for name in names {
+        write(&documents, name, vec![put("k", name)]).await?;
+    }
+    for name in names {
+        same(format!("the document of {name:?}"), &get(&documents, name, "k").await?, &bytes(name))?;
+        same(format!("the documents of {name:?}"), &documents.list(name, None, 10).await?.len(), &1)?;
+    }
+    Ok(())
+}
+
+pub(super) async fn documents_with_unusual_keys_are_apart(world: World) -> Check {
+    let documents = world.documents()?;
+    write(&documents, "c", TEXTS.map(|text| put(text, text)).into()).await?;
+    for text in TEXTS {
+        same(format!("the document {text:?}"), &get(&documents, "c", text).await?, &bytes(text))?;
+    }
+    let listed = documents.list("c", None, TEXTS.len() + 1).await?;
+    let listed: BTreeSet<&str> = listed.iter().map(|(key, _)| &**key).collect();
+    same("the keys listed", &listed, &TEXTS.into())
+}
+
+pub(super) async fn other_handles_see_what_is_committed(world: World) -> Check {
+    let (documents, other) = (world.documents()?, world.again().await?.documents()?);
+    let epoch = documents.claim("p").await?.epoch;
+    let mut from = None;
+    for round in 1..=5 {
+        let text = round.to_string();
+        documents.commit(Batch { writes: vec![put("k", &text)], ..batch(epoch, from, at(round)) }).await?;
+        from = Some(at(round));
+        same("the document", &get(&other, "c", "k").await?, &bytes(&text))?;
+        same("the checkpoint", &checkpoint(&other, "p").await?, &from)?;
+    }
+    // And the fence holds between handles.
+    other.claim("p").await?;
+    fenced(&documents, batch(epoch, from, at(6))).await
+}
+
+pub(super) async fn a_dropped_commit_is_whole_or_nothing(world: World) -> Check {
+    let documents = world.documents()?;
+    for (round, point) in Abandon::points().enumerate() {
+        let (collection, consumer) = (format!("dropped {round}"), format!("dropped {round}"));
+        let epoch = documents.claim(&consumer).await?.epoch;
+        let writes = vec![put("first", "1"), put("second", "1")];
+        let batch = Batch {
+            consumer: consumer.clone(),
+            collection: collection.clone(),
+            writes,
+            ..batch(epoch, None, at(1))
+        };
+        let _ = point.drop(documents.commit(batch)).await;
+        for _ in 0..5 {
+            let before = checkpoint(&documents, &consumer).await?.is_some();
+            let listed = world
+                .soon("a read after a dropped commit", documents.list(&collection, None, 10))
+                .await??
+                .len();
+            let after = checkpoint(&documents, &consumer).await?.is_some();
+            // The batch may still come in between, but only as a whole.
+            let whole = before && listed == 2 || !after && listed == 0 || before != after && listed != 1;
+            ensure!(whole, "a commit dropped at {point:?} left {listed} of 2 documents, checkpoint: {after}");
+            tokio::time::sleep(std::time::Duration::from_micros(300)).await;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn nothing_hangs_after_a_dropped_commit(world: World) -> Check {
+    let documents = world.documents()?;
+    for point in Abandon::points() {
+        let claim = documents.claim("p").await?;
+        let from = claim.checkpoints.get(&Partition::ONLY).copied();
+        let next = from.map_or(1, |checkpoint| checkpoint.position.get() + 1);
+        let _ = point.drop(documents.commit(batch(claim.epoch, from, at(next)))).await;
+        world.soon("a commit after a dropped one", write(&documents, "c", vec![put("k", "1")])).await??;
+    }
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! The conformance suite on the store in memory, and on stores that are wrong on purpose.
+
+mod memory;
