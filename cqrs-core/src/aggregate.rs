@@ -197,8 +197,8 @@ pub trait Begins<A> {}
 /// What a handler of `A` may return: events, or a `Result` of events and the aggregate's error.
 #[diagnostic::on_unimplemented(
     message = "a handler of `{A}` cannot return `{Self}`",
-    label = "neither events of `{A}` nor a `Result` of them",
-    note = "return one event that has an `#[apply]`, a tuple, `Option`, array or `Vec` of them, or `()`; or a `Result` of that and the aggregate's error"
+    label = "not an event that `{A}` applies",
+    note = "an event needs an `#[apply]` in the `#[aggregate]` block of `{A}`; a handler returns one, a tuple, `Option`, array or `Vec` of them, `()`, or a `Result` of that and the aggregate's error"
 )]
 pub trait IntoDecision<A: Aggregate> {
     /// The type of the first event; see [`IntoEvents::First`].

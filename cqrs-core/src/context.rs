@@ -186,6 +186,11 @@ pub struct Surroundings<'a> {
 }
 
 /// A parameter that a handler may have behind its command.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is neither the context nor a service",
+    label = "a handler cannot ask for this",
+    note = "behind its command a handler takes `&Context` and services; a type becomes one with `impl Service for … {{}}`"
+)]
 pub trait Param<'a>: Sized {
     /// The service that must be there, or `None` if it is always there.
     const NEEDS: Option<fn() -> ServiceType>;

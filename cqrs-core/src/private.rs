@@ -92,6 +92,15 @@ pub fn debug<S: EventSet>(event: &S, f: &mut fmt::Formatter<'_>) -> fmt::Result 
     }
 }
 
+/// Stops the compiler with this text, at the place that calls.
+#[track_caller]
+#[expect(clippy::panic, reason = "in a constant, a panic is an error of the compiler")]
+pub const fn ensure(holds: bool, text: &str) {
+    if !holds {
+        panic!("{}", text);
+    }
+}
+
 /// Whether the kind at this place of the set has a stored name that none before it has.
 #[must_use]
 pub const fn is_new<S>(types: &[EventType<S>], index: usize) -> bool {
@@ -134,32 +143,25 @@ pub const fn has_version_before<New>(former: &[Former<New>]) -> bool {
     false
 }
 
-/// `#[event(from = Old)]`, asked of `Old`.
-pub trait Becomes<New>: Sized {
-    /// Reads all that `Old` reads, and turns each into a `New`.
-    const FORMER: Former<New>;
-}
-
-impl<Old: Event + Hop<New>, New: Event> Becomes<New> for Old {
-    const FORMER: Former<New> = Former {
+/// `#[event(from = Old)]`: reads all that `Old` reads, and turns each into a `New`.
+#[must_use]
+pub const fn from<Old: Event + Hop<New>, New: Event>() -> Former<New> {
+    Former {
         before: is_version_before::<Old, New>(),
         read: |stored, out| decode::<Old>(stored, &mut |old| out(old.hop())),
         shapes: former_shapes::<Old>,
-    };
+    }
 }
 
-/// `#[event(replaces = Old)]`, asked of `Old`.
-pub trait BecomesEach<New>: Sized {
-    /// Reads all that `Old` reads, and turns each into several `New` or none.
-    const FORMER: Former<New>;
-}
-
-impl<Old: Event + Split<New>, New: Event> BecomesEach<New> for Old {
-    const FORMER: Former<New> = Former {
+/// `#[event(replaces = Old)]`: reads all that `Old` reads, and turns each into several `New` or
+/// none.
+#[must_use]
+pub const fn replaces<Old: Event + Split<New>, New: Event>() -> Former<New> {
+    Former {
         before: is_version_before::<Old, New>(),
         read: |stored, out| decode::<Old>(stored, &mut |old| old.split().into_iter().for_each(&mut *out)),
         shapes: former_shapes::<Old>,
-    };
+    }
 }
 
 /// The user's `From` between two versions.
@@ -388,6 +390,38 @@ impl<S: Default> InitialDocument for S {
     }
 }
 
+/// Asks whether the `#[id]` of a command has the type that its aggregate names, but only of what is
+/// a command: anything else is another mistake, and is reported elsewhere.
+#[derive(Debug)]
+pub struct Route<C>(std::marker::PhantomData<C>);
+
+impl<C> Route<C> {
+    /// Of this command.
+    pub const OF: Self = Self(std::marker::PhantomData);
+}
+
+impl<C: Command> Route<C> {
+    /// Leads to this aggregate.
+    pub const fn to<A>(&self)
+    where
+        C::Id: IdOf<A>,
+    {
+    }
+}
+
+/// What the compiler finds when the method of that name does not apply.
+pub trait Nowhere {
+    /// Leads nowhere.
+    fn to<A>(&self) {}
+}
+
+impl<C> Nowhere for Route<C> {}
+
+/// The key of a document is the id of the event's stream.
+pub fn stream_key<P: Projection>(keys: &mut Keys<P::Key>, meta: &EventMeta) -> Routed {
+    keys.add_stream(meta)
+}
+
 /// A field of a command.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` in a command is not `Clone`",
@@ -450,12 +484,14 @@ pub trait KeyText<Kind> {
     fn text(&self) -> Option<Text<'_>>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Display> KeyText<Plain> for T {
     fn text(&self) -> Option<Text<'_>> {
         Some(self.to_string().into())
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Display> KeyText<Optional> for Option<T> {
     fn text(&self) -> Option<Text<'_>> {
         self.as_ref()?.text()
@@ -473,24 +509,28 @@ pub trait TagValue<Kind> {
     fn tag(&self, key: &str, tags: &mut Tags);
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Display> TagValue<Plain> for T {
     fn tag(&self, key: &str, tags: &mut Tags) {
         tags.add(key, self);
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Display> TagValue<Optional> for Option<T> {
     fn tag(&self, key: &str, tags: &mut Tags) {
         self.iter().for_each(|one| tags.add(key, one));
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Display> TagValue<Many> for Vec<T> {
     fn tag(&self, key: &str, tags: &mut Tags) {
         self.iter().for_each(|one| tags.add(key, one));
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Display, const N: usize> TagValue<Many> for [T; N] {
     fn tag(&self, key: &str, tags: &mut Tags) {
         self.iter().for_each(|one| tags.add(key, one));

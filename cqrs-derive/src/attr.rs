@@ -36,6 +36,8 @@ pub(crate) struct EventArgs {
     pub(crate) replaces: Vec<Type>,
     pub(crate) upcast: Option<Steps>,
     pub(crate) codec: Option<Type>,
+    /// Whether a way from an older version was written, be it wrongly.
+    pub(crate) has_way: bool,
 }
 
 /// The functions of `upcast(…)`.
@@ -59,6 +61,7 @@ impl EventArgs {
     }
 
     fn read_one(&mut self, key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
+        self.has_way |= ["from", "replaces", "upcast"].iter().any(|way| key == way);
         match key.to_string().as_str() {
             "name" => self.name = Some(text(key, input)?),
             "version" => self.version = Some(version(key, input)?),

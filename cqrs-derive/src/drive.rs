@@ -23,7 +23,7 @@ pub(crate) fn event(input: TokenStream) -> TokenStream {
     match errors.into_tokens() {
         None => expand::event::expand(&model),
         Some(errors) => {
-            let dummy = fallback::event(&model);
+            let dummy = fallback::event(&input, &model);
             emit!(#errors #dummy)
         }
     }
@@ -38,9 +38,11 @@ pub(crate) fn command(input: TokenStream) -> TokenStream {
     let model = Command::read(&input, &errors);
     check::command(&input, &model, &errors);
     match errors.into_tokens() {
-        None => expand::command::expand(&model),
+        None if model.id_type().is_some() => expand::command::expand(&model),
+        // rustc knows what is wrong, an attribute that is nearly `#[id]`.
+        None => fallback::command(&input, &model),
         Some(errors) => {
-            let dummy = fallback::command(&model);
+            let dummy = fallback::command(&input, &model);
             emit!(#errors #dummy)
         }
     }

@@ -5,7 +5,7 @@
 
 use proc_macro2::TokenStream;
 use quote::ToTokens as _;
-use syn::{ImplItem, ItemImpl};
+use syn::{Data, DeriveInput, FnArg, ImplItem, ItemImpl, Meta};
 
 use crate::attr;
 use crate::expand;
@@ -15,7 +15,10 @@ use crate::model::event::Event;
 use crate::paths::{emit, sealed};
 
 /// An event that is stored as JSON and has no past.
-pub(crate) fn event(event: &Event<'_>) -> TokenStream {
+pub(crate) fn event(input: &DeriveInput, event: &Event<'_>) -> TokenStream {
+    if matches!(input.data, Data::Union(_)) {
+        return TokenStream::new();
+    }
     let Event { ident, name, version, .. } = event;
     let (params, arguments, _) = event.generics.split_for_impl();
     let this = Some(event).filter(|event| !event.generics.params.is_empty());
@@ -34,9 +37,9 @@ pub(crate) fn event(event: &Event<'_>) -> TokenStream {
 }
 
 /// A command whose id has the type that its aggregate expects.
-pub(crate) fn command(command: &Command<'_>) -> TokenStream {
+pub(crate) fn command(input: &DeriveInput, command: &Command<'_>) -> TokenStream {
     let Command { ident, name, .. } = command;
-    if command.generics.lifetimes().next().is_some() {
+    if matches!(input.data, Data::Union(_)) || command.generics.lifetimes().next().is_some() {
         return TokenStream::new();
     }
     let (generics, arguments) = expand::command::bounded(command, false);
@@ -73,6 +76,14 @@ pub(crate) fn stripped(mut block: ItemImpl) -> TokenStream {
     for item in &mut block.items {
         let ImplItem::Fn(method) = item else { continue };
         let before = method.attrs.len();
+        // A parameter may be there for the key alone.
+        if method.attrs.iter().any(|attr| attr::is_ours(attr) && matches!(attr.meta, Meta::List(_))) {
+            for param in &mut method.sig.inputs {
+                if let FnArg::Typed(param) = param {
+                    param.attrs.push(syn::parse_quote!(#[allow(unused_variables, reason = "for the key")]));
+                }
+            }
+        }
         method.attrs.retain(|attr| !attr::is_ours(attr));
         if method.attrs.len() < before {
             method.attrs.push(syn::parse_quote! {

@@ -19,6 +19,15 @@ macro_rules! emit_at {
 }
 pub(crate) use emit_at;
 
+/// `emit!` as if the user had written it there: for what must be blamed on one token alone.
+macro_rules! emit_as {
+    ($span:expr => $($tokens:tt)*) => {{
+        let span: ::proc_macro2::Span = $span;
+        ::quote::quote_spanned!(span=> $($tokens)*)
+    }};
+}
+pub(crate) use emit_as;
+
 /// Our hygiene at the user's place.
 pub(crate) fn at(span: Span) -> Span {
     Span::mixed_site().located_at(span)

@@ -22,7 +22,13 @@ pub(crate) fn event(input: &DeriveInput, event: &Event<'_>, errors: &Errors) {
         Data::Union(data) => errors.at(data.union_token, "an event is a struct: a union cannot be stored"),
     }
     for param in &event.generics.params {
-        errors.at(param, "an event is stored under one name, so it is one type: it cannot be generic");
+        let what = match param {
+            GenericParam::Lifetime(_) => {
+                "an event owns its data, since it is read back from the log: use `String` and not `&str`"
+            }
+            _ => "an event is stored under one name, so it is one type: it cannot be generic",
+        };
+        errors.at(param, what);
     }
     event_history(event, errors);
 }
@@ -59,7 +65,7 @@ fn event_history(event: &Event<'_>, errors: &Errors) {
                 ),
             );
         }
-    } else if version > 1 && event.from.is_none() && event.replaces.is_empty() {
+    } else if version > 1 && !event.has_way {
         errors.here(
             event.version_span(),
             format_args!(

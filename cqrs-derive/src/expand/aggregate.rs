@@ -1,24 +1,22 @@
 //! `#[aggregate]`.
 
 use proc_macro2::{Span, TokenStream};
-use quote::{ToTokens as _, format_ident};
+use quote::{ToTokens, format_ident};
 use syn::spanned::Spanned as _;
 use syn::{Ident, Type};
 
 use super::event_set;
-use crate::attr::spelled;
 use crate::check::type_ident;
 use crate::model::aggregate::{Aggregate, Apply, Handler, Needs};
 use crate::model::plain;
-use crate::paths::{at, emit, emit_at, sealed};
+use crate::paths::{at, emit, emit_as, emit_at, sealed};
 
 /// The enum of events, for the user, and everything else behind the door.
 pub(crate) fn expand(model: &Aggregate<'_>) -> TokenStream {
     let variants: Vec<_> = model.applies.iter().map(|apply| (&apply.variant, apply.event)).collect();
     let parts = [
-        event_set::expand(&model.events, &variants),
+        event_set::expand(&model.events, &variants, model.ty),
         conversions(model),
-        distinct_names(model),
         state(model),
         links(model),
         model.handlers.iter().map(|handler| handle(model, handler)).collect(),
@@ -87,20 +85,6 @@ fn conversions(model: &Aggregate<'_>) -> TokenStream {
     each.chain([whole]).map(one).collect()
 }
 
-/// `const _: () = assert!(__cqrs::is_new(TYPES, 1), "…");`, at the event.
-fn distinct_names(model: &Aggregate<'_>) -> TokenStream {
-    let set = &model.events;
-    let check = |(index, apply): (usize, &Apply<'_>)| {
-        let text = format!(
-            "`{}` is stored under the same name as another event of `{}`: give one of them `#[event(name = \"…\")]`",
-            spelled(apply.event),
-            plain(&type_ident(model.ty)),
-        );
-        emit_at!(apply.event.span() => const _: () = ::core::assert!(__cqrs::is_new(<#set as __cqrs::EventSet>::TYPES, #index), #text);)
-    };
-    model.applies.iter().enumerate().skip(1).map(check).collect()
-}
-
 /// ```text
 /// impl __cqrs::Aggregate for Account {
 ///     type Id = AccountId;
@@ -159,7 +143,7 @@ fn id(model: &Aggregate<'_>) -> TokenStream {
 
 /// What handlers refuse with; without `error = …` they never do.
 fn error(model: &Aggregate<'_>) -> TokenStream {
-    model.error.as_ref().map_or_else(|| emit!(::core::convert::Infallible), quote::ToTokens::to_token_stream)
+    model.error.as_ref().map_or_else(|| emit!(::core::convert::Infallible), ToTokens::to_token_stream)
 }
 
 fn services(model: &Aggregate<'_>) -> Option<TokenStream> {
@@ -199,6 +183,7 @@ fn links(model: &Aggregate<'_>) -> TokenStream {
 
 /// ```text
 /// impl __cqrs::HandledBy for Deposit { type Aggregate = Account; }
+/// const _: fn() = || { __cqrs::Route::<Deposit>::OF.to::<Account>() };
 /// impl __cqrs::Handle<Deposit> for Account {
 ///     const REACHES_OUT: bool = false;
 ///     fn handle<'a>(current: __cqrs::Current<'a, Self>, command: Deposit, around: &__cqrs::Surroundings<'a>)
@@ -216,14 +201,19 @@ fn handle(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
     let Handler { command, is_async, .. } = handler;
     let reaches_out = *is_async || handler.services().next().is_some();
     let answer = answer(model, handler);
-    let link = emit_at!(command.span() => impl __cqrs::HandledBy for #command);
+    let link = emit_as!(command.span() => impl __cqrs::HandledBy for #command { type Aggregate = #this; });
+    let route = emit_as!(command.span() => __cqrs::Route::<#command>::OF.to::<#this>());
+    let handle = emit_as!(command.span() => __cqrs::Handle<#command>);
     emit! {
         #[automatically_derived]
-        #link {
-            type Aggregate = #this;
-        }
+        #link
+        const _: fn() = || {
+            #[allow(unused_imports, reason = "for what is not a command")]
+            use __cqrs::Nowhere as _;
+            #route
+        };
         #[automatically_derived]
-        impl __cqrs::Handle<#command> for #this {
+        impl #handle for #this {
             const REACHES_OUT: ::core::primitive::bool = #reaches_out;
             fn handle<'__a>(
                 __current: __cqrs::Current<'__a, Self>,
@@ -243,7 +233,7 @@ fn answer(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
     }
     let (state, call) = call(handler);
     let decide = decide(model, handler);
-    emit!(#decide(|| { #state ::core::result::Result::Ok(#call) }))
+    emit_at!(handler.method.span() => #decide(|| { #state ::core::result::Result::Ok(#call) }))
 }
 
 /// The function that makes a decision of the answer, with the type of the answer.
@@ -255,14 +245,11 @@ fn decide(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
         (false, true) => "decide_later",
         (true, true) => "decide_first_later",
     };
-    let span = handler.returns.map_or_else(|| handler.method.span(), syn::spanned::Spanned::span);
+    let returns = handler.returns.map_or_else(|| emit!(()), ToTokens::to_token_stream);
+    let future = handler.is_async.then(|| emit!(, _));
+    let span = handler.method.span();
     let name = Ident::new(name, at(span));
-    let returns = handler.returns.map_or_else(|| emit!(()), quote::ToTokens::to_token_stream);
-    if handler.is_async {
-        emit!(__cqrs::#name::<Self, #returns, _>)
-    } else {
-        emit!(__cqrs::#name::<Self, #returns>)
-    }
+    emit_at!(span => __cqrs::#name::<Self, #returns #future>)
 }
 
 /// What comes before the user's method is called, and the call.
@@ -280,7 +267,11 @@ fn call(handler: &Handler<'_>) -> (TokenStream, TokenStream) {
         before.extend(emit!(let #name = <#param as __cqrs::Param<'_>>::take(__around)?;));
         arguments.push(emit!(#name));
     }
-    let call = emit!(Self::#method(#(#arguments),*));
+    // A future that is not `Send` shows here.
+    let span = method.span();
+    let mut method = method.clone();
+    method.set_span(at(span));
+    let call = emit_at!(span => Self::#method(#(#arguments),*));
     // The future borrows the command, so it has to own it.
     let owns = handler.is_async && handler.by_reference;
     (before, if owns { emit!(async move { #call.await }) } else { call })

@@ -5,7 +5,7 @@ use quote::{ToTokens as _, format_ident};
 use syn::{GenericParam, Generics};
 
 use crate::model::command::{Case, Command, Marked};
-use crate::paths::{at, emit, emit_at, sealed};
+use crate::paths::{emit, emit_as, sealed};
 
 /// ```text
 /// const _: () = {
@@ -25,8 +25,8 @@ pub(crate) fn expand(command: &Command<'_>) -> TokenStream {
     let id = command.id_type();
     let (generics, arguments) = bounded(command, true);
     let (params, _, bounds) = generics.split_for_impl();
-    let this = format_ident!("Self", span = at(ident.span()));
-    let aggregate = emit_at!(ident.span() => <#this as __cqrs::HandledBy>::Aggregate);
+    let aggregate = emit_as!(ident.span() => <Self as __cqrs::HandledBy>::Aggregate);
+    let this = emit_as!(ident.span() => __cqrs::Command for #ident);
     let ids = command.cases.iter().map(|case| arm(case, case.id.as_ref(), &emit!(__it)));
     let copies = command.cases.iter().map(copy);
     let version = expected_version(command);
@@ -35,7 +35,7 @@ pub(crate) fn expand(command: &Command<'_>) -> TokenStream {
         &command.krate,
         &emit! {
             #[automatically_derived]
-            impl #params __cqrs::Command for #ident #arguments #bounds {
+            impl #params #this #arguments #bounds {
                 type Id = #id;
                 type Aggregate = #aggregate;
                 const NAME: &'static ::core::primitive::str = #name;

@@ -5,7 +5,7 @@ use proc_macro2::TokenStream;
 use crate::attr::spelled;
 use crate::model::event::{Event, Tag};
 use crate::model::plain;
-use crate::paths::{emit, emit_at, sealed};
+use crate::paths::{emit, emit_as, sealed};
 
 /// ```text
 /// const _: () = {
@@ -57,16 +57,16 @@ fn tags(tags: &[Tag<'_>]) -> Option<TokenStream> {
 }
 
 /// ```text
-/// const __FORMER: &[__cqrs::Former<Opened>] = &[__cqrs::Former::from::<OpenedV1>()];
-/// const _: () = assert!(__FORMER[0].leads_to_next(), "…");
+/// const __FORMER: &[__cqrs::Former<Opened>] = &[__cqrs::from::<OpenedV1, Opened>()];
+/// const _: () = __cqrs::ensure(__FORMER[0].is_version_before(), "…");
 /// ```
 fn former(event: &Event<'_>) -> Option<TokenStream> {
     let ident = event.ident;
     if event.from.is_none() && event.replaces.is_empty() {
         return None;
     }
-    let from = event.from.iter().map(|old| emit!(<#old as __cqrs::Becomes<#ident>>::FORMER));
-    let replaces = event.replaces.iter().map(|old| emit!(<#old as __cqrs::BecomesEach<#ident>>::FORMER));
+    let from = event.from.iter().map(|old| emit!(__cqrs::from::<#old, #ident>()));
+    let replaces = event.replaces.iter().map(|old| emit!(__cqrs::replaces::<#old, #ident>()));
     let check = hop(event);
     Some(emit! {
         const __FORMER: &[__cqrs::Former<#ident>] = &[#(#from,)* #(#replaces,)*];
@@ -85,9 +85,7 @@ fn hop(event: &Event<'_>) -> Option<TokenStream> {
             version.saturating_sub(1),
         );
         let span = syn::spanned::Spanned::span(old);
-        return Some(
-            emit_at!(span => const _: () = ::core::assert!(__FORMER[0].is_version_before(), #text);),
-        );
+        return Some(emit_as!(span => const _: () = __cqrs::ensure(__FORMER[0].is_version_before(), #text);));
     }
     if version == 1 || event.upcast.is_some() {
         return None;
@@ -97,7 +95,7 @@ fn hop(event: &Event<'_>) -> Option<TokenStream> {
         version - 1
     );
     Some(
-        emit_at!(event.version_span() => const _: () = ::core::assert!(__cqrs::has_version_before(__FORMER), #text);),
+        emit_as!(event.version_span() => const _: () = __cqrs::ensure(__cqrs::has_version_before(__FORMER), #text);),
     )
 }
 

@@ -1,9 +1,13 @@
 //! The enum of the events that an aggregate applies or a projection reads.
 
 use proc_macro2::TokenStream;
+use syn::spanned::Spanned as _;
 use syn::{Ident, Type};
 
-use crate::paths::emit;
+use crate::attr::spelled;
+use crate::check::type_ident;
+use crate::model::plain;
+use crate::paths::{emit, emit_as};
 
 /// One variant: its name and its event.
 pub(crate) type Variant<'a> = (&'a Ident, &'a Type);
@@ -20,7 +24,8 @@ pub(crate) type Variant<'a> = (&'a Ident, &'a Type);
 ///     }
 /// }
 /// ```
-pub(crate) fn expand(set: &Ident, variants: &[Variant<'_>]) -> TokenStream {
+pub(crate) fn expand(set: &Ident, variants: &[Variant<'_>], owner: &Type) -> TokenStream {
+    let distinct = distinct_names(set, variants, owner);
     let from = variants.iter().map(|(variant, event)| {
         emit! {
             #[automatically_derived]
@@ -37,6 +42,7 @@ pub(crate) fn expand(set: &Ident, variants: &[Variant<'_>]) -> TokenStream {
         .map(|(variant, event)| emit!(Self::#variant(__event) => <#event as __cqrs::InSet<Self>>::encode(__event),));
     let this = if variants.is_empty() { emit!(*self) } else { emit!(self) };
     emit! {
+        #distinct
         #(#from)*
         #[automatically_derived]
         impl ::core::fmt::Debug for #set {
@@ -52,4 +58,18 @@ pub(crate) fn expand(set: &Ident, variants: &[Variant<'_>]) -> TokenStream {
             }
         }
     }
+}
+
+/// `const _: () = __cqrs::ensure(__cqrs::is_new(TYPES, 1), "…");`, at the event.
+fn distinct_names(set: &Ident, variants: &[Variant<'_>], owner: &Type) -> TokenStream {
+    let owner = plain(&type_ident(owner));
+    let check = |(index, (_, event)): (usize, &Variant<'_>)| {
+        let text = format!(
+            "`{}` is stored under the same name as another event of `{owner}`: give one of them `#[event(name = \"…\")]`",
+            spelled(event),
+        );
+        let is_new = emit!(__cqrs::is_new(<#set as __cqrs::EventSet>::TYPES, #index));
+        emit_as!(event.span() => const _: () = __cqrs::ensure(#is_new, #text);)
+    };
+    variants.iter().enumerate().skip(1).map(check).collect()
 }

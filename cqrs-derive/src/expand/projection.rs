@@ -2,8 +2,8 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident};
-use syn::Ident;
 use syn::spanned::Spanned as _;
+use syn::{Ident, PatType};
 
 use super::event_set;
 use crate::model::projection::{On, Projection};
@@ -19,7 +19,7 @@ use crate::paths::{emit, emit_at, sealed};
 ///         type Event = __Events;
 ///         const NAME: &'static str = "account-summary";
 ///         fn initial() -> Option<Self> { None }
-///         fn route(…) { match event { __Events::__0(_) => keys.add_stream(meta), … } }
+///         fn route(…) { match event { __Events::__0(_) => __cqrs::stream_key::<Self>(keys, meta), … } }
 ///         fn apply(…) { match event { __Events::__0(event) => __cqrs::creates(state, || Self::opened(event)), … } }
 ///     }
 /// };
@@ -32,14 +32,14 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
         (0..model.folds.len()).map(|index| format_ident!("__{index}", span = Span::mixed_site())).collect();
     let variants: Vec<_> = names.iter().zip(&model.folds).map(|(name, on)| (name, on.event)).collect();
     let events = variants.iter().map(|(name, event)| emit!(#name(#event)));
-    let impls = event_set::expand(&set, &variants);
+    let impls = event_set::expand(&set, &variants, model.ty);
     let initial = super::initial(model.ty, model.is_created(), &emit!(InitialDocument));
     let routes = names.iter().zip(&model.folds).map(|(name, on)| route(&set, name, on, model));
     let folds = names.iter().zip(&model.folds).map(|(name, on)| {
         if on.broken {
             return emit!(#set::#name(_) => ::core::unreachable!(),);
         }
-        let meta = on.meta_pattern.map(|_| emit!(, __meta));
+        let meta = on.meta.map(|meta| emit_at!(meta.ty.span() => , __meta));
         let fold = super::fold(on.fold, on.method, &emit!(__event #meta));
         emit!(#set::#name(__event) => #fold,)
     });
@@ -71,16 +71,16 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
 }
 
 /// ```text
-/// __Events::__0(_) => keys.add_stream(meta),
+/// __Events::__0(_) => __cqrs::stream_key::<Self>(keys, meta),
 /// __Events::__1(event) => { let e: &Moved = event; __cqrs::IntoKeys::<AccountId>::into_keys(e.to, keys); Ok(()) }
 /// ```
 fn route(set: &Ident, name: &Ident, on: &On<'_>, model: &Projection<'_>) -> TokenStream {
     let Some(expr) = on.key.as_ref().filter(|_| model.key.is_some()) else {
-        return emit!(#set::#name(_) => __keys.add_stream(__meta),);
+        return emit!(#set::#name(_) => __cqrs::stream_key::<Self>(__keys, __meta),);
     };
     let On { event, event_pattern, .. } = on;
     let key = key(model);
-    let meta = on.meta_pattern.map(|pattern| emit!(let #pattern: &__cqrs::EventMeta = __meta;));
+    let meta = on.meta.map(|PatType { pat, .. }| emit!(let #pat: &__cqrs::EventMeta = __meta;));
     let add = emit_at!(expr.span() => __cqrs::IntoKeys::<#key>::into_keys(#expr, __keys));
     emit! {
         #[allow(unused_variables, reason = "the key may need only one of them")]

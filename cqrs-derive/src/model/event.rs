@@ -20,6 +20,8 @@ pub(crate) struct Event<'a> {
     pub(crate) from: Option<Type>,
     pub(crate) replaces: Vec<Type>,
     pub(crate) upcast: Option<Steps>,
+    /// Whether a way from an older version was written, be it wrongly.
+    pub(crate) has_way: bool,
     pub(crate) tags: Vec<Tag<'a>>,
 }
 
@@ -49,6 +51,7 @@ impl<'a> Event<'a> {
             from: args.from,
             replaces: args.replaces,
             upcast: args.upcast,
+            has_way: args.has_way,
             tags: read_tags(input, errors),
         }
     }

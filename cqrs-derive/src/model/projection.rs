@@ -1,7 +1,7 @@
 //! `#[projection]`.
 
 use proc_macro2::{Span, TokenStream};
-use syn::{Expr, Ident, ImplItem, ImplItemFn, ItemImpl, Pat, Type};
+use syn::{Expr, Ident, ImplItem, ImplItemFn, ItemImpl, Pat, PatType, Type};
 
 use super::aggregate::Fold;
 use super::method::Method;
@@ -27,8 +27,8 @@ pub(crate) struct On<'a> {
     pub(crate) event: &'a Type,
     pub(crate) variant: Ident,
     pub(crate) event_pattern: &'a Pat,
-    /// The pattern of the parameter `meta: &EventMeta`, if it is there.
-    pub(crate) meta_pattern: Option<&'a Pat>,
+    /// The parameter `meta: &EventMeta`, if it is there.
+    pub(crate) meta: Option<&'a PatType>,
     /// The expression of `#[on(key = …)]`.
     pub(crate) key: Option<Expr>,
     /// Whether a mistake was found: then it only stands for its event.
@@ -39,12 +39,15 @@ impl<'a> Projection<'a> {
     pub(crate) fn read(args: TokenStream, block: &'a ItemImpl, errors: &Errors) -> Self {
         let args = ProjectionArgs::read(args, errors);
         let ident = check::type_ident(&block.self_ty);
-        let needs = |what: &str| errors.here(Span::call_site(), format_args!("`#[projection]` needs {what}"));
-        if !args.has_name {
-            needs("the name under which the store keeps it: `#[projection(name = \"…\", key = …)]`");
-        }
-        if !args.has_key {
-            needs("the type that names one document: `#[projection(name = \"…\", key = …)]`");
+        let missing = match (args.has_name, args.has_key) {
+            (true, true) => None,
+            (false, true) => Some("the name under which the store keeps it"),
+            (true, false) => Some("the type that names one document"),
+            (false, false) => Some("its name in the store, and the type that names one document"),
+        };
+        if let Some(what) = missing {
+            let example = "`#[projection(name = \"…\", key = …)]`";
+            errors.here(Span::call_site(), format_args!("`#[projection]` needs {what}: {example}"));
         }
         let mut model = Self {
             ty: &block.self_ty,
@@ -93,7 +96,7 @@ impl<'a> On<'a> {
             event,
             variant: check::type_ident(event),
             event_pattern: &method.params.first()?.pat,
-            meta_pattern: method.params.get(1).map(|meta| &*meta.pat),
+            meta: method.params.get(1).copied(),
             key,
             broken: errors.count() > before,
         })
