@@ -5,6 +5,8 @@
 
 #![allow(
     missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a benchmark prints, and stops at a fault"

@@ -12,7 +12,7 @@ pub use cqrs_core::__private;
 /// `Serialize` and `Deserialize` are serde's, whose derives name the crate `serde`: it has to stand
 /// in the manifest beside `cqrs`.
 pub mod prelude {
-    pub use cqrs_core::{Context, Engine, EventMeta, ExecuteError, Metadata, Receipt, Service};
+    pub use cqrs_core::{Context, Engine, EventMeta, ExecuteError, Metadata, ReadError, Receipt, Service};
     pub use cqrs_derive::{Command, Event, aggregate, projection};
     pub use serde::{Deserialize, Serialize};
 }

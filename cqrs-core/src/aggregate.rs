@@ -178,6 +178,9 @@ impl<A: Aggregate> fmt::Debug for Decision<'_, A> {
     note = "add `#[apply] fn …(&mut self, event: &{Self})` to the `#[aggregate]` block of `{A}`, or return one of its events, a tuple, `Option`, array or `Vec` of them, or `()`"
 )]
 pub trait IntoEvents<A: Aggregate> {
+    /// The type of the first of them: it must be able to begin a stream if the handler creates.
+    type First;
+
     /// Puts them behind `events`, in order.
     fn into_events(self, events: &mut Vec<A::Event>);
 }
@@ -189,15 +192,18 @@ pub trait IntoEvents<A: Aggregate> {
     label = "its `#[apply]` needs a state that exists",
     note = "this handler has no `self`, so it creates; let the `#[apply]` of `{Self}` create too: `#[apply] fn …(event: &{Self}) -> Self`"
 )]
-pub trait Begins<A: Aggregate> {}
+pub trait Begins<A> {}
 
 /// What a handler of `A` may return: events, or a `Result` of events and the aggregate's error.
 #[diagnostic::on_unimplemented(
     message = "a handler of `{A}` cannot return `{Self}`",
-    label = "neither events of `{A}` nor a `Result` of them",
-    note = "return one event that has an `#[apply]`, a tuple, `Option`, array or `Vec` of them, or `()`; or a `Result` of that and the aggregate's error"
+    label = "not an event that `{A}` applies",
+    note = "an event needs an `#[apply]` in the `#[aggregate]` block of `{A}`; a handler returns one, a tuple, `Option`, array or `Vec` of them, `()`, or a `Result` of that and the aggregate's error"
 )]
 pub trait IntoDecision<A: Aggregate> {
+    /// The type of the first event; see [`IntoEvents::First`].
+    type First;
+
     /// Makes it a decision.
     ///
     /// # Errors
@@ -217,10 +223,14 @@ pub trait ErrorOf<A: Aggregate> {
 }
 
 impl<A: Aggregate> IntoEvents<A> for () {
+    type First = ();
+
     fn into_events(self, _: &mut Vec<A::Event>) {}
 }
 
 impl<A: Aggregate, E: IntoEvents<A>> IntoEvents<A> for Option<E> {
+    type First = E::First;
+
     fn into_events(self, events: &mut Vec<A::Event>) {
         if let Some(event) = self {
             event.into_events(events);
@@ -229,6 +239,8 @@ impl<A: Aggregate, E: IntoEvents<A>> IntoEvents<A> for Option<E> {
 }
 
 impl<A: Aggregate, E: IntoEvents<A>> IntoEvents<A> for Vec<E> {
+    type First = E::First;
+
     fn into_events(self, events: &mut Vec<A::Event>) {
         for event in self {
             event.into_events(events);
@@ -237,6 +249,8 @@ impl<A: Aggregate, E: IntoEvents<A>> IntoEvents<A> for Vec<E> {
 }
 
 impl<A: Aggregate, E: IntoEvents<A>, const N: usize> IntoEvents<A> for [E; N] {
+    type First = E::First;
+
     fn into_events(self, events: &mut Vec<A::Event>) {
         for event in self {
             event.into_events(events);
@@ -244,11 +258,7 @@ impl<A: Aggregate, E: IntoEvents<A>, const N: usize> IntoEvents<A> for [E; N] {
     }
 }
 
-impl<A: Aggregate> Begins<A> for () {}
-impl<A: Aggregate, E: Begins<A>> Begins<A> for Option<E> {}
-impl<A: Aggregate, E: Begins<A>> Begins<A> for Vec<E> {}
-impl<A: Aggregate, E: Begins<A>, const N: usize> Begins<A> for [E; N] {}
-impl<A: Aggregate, E: Begins<A>, R> Begins<A> for Result<E, R> {}
+impl<A> Begins<A> for () {}
 
 fn collect<A: Aggregate>(events: impl IntoEvents<A>) -> Decided<A> {
     let mut all = Vec::new();
@@ -257,6 +267,8 @@ fn collect<A: Aggregate>(events: impl IntoEvents<A>) -> Decided<A> {
 }
 
 impl<A: Aggregate, T: IntoEvents<A>, E: ErrorOf<A>> IntoDecision<A> for Result<T, E> {
+    type First = T::First;
+
     fn into_decision(self) -> Decided<A> {
         match self {
             Ok(events) => collect(events),
@@ -268,6 +280,8 @@ impl<A: Aggregate, T: IntoEvents<A>, E: ErrorOf<A>> IntoDecision<A> for Result<T
 macro_rules! decisions {
     ($([$($generic:tt)*] $ty:ty;)*) => {$(
         impl<A: Aggregate, $($generic)*> IntoDecision<A> for $ty {
+            type First = <Self as IntoEvents<A>>::First;
+
             fn into_decision(self) -> Decided<A> {
                 collect::<A>(self)
             }
@@ -285,6 +299,8 @@ decisions! {
 macro_rules! tuples {
     ($first:ident $($rest:ident)*) => {
         impl<A: Aggregate, $first: IntoEvents<A>, $($rest: IntoEvents<A>),*> IntoEvents<A> for ($first, $($rest,)*) {
+            type First = $first::First;
+
             #[allow(non_snake_case, reason = "one name serves for the type and its value")]
             fn into_events(self, events: &mut Vec<A::Event>) {
                 let ($first, $($rest,)*) = self;
@@ -293,9 +309,9 @@ macro_rules! tuples {
             }
         }
 
-        impl<A: Aggregate, $first: Begins<A>, $($rest),*> Begins<A> for ($first, $($rest,)*) {}
-
         impl<A: Aggregate, $first: IntoEvents<A>, $($rest: IntoEvents<A>),*> IntoDecision<A> for ($first, $($rest,)*) {
+            type First = $first::First;
+
             fn into_decision(self) -> Decided<A> {
                 collect::<A>(self)
             }

@@ -28,6 +28,19 @@ pub trait Codec: 'static {
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>;
 }
 
+/// What can be stored: every type that derives `Serialize` and `Deserialize`.
+///
+/// It stands for both, so that a type that lacks them gets one message, in our words.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be stored",
+    label = "not both `Serialize` and `Deserialize`",
+    note = "derive them: `#[derive(Serialize, Deserialize)]`, and for the types of its fields too"
+)]
+pub trait Storable: Serialize + DeserializeOwned {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned> Storable for T {}
+
 /// JSON, as `serde_json` writes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Json;

@@ -13,7 +13,9 @@ use crate::id::{Id, Version};
 )]
 pub trait Command: Sized + Send + Sync + 'static {
     /// The type of the field marked `#[id]`: the id of the aggregate that handles the command.
-    type Id: Id + IdOf<Self::Aggregate>;
+    // `#[aggregate]` checks that it is, for each command that it handles; a bound here would be one
+    // more place to report a command that nobody does.
+    type Id: Id;
     /// The one aggregate with a `#[handle]` for it.
     type Aggregate: Handle<Self>;
     /// The name, for messages, spans and idempotency keys.
@@ -52,7 +54,7 @@ pub trait HandledBy {
 /// Says that a type is the id of the aggregate `A`. `#[aggregate(id = …)]` implements it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not the id of `{A}`",
-    label = "the `#[id]` field has this type, but `{A}` is named by another",
+    label = "the `#[id]` of this command is a `{Self}`",
     note = "give the field the type that `#[aggregate(id = …)]` of `{A}` names"
 )]
 pub trait IdOf<A> {}

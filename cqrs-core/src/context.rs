@@ -143,6 +143,12 @@ impl Services {
         service.downcast_ref::<Arc<T>>().map(AsRef::as_ref)
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the needed service is here.
     #[must_use]
     pub fn has(&self, needed: &ServiceType) -> bool {
@@ -180,6 +186,11 @@ pub struct Surroundings<'a> {
 }
 
 /// A parameter that a handler may have behind its command.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is neither the context nor a service",
+    label = "a handler cannot ask for this",
+    note = "behind its command a handler takes `&Context` and services; a type becomes one with `impl Service for … {{}}`"
+)]
 pub trait Param<'a>: Sized {
     /// The service that must be there, or `None` if it is always there.
     const NEEDS: Option<fn() -> ServiceType>;
@@ -211,6 +222,14 @@ impl<'a, T: Service + ?Sized> Param<'a> for &'a T {
 /// A handler needs a service that was not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MissingService(pub(crate) &'static str);
+
+impl MissingService {
+    /// The name of the service's type.
+    #[must_use]
+    pub fn service(&self) -> &'static str {
+        self.0
+    }
+}
 
 impl fmt::Display for MissingService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

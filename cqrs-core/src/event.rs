@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use crate::codec::{Codec, CodecError};
+use crate::codec::{Codec, CodecError, Storable};
 use crate::error::DecodeError;
 use crate::id::{Partition, Position, StreamId, Version};
 
@@ -25,7 +23,7 @@ use crate::id::{Partition, Position, StreamId, Version};
     label = "not an event",
     note = "add `#[derive(Event, Serialize, Deserialize)]` to `{Self}`"
 )]
-pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
+pub trait Event: Storable + Send + Sync + 'static {
     /// The stored name, unique among all events of a log.
     const NAME: &'static str;
     /// The version of this shape, from 1.
@@ -286,6 +284,28 @@ impl fmt::Display for Timestamp {
         humantime::format_rfc3339_micros(Self(self.0.min(LAST)).into()).fmt(f)
     }
 }
+
+impl std::str::FromStr for Timestamp {
+    type Err = InvalidTimestamp;
+
+    /// Reads RFC 3339 in UTC, such as `2024-05-01T12:30:00Z`, with up to six digits of a fraction.
+    fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
+        let time = humantime::parse_rfc3339(text).map_err(|_| InvalidTimestamp(text.to_owned()))?;
+        Ok(time.into())
+    }
+}
+
+/// A text that is not an instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidTimestamp(String);
+
+impl fmt::Display for InvalidTimestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is not an instant: write RFC 3339 in UTC, such as `2024-05-01T12:30:00Z`", self.0)
+    }
+}
+
+impl std::error::Error for InvalidTimestamp {}
 
 /// What travels with an event beside its payload: why and for whom it happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -24,7 +24,7 @@ pub use aggregate::{Aggregate, Handle};
 pub use codec::Codec;
 pub use command::Command;
 pub use context::{Clock, Context, Service};
-pub use engine::{Engine, ExecuteError};
+pub use engine::{Engine, ExecuteError, ReadError};
 pub use event::{Event, EventMeta, Metadata, Tag, Timestamp};
 pub use id::{Id, Partition, Position, StreamId, Version};
 pub use projection::Projection;

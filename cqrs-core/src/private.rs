@@ -6,16 +6,38 @@ pub use inventory;
 pub use crate::aggregate::{
     Aggregate, Begins, Current, Decided, Decision, ErrorOf, Handle, IntoDecision, IntoEvents, Misfit, Refusal,
 };
-pub use crate::codec::{Codec, CodecError, Json};
+pub use crate::codec::{Codec, CodecError, Json, Storable};
 pub use crate::command::{Command, HandledBy, IdOf};
 pub use crate::context::{Param, ServiceType, Surroundings};
 pub use crate::error::DecodeError;
 pub use crate::event::{Encoded, Event, EventMeta, EventSet, EventType, Shape, Stored, Tags};
-pub use crate::id::Version;
+pub use crate::id::{Id, Version};
 pub use crate::projection::{IntoKeys, Keys, NotAKey, Projection};
 pub use crate::registry::{Location, Register, Registration};
 
+use std::borrow::Cow;
+use std::fmt::{self, Display};
 use std::future::Future;
+
+// Short names for the signatures that generated code repeats.
+/// What [`EventSet::encode`] gives.
+pub type EncodeResult = Result<Encoded, CodecError>;
+/// Where a decoded event goes.
+pub type Out<'a, E> = &'a mut (dyn FnMut(E) + 'a);
+/// Whether a stored event was known.
+pub type Known = Result<bool, DecodeError>;
+/// What [`Event::former`] fills.
+pub type Shapes = Vec<Shape>;
+/// What [`Aggregate::services`] fills.
+pub type Needed = Vec<ServiceType>;
+/// What [`IntoEvents::into_events`] fills.
+pub type Events<A> = Vec<<A as Aggregate>::Event>;
+/// What a fold gives.
+pub type Fits = Result<(), Misfit>;
+/// What [`Projection::route`] gives.
+pub type Routed = Result<(), NotAKey>;
+/// What [`Command::idempotency_key`] gives.
+pub type Text<'a> = Cow<'a, str>;
 
 /// `#[derive(Event)]`, in an enum of events: the event's bytes with its name and tags.
 pub fn encode<E: Event>(event: &E) -> Result<Encoded, CodecError> {
@@ -35,23 +57,180 @@ pub fn decode<E: Event>(stored: &Stored<'_>, out: &mut dyn FnMut(E)) -> Result<b
     E::upcast(stored, out)
 }
 
-/// `#[event(from = Old)]`: reads all that `Old` reads, and turns each into `E`.
-pub fn upcast_from<Old: Event, E: Event + From<Old>>(
-    stored: &Stored<'_>,
-    out: &mut dyn FnMut(E),
-) -> Result<bool, DecodeError> {
-    decode::<Old>(stored, &mut |old| out(E::from(old)))
+/// One kind of event of the set `S`, with all that the set needs to know of it.
+///
+/// What generated code asks of an event in several places, it asks through this one trait and at
+/// the same token, so that the compiler reports a type that is not an event once.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event",
+    label = "not an event",
+    note = "add `#[derive(Event, Serialize, Deserialize)]` to `{Self}`"
+)]
+pub trait InSet<S>: Sized {
+    /// The entry in [`EventSet::TYPES`].
+    const TYPE: EventType<S>;
+
+    /// As bytes.
+    fn encode(&self) -> EncodeResult;
 }
 
-/// `#[event(replaces = Old)]`: reads all that `Old` reads, and turns each into several `E` or none.
-pub fn upcast_each<Old: Event, E: Event>(
-    stored: &Stored<'_>,
-    out: &mut dyn FnMut(E),
-) -> Result<bool, DecodeError>
+#[diagnostic::do_not_recommend]
+impl<E: Event, S: From<E>> InSet<S> for E {
+    const TYPE: EventType<S> =
+        EventType::of::<E>(|stored, out| decode::<E>(stored, &mut |event| out(event.into())));
+
+    fn encode(&self) -> EncodeResult {
+        encode(self)
+    }
+}
+
+/// `Debug` of a generated enum, which asks nothing of its events: the stored name and payload.
+pub fn debug<S: EventSet>(event: &S, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match event.encode() {
+        Ok(Encoded { name, payload, .. }) => write!(f, "{name} {}", String::from_utf8_lossy(&payload)),
+        Err(error) => write!(f, "({error})"),
+    }
+}
+
+/// Stops the compiler with this text, at the place that calls.
+#[track_caller]
+#[expect(clippy::panic, reason = "in a constant, a panic is an error of the compiler")]
+pub const fn ensure(holds: bool, text: &str) {
+    if !holds {
+        panic!("{}", text);
+    }
+}
+
+/// Whether the kind at this place of the set has a stored name that none before it has.
+#[must_use]
+pub const fn is_new<S>(types: &[EventType<S>], index: usize) -> bool {
+    let mut at = 0;
+    while at < index {
+        if same_text(types[at].name, types[index].name) {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// An older type of the event `New`, as `from = …` or `replaces = …` names it.
+#[derive(Debug)]
+pub struct Former<New> {
+    before: bool,
+    read: fn(&Stored<'_>, Out<'_, New>) -> Known,
+    shapes: fn(&mut Shapes),
+}
+
+impl<New> Former<New> {
+    /// Whether it is stored under the same name, in the version right before.
+    #[must_use]
+    pub const fn is_version_before(&self) -> bool {
+        self.before
+    }
+}
+
+/// Whether one of them is the version right before.
+#[must_use]
+pub const fn has_version_before<New>(former: &[Former<New>]) -> bool {
+    let mut at = 0;
+    while at < former.len() {
+        if former[at].before {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+/// `#[event(from = Old)]`: reads all that `Old` reads, and turns each into a `New`.
+#[must_use]
+pub const fn from<Old: Event + Hop<New>, New: Event>() -> Former<New> {
+    Former {
+        before: is_version_before::<Old, New>(),
+        read: |stored, out| decode::<Old>(stored, &mut |old| out(old.hop())),
+        shapes: former_shapes::<Old>,
+    }
+}
+
+/// `#[event(replaces = Old)]`: reads all that `Old` reads, and turns each into several `New` or
+/// none.
+#[must_use]
+pub const fn replaces<Old: Event + Split<New>, New: Event>() -> Former<New> {
+    Former {
+        before: is_version_before::<Old, New>(),
+        read: |stored, out| decode::<Old>(stored, &mut |old| old.split().into_iter().for_each(&mut *out)),
+        shapes: former_shapes::<Old>,
+    }
+}
+
+/// The user's `From` between two versions.
+#[diagnostic::on_unimplemented(
+    message = "there is no way from `{Self}` to `{New}`",
+    label = "`{New}` comes from this",
+    note = "write `impl From<{Self}> for {New}`"
+)]
+pub trait Hop<New> {
+    /// The next version.
+    fn hop(self) -> New;
+}
+
+#[diagnostic::do_not_recommend]
+impl<Old, New: From<Old>> Hop<New> for Old {
+    fn hop(self) -> New {
+        self.into()
+    }
+}
+
+/// The user's `From` to what replaces an event.
+#[diagnostic::on_unimplemented(
+    message = "there is no way from `{Self}` to the `{New}`s that replace it",
+    label = "`{New}` replaces this",
+    note = "write `impl From<{Self}> for Vec<{New}>`; an empty `Vec` drops the old event"
+)]
+pub trait Split<New> {
+    /// What replaces it.
+    fn split(self) -> Vec<New>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<Old, New> Split<New> for Old
 where
-    Vec<E>: From<Old>,
+    Vec<New>: From<Old>,
 {
-    decode::<Old>(stored, &mut |old| Vec::<E>::from(old).into_iter().for_each(&mut *out))
+    fn split(self) -> Vec<New> {
+        self.into()
+    }
+}
+
+/// Reads a stored event with the first of the former types that knows it.
+pub fn upcast<New>(former: &[Former<New>], stored: &Stored<'_>, out: Out<'_, New>) -> Known {
+    for old in former {
+        if (old.read)(stored, out)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Tries a second way if the first does not know the stored event.
+pub fn either(first: Known, second: impl FnOnce() -> Known) -> Known {
+    if first? { Ok(true) } else { second() }
+}
+
+/// The shapes that the former types read.
+pub fn former<New>(former: &[Former<New>], shapes: &mut Shapes) {
+    former.iter().for_each(|old| (old.shapes)(shapes));
+}
+
+/// The versions that `#[event(upcast(…))]` reads.
+pub fn former_raw<E: Event>(shapes: &mut Shapes) {
+    shapes.extend((1..E::VERSION).map(|version| Shape { name: E::NAME, version }));
+}
+
+fn former_shapes<Old: Event>(shapes: &mut Shapes) {
+    shapes.push(Shape { name: Old::NAME, version: Old::VERSION });
+    Old::former(shapes);
 }
 
 /// One step of `#[event(upcast(…))]`: from the raw JSON of a version to that of the next.
@@ -59,8 +238,8 @@ pub type RawStep = fn(serde_json::Value) -> serde_json::Value;
 
 /// `#[event(upcast(…))]`: `steps[n]` leads from version n + 1 to version n + 2.
 pub fn upcast_raw<E: Event>(
-    stored: &Stored<'_>,
     steps: &[RawStep],
+    stored: &Stored<'_>,
     out: &mut dyn FnMut(E),
 ) -> Result<bool, DecodeError> {
     if stored.name != E::NAME || stored.version == 0 || stored.version >= E::VERSION {
@@ -77,21 +256,13 @@ pub fn upcast_raw<E: Event>(
     Ok(true)
 }
 
-/// The shapes that `Old` reads, as former shapes of another type.
-pub fn former<Old: Event>(shapes: &mut Vec<Shape>) {
-    shapes.push(Shape { name: Old::NAME, version: Old::VERSION });
-    Old::former(shapes);
-}
-
 /// Whether `Old` is stored under the same name as `New`, in the version right before.
-#[must_use]
-pub const fn is_version_before<Old: Event, New: Event>() -> bool {
+const fn is_version_before<Old: Event, New: Event>() -> bool {
     same_text(Old::NAME, New::NAME) && Old::VERSION + 1 == New::VERSION
 }
 
 /// Compares two texts in a constant.
-#[must_use]
-pub const fn same_text(a: &str, b: &str) -> bool {
+const fn same_text(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     if a.len() != b.len() {
         return false;
@@ -127,6 +298,16 @@ pub fn consumes<S>(state: &mut Option<S>, consume: impl FnOnce(S) -> Option<S>) 
     Ok(())
 }
 
+/// `#[apply]` or `#[on]` with `Option<&Self>` or `Option<Self>`: says what becomes of what may be
+/// there.
+pub fn becomes<S, R: Into<Option<S>>>(
+    state: &mut Option<S>,
+    fold: impl FnOnce(&mut Option<S>) -> R,
+) -> Result<(), Misfit> {
+    *state = fold(state).into();
+    Ok(())
+}
+
 /// A plain handler's answer. `answer` is not called if the receiver or a service refuses first.
 pub fn decide<'a, A: Aggregate, R: IntoDecision<A>>(
     answer: impl FnOnce() -> Result<R, Refusal<A::Error>>,
@@ -144,7 +325,255 @@ pub fn decide_later<'a, A: Aggregate, R: IntoDecision<A>, F: Future<Output = R> 
     }
 }
 
+/// As [`decide`], for a handler that creates.
+pub fn decide_first<'a, A: Aggregate, R: IntoDecision<A, First: Begins<A>>>(
+    answer: impl FnOnce() -> Result<R, Refusal<A::Error>>,
+) -> Decision<'a, A> {
+    decide(answer)
+}
+
+/// As [`decide_later`], for a handler that creates.
+pub fn decide_first_later<
+    'a,
+    A: Aggregate,
+    R: IntoDecision<A, First: Begins<A>>,
+    F: Future<Output = R> + Send + 'a,
+>(
+    answer: impl FnOnce() -> Result<F, Refusal<A::Error>>,
+) -> Decision<'a, A> {
+    decide_later(answer)
+}
+
+/// One event, as a decision.
+pub fn one<A: Aggregate>(event: impl Into<A::Event>) -> Decided<A> {
+    Ok(vec![event.into()])
+}
+
 /// Notes the service that a handler's parameter needs.
-pub fn needs<'a, P: Param<'a>>(needed: &mut Vec<ServiceType>) {
-    needed.extend(P::NEEDS.map(|service| service()));
+pub fn need(needed: &mut Needed, service: Option<fn() -> ServiceType>) {
+    needed.extend(service.map(|service| service()));
+}
+
+/// The state of an aggregate that nothing creates.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no way to begin",
+    label = "no `#[apply]` creates it, and it has no `Default`",
+    note = "let the `#[apply]` of its first event create it, `fn …(event: &…) -> Self`, or derive `Default` for `{Self}`"
+)]
+pub trait InitialState {
+    /// The state before the first event.
+    fn initial() -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: Default> InitialState for S {
+    fn initial() -> Self {
+        Self::default()
+    }
+}
+
+/// A document that nothing creates.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no way to begin",
+    label = "no `#[on]` creates it, and it has no `Default`",
+    note = "let the `#[on]` of its first event create it, `fn …(event: &…) -> Self`, or derive `Default` for `{Self}`"
+)]
+pub trait InitialDocument {
+    /// The document before its first event.
+    fn initial() -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: Default> InitialDocument for S {
+    fn initial() -> Self {
+        Self::default()
+    }
+}
+
+/// Asks whether the `#[id]` of a command has the type that its aggregate names, but only of what is
+/// a command: anything else is another mistake, and is reported elsewhere.
+#[derive(Debug)]
+pub struct Route<C>(std::marker::PhantomData<C>);
+
+impl<C> Route<C> {
+    /// Of this command.
+    pub const OF: Self = Self(std::marker::PhantomData);
+}
+
+impl<C: Command> Route<C> {
+    /// Leads to this aggregate.
+    pub const fn to<A>(&self)
+    where
+        C::Id: IdOf<A>,
+    {
+    }
+}
+
+/// What the compiler finds when the method of that name does not apply.
+pub trait Nowhere {
+    /// Leads nowhere.
+    fn to<A>(&self) {}
+}
+
+impl<C> Nowhere for Route<C> {}
+
+/// The key of a document is the id of the event's stream.
+pub fn stream_key<P: Projection>(keys: &mut Keys<P::Key>, meta: &EventMeta) -> Routed {
+    keys.add_stream(meta)
+}
+
+/// A field of a command.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` in a command is not `Clone`",
+    label = "cannot be copied for another attempt",
+    note = "a command that lost a race is decided again, so it is copied before: derive `Clone` for `{Self}`, or put it into an `Arc`"
+)]
+pub trait Duplicate {
+    /// A copy.
+    fn duplicate(&self) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Clone> Duplicate for T {
+    fn duplicate(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// A field with `#[expected_version]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an expected version",
+    label = "not a version",
+    note = "the field with `#[expected_version]` is a `cqrs::Version`, or an `Option` of it to leave the check out at times"
+)]
+pub trait Expects {
+    /// The version, if one is expected.
+    fn version(&self) -> Option<Version>;
+}
+
+impl Expects for Version {
+    fn version(&self) -> Option<Version> {
+        Some(*self)
+    }
+}
+
+impl Expects for Option<Version> {
+    fn version(&self) -> Option<Version> {
+        *self
+    }
+}
+
+/// Which of several blanket impls is meant: a value itself.
+#[derive(Debug)]
+pub enum Plain {}
+/// An `Option` of values.
+#[derive(Debug)]
+pub enum Optional {}
+/// An array or a `Vec` of values.
+#[derive(Debug)]
+pub enum Many {}
+
+/// A field with `#[idempotency_key]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an idempotency key",
+    label = "not a text",
+    note = "the field with `#[idempotency_key]` is kept as text: it needs `Display`; an `Option` of that may leave the key out"
+)]
+pub trait KeyText<Kind> {
+    /// The key, if there is one.
+    fn text(&self) -> Option<Text<'_>>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Display> KeyText<Plain> for T {
+    fn text(&self) -> Option<Text<'_>> {
+        Some(self.to_string().into())
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Display> KeyText<Optional> for Option<T> {
+    fn text(&self) -> Option<Text<'_>> {
+        self.as_ref()?.text()
+    }
+}
+
+/// A field with `#[tag]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a tag",
+    label = "not a text",
+    note = "a tag is kept as text: it needs `Display`; an `Option`, array or `Vec` of that tags each"
+)]
+pub trait TagValue<Kind> {
+    /// Adds the tags.
+    fn tag(&self, key: &str, tags: &mut Tags);
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Display> TagValue<Plain> for T {
+    fn tag(&self, key: &str, tags: &mut Tags) {
+        tags.add(key, self);
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Display> TagValue<Optional> for Option<T> {
+    fn tag(&self, key: &str, tags: &mut Tags) {
+        self.iter().for_each(|one| tags.add(key, one));
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Display> TagValue<Many> for Vec<T> {
+    fn tag(&self, key: &str, tags: &mut Tags) {
+        self.iter().for_each(|one| tags.add(key, one));
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Display, const N: usize> TagValue<Many> for [T; N] {
+    fn tag(&self, key: &str, tags: &mut Tags) {
+        self.iter().for_each(|one| tags.add(key, one));
+    }
+}
+
+/// Stands for the aggregate of a command while the real one has a mistake that leaves it without
+/// any, so that its commands are not reported too.
+#[derive(Debug)]
+pub enum Unknown {}
+
+impl EventSet for Unknown {
+    const TYPES: &'static [EventType<Self>] = &[];
+
+    fn encode(&self) -> EncodeResult {
+        match *self {}
+    }
+}
+
+impl Aggregate for Unknown {
+    type Id = String;
+    type Event = Self;
+    type Error = std::convert::Infallible;
+    const NAME: &'static str = "Unknown";
+    const ALWAYS_EXISTS: bool = false;
+
+    fn initial() -> Option<Self> {
+        None
+    }
+
+    fn apply(_: &mut Option<Self>, event: &Self) -> Fits {
+        match *event {}
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T> IdOf<Unknown> for T {}
+
+#[diagnostic::do_not_recommend]
+impl<C: Command> Handle<C> for Unknown {
+    const REACHES_OUT: bool = false;
+
+    fn handle<'a>(_: Current<'a, Self>, _: C, _: &Surroundings<'a>) -> Decision<'a, Self> {
+        Decision::Ready(Err(Refusal::Missing))
+    }
 }

@@ -1,9 +1,7 @@
 //! Projections: documents folded from the log, one per key.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use crate::aggregate::Misfit;
+use crate::codec::Storable;
 use crate::event::{EventMeta, EventSet};
 use crate::id::Id;
 
@@ -16,7 +14,7 @@ use crate::id::Id;
     label = "not a projection",
     note = "put `#[projection(name = \"…\", key = …)]` on an `impl {Self}` block with its `#[on]` methods"
 )]
-pub trait Projection: Serialize + DeserializeOwned + Sized + Send + Sync + 'static {
+pub trait Projection: Storable + Sized + Send + Sync + 'static {
     /// What names one document.
     type Key: Id;
     /// The events that have an `#[on]`.

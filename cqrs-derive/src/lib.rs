@@ -1,23 +1,35 @@
 //! The macros.
+#![forbid(unsafe_code)]
+
+mod attr;
+mod check;
+mod drive;
+mod errors;
+mod expand;
+mod fallback;
+mod model;
+mod paths;
+mod suggest;
+
 use proc_macro::TokenStream;
 
-/// x
+/// See the guide.
 #[proc_macro_derive(Event, attributes(event, tag))]
-pub fn derive_event(_: TokenStream) -> TokenStream {
-    TokenStream::new()
+pub fn derive_event(input: TokenStream) -> TokenStream {
+    drive::event(input.into()).into()
 }
-/// x
+/// See the guide.
 #[proc_macro_derive(Command, attributes(command, id, expected_version, idempotency_key))]
-pub fn derive_command(_: TokenStream) -> TokenStream {
-    TokenStream::new()
+pub fn derive_command(input: TokenStream) -> TokenStream {
+    drive::command(input.into()).into()
 }
-/// x
+/// See the guide.
 #[proc_macro_attribute]
-pub fn aggregate(_: TokenStream, item: TokenStream) -> TokenStream {
-    item
+pub fn aggregate(args: TokenStream, item: TokenStream) -> TokenStream {
+    drive::aggregate(args.into(), &item.into()).into()
 }
-/// x
+/// See the guide.
 #[proc_macro_attribute]
-pub fn projection(_: TokenStream, item: TokenStream) -> TokenStream {
-    item
+pub fn projection(args: TokenStream, item: TokenStream) -> TokenStream {
+    drive::projection(args.into(), &item.into()).into()
 }

@@ -67,6 +67,16 @@ pub enum Failure {
     ShutDown,
 }
 
+impl<E> ExecuteError<E> {
+    /// Whether the answer is no: of the domain, or because what the command needs does not exist or
+    /// what it creates does. The same command on the same state gets the same answer; anything else
+    /// may go better another time.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Exists { .. } | Self::Missing { .. })
+    }
+}
+
 impl<E: StdError> fmt::Display for ExecuteError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

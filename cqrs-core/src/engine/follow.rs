@@ -300,9 +300,14 @@ impl Follower {
     /// Goes on until everything that is in the log now has taken effect.
     pub(super) async fn catch_up(&self, inner: &Inner) -> Result<(), CatchUpError> {
         let projection = self.name();
+        let mut targets = Vec::new();
         for partition in self.partitions() {
             let head = inner.log.head(partition).await;
-            let target = head.map_err(|source| CatchUpError::Store { projection, source })?.position;
+            targets.push(head.map_err(|source| CatchUpError::Store { projection, source })?.position);
+        }
+        // At least one step, so that a checkpoint of another log is noticed even if this one is empty.
+        self.forward(inner).await?;
+        for (partition, target) in self.partitions().zip(targets) {
             self.reach(inner, partition, target).await?;
         }
         Ok(())
@@ -315,18 +320,26 @@ impl Follower {
         partition: Partition,
         target: Position,
     ) -> Result<(), CatchUpError> {
-        let projection = self.name();
         while self.progress.borrow().on(partition) < target {
+            // The end of the log may lie before the target if the log was rewound meanwhile.
+            if let Step::AtHead = self.forward(inner).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One step that counts; after losing the consumer to another owner, the one that takes it back.
+    async fn forward(&self, inner: &Inner) -> Result<Step, CatchUpError> {
+        let projection = self.name();
+        loop {
             match self.step(inner).await {
-                // The end of the log may lie before the target if the log was rewound meanwhile.
-                Ok(Step::AtHead) => return Ok(()),
-                Ok(Step::Moved) => {}
+                Ok(step) => return Ok(step),
                 Err(Trouble::Fenced) => tokio::time::sleep(BACKOFF.0).await,
                 Err(Trouble::Store(source)) => return Err(CatchUpError::Store { projection, source }),
                 Err(Trouble::Fault(fault)) => return Err(CatchUpError::Stopped { projection, fault }),
             }
         }
-        Ok(())
     }
 
     /// One batch of each partition, and what it means for those who watch.

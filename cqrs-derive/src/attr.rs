@@ -1,0 +1,469 @@
+//! The only reader of raw attributes: from tokens to typed values that remember where they stood.
+
+use proc_macro2::{Delimiter, Spacing, Span, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::ext::IdentExt as _;
+use syn::parse::{Parse, ParseStream, Parser as _};
+use syn::punctuated::Punctuated;
+use syn::{Attribute, Expr, Ident, LitInt, LitStr, Meta, Path, Token, Type};
+
+use crate::errors::Errors;
+use crate::paths::Krate;
+use crate::suggest;
+
+/// The attributes of the macros, as users write them.
+pub(crate) mod names {
+    pub(crate) const EVENT: &str = "event";
+    pub(crate) const TAG: &str = "tag";
+    pub(crate) const COMMAND: &str = "command";
+    pub(crate) const ID: &str = "id";
+    pub(crate) const EXPECTED_VERSION: &str = "expected_version";
+    pub(crate) const IDEMPOTENCY_KEY: &str = "idempotency_key";
+    pub(crate) const AGGREGATE: &str = "aggregate";
+    pub(crate) const HANDLE: &str = "handle";
+    pub(crate) const APPLY: &str = "apply";
+    pub(crate) const PROJECTION: &str = "projection";
+    pub(crate) const ON: &str = "on";
+}
+
+/// What `#[event(…)]` says.
+#[derive(Default)]
+pub(crate) struct EventArgs {
+    pub(crate) krate: Krate,
+    pub(crate) name: Option<LitStr>,
+    pub(crate) version: Option<(u32, LitInt)>,
+    pub(crate) from: Option<Type>,
+    pub(crate) replaces: Vec<Type>,
+    pub(crate) upcast: Option<Steps>,
+    pub(crate) codec: Option<Type>,
+    /// Whether a way from an older version was written, be it wrongly.
+    pub(crate) has_way: bool,
+}
+
+/// The functions of `upcast(…)`.
+pub(crate) struct Steps {
+    pub(crate) keyword: Ident,
+    pub(crate) functions: Vec<Path>,
+}
+
+impl EventArgs {
+    const KEYS: &'static [&'static str] =
+        &["name", "version", "from", "replaces", "upcast", "codec", "crate"];
+
+    /// Reads all `#[event(…)]` among the attributes.
+    pub(crate) fn read(attrs: &[Attribute], errors: &Errors) -> Self {
+        let mut args = Self::default();
+        let mut list = Arguments::new(names::EVENT, Self::KEYS, errors).repeatable("replaces");
+        for attr in attrs.iter().filter(|attr| attr.path().is_ident(names::EVENT)) {
+            list.read_attribute(attr, |key, input| args.read_one(key, input));
+        }
+        args
+    }
+
+    fn read_one(&mut self, key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
+        self.has_way |= ["from", "replaces", "upcast"].iter().any(|way| key == way);
+        match key.to_string().as_str() {
+            "name" => self.name = Some(text(key, input)?),
+            "version" => self.version = Some(version(key, input)?),
+            "from" => self.from = Some(ty(key, input, "the type of the version before")?),
+            "replaces" => self.replaces.extend(types(key, input)?),
+            "upcast" => self.upcast = Some(steps(key, input)?),
+            "codec" => self.codec = Some(ty(key, input, "a type that implements `Codec`")?),
+            _ => self.krate = krate(key, input)?,
+        }
+        Ok(())
+    }
+}
+
+/// What `#[command(…)]` says.
+#[derive(Default)]
+pub(crate) struct CommandArgs {
+    pub(crate) krate: Krate,
+    pub(crate) name: Option<LitStr>,
+}
+
+impl CommandArgs {
+    /// Reads all `#[command(…)]` among the attributes.
+    pub(crate) fn read(attrs: &[Attribute], errors: &Errors) -> Self {
+        let mut args = Self::default();
+        let mut list = Arguments::new(names::COMMAND, &["name", "crate"], errors);
+        for attr in attrs.iter().filter(|attr| attr.path().is_ident(names::COMMAND)) {
+            list.read_attribute(attr, |key, input| {
+                match key.to_string().as_str() {
+                    "name" => args.name = Some(text(key, input)?),
+                    _ => args.krate = krate(key, input)?,
+                }
+                Ok(())
+            });
+        }
+        args
+    }
+}
+
+/// What `#[aggregate(…)]` says.
+#[derive(Default)]
+pub(crate) struct AggregateArgs {
+    pub(crate) krate: Krate,
+    pub(crate) id: Option<Type>,
+    /// Whether `id` was written at all, be it wrongly.
+    pub(crate) has_id: bool,
+    pub(crate) error: Option<Type>,
+    pub(crate) name: Option<LitStr>,
+    pub(crate) events: Option<Ident>,
+}
+
+impl AggregateArgs {
+    const KEYS: &'static [&'static str] = &["id", "error", "name", "events", "crate"];
+
+    /// Reads the arguments of the attribute.
+    pub(crate) fn read(tokens: TokenStream, errors: &Errors) -> Self {
+        let mut args = Self::default();
+        let mut list = Arguments::new(names::AGGREGATE, Self::KEYS, errors);
+        list.read_list(tokens, |key, input| args.read_one(key, input));
+        args
+    }
+
+    fn read_one(&mut self, key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
+        match key.to_string().as_str() {
+            "id" => {
+                self.has_id = true;
+                self.id = Some(ty(key, input, "the type of the id")?);
+            }
+            "error" => self.error = Some(ty(key, input, "the error that handlers return")?),
+            "name" => self.name = Some(text(key, input)?),
+            "events" => self.events = Some(ident(key, input)?),
+            _ => self.krate = krate(key, input)?,
+        }
+        Ok(())
+    }
+}
+
+/// What `#[projection(…)]` says.
+#[derive(Default)]
+pub(crate) struct ProjectionArgs {
+    pub(crate) krate: Krate,
+    pub(crate) name: Option<LitStr>,
+    /// Whether `name` was written at all, be it wrongly.
+    pub(crate) has_name: bool,
+    pub(crate) key: Option<Type>,
+    /// Whether `key` was written at all, be it wrongly.
+    pub(crate) has_key: bool,
+}
+
+impl ProjectionArgs {
+    /// Reads the arguments of the attribute.
+    pub(crate) fn read(tokens: TokenStream, errors: &Errors) -> Self {
+        let mut args = Self::default();
+        let mut list = Arguments::new(names::PROJECTION, &["name", "key", "crate"], errors);
+        list.read_list(tokens, |key, input| args.read_one(key, input));
+        args
+    }
+
+    fn read_one(&mut self, key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
+        match key.to_string().as_str() {
+            "name" => {
+                self.has_name = true;
+                self.name = Some(text(key, input)?);
+            }
+            "key" => {
+                self.has_key = true;
+                self.key = Some(ty(key, input, "the type of the key")?);
+            }
+            _ => self.krate = krate(key, input)?,
+        }
+        Ok(())
+    }
+}
+
+/// What `#[on]` or `#[on(key = …)]` says.
+pub(crate) fn on_key(attr: &Attribute, errors: &Errors) -> Option<Expr> {
+    let mut found = None;
+    if matches!(attr.meta, Meta::Path(_)) {
+        return found;
+    }
+    Arguments::new(names::ON, &["key"], errors).read_attribute(attr, |key, input| {
+        equals(key, input, "an expression that gives the key")?;
+        found = Some(input.parse()?);
+        Ok(())
+    });
+    found
+}
+
+/// What `#[tag]` or `#[tag(name = "…")]` says.
+pub(crate) fn tag_name(attr: &Attribute, errors: &Errors) -> Option<LitStr> {
+    let mut found = None;
+    if matches!(attr.meta, Meta::Path(_)) {
+        return found;
+    }
+    Arguments::new(names::TAG, &["name"], errors).read_attribute(attr, |key, input| {
+        found = Some(text(key, input)?);
+        Ok(())
+    });
+    found
+}
+
+/// Reports arguments of an attribute that takes none.
+pub(crate) fn no_arguments(attr: &Attribute, name: &str, errors: &Errors) {
+    match &attr.meta {
+        Meta::Path(_) => {}
+        Meta::List(list) if list.tokens.is_empty() => {}
+        Meta::List(list) => errors.at(&list.tokens, format_args!("`#[{name}]` takes no arguments")),
+        Meta::NameValue(pair) => errors.at(&pair.value, format_args!("`#[{name}]` takes no value")),
+    }
+}
+
+/// Reads one list of arguments after the other: `key`, `key = value`, `key(…)`.
+struct Arguments<'a> {
+    attribute: &'static str,
+    keys: &'static [&'static str],
+    repeatable: &'static str,
+    seen: Vec<String>,
+    errors: &'a Errors,
+}
+
+impl<'a> Arguments<'a> {
+    fn new(attribute: &'static str, keys: &'static [&'static str], errors: &'a Errors) -> Self {
+        Self { attribute, keys, repeatable: "", seen: Vec::new(), errors }
+    }
+
+    fn repeatable(self, key: &'static str) -> Self {
+        Self { repeatable: key, ..self }
+    }
+
+    fn read_attribute(
+        &mut self,
+        attr: &Attribute,
+        read: impl FnMut(&Ident, ParseStream<'_>) -> syn::Result<()>,
+    ) {
+        match &attr.meta {
+            Meta::List(list) => self.read_list(list.tokens.clone(), read),
+            Meta::Path(path) => self.errors.at(
+                path,
+                format_args!(
+                    "`#[{0}]` says nothing: write `#[{0}({1} = …)]`, or leave it out",
+                    self.attribute, self.keys[0]
+                ),
+            ),
+            Meta::NameValue(pair) => self.errors.at(
+                &pair.value,
+                format_args!(
+                    "write the arguments in parentheses: `#[{}({} = …)]`",
+                    self.attribute, self.keys[0]
+                ),
+            ),
+        }
+    }
+
+    fn read_list(
+        &mut self,
+        tokens: TokenStream,
+        mut read: impl FnMut(&Ident, ParseStream<'_>) -> syn::Result<()>,
+    ) {
+        let parser = |input: ParseStream<'_>| {
+            while !input.is_empty() {
+                if let Err(error) = self.read_entry(input, &mut read) {
+                    self.errors.push(error);
+                    skip_value(input);
+                }
+                if !input.is_empty() {
+                    input.parse::<Token![,]>()?;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = parser.parse2(tokens) {
+            self.errors.push(error);
+        }
+    }
+
+    fn read_entry(
+        &mut self,
+        input: ParseStream<'_>,
+        read: &mut impl FnMut(&Ident, ParseStream<'_>) -> syn::Result<()>,
+    ) -> syn::Result<()> {
+        let Ok(key) = input.call(Ident::parse_any) else {
+            return Err(input.error(format_args!(
+                "expected an argument of `#[{}]`: {}",
+                self.attribute,
+                suggest::list(self.keys)
+            )));
+        };
+        let text = key.to_string();
+        if !self.keys.contains(&text.as_str()) {
+            let hint = suggest::instead(&text, self.keys);
+            return Err(syn::Error::new(
+                key.span(),
+                format_args!("`#[{}]` has no argument `{text}`: {hint}", self.attribute),
+            ));
+        }
+        if self.seen.contains(&text) && text != self.repeatable {
+            return Err(syn::Error::new(
+                key.span(),
+                format_args!("`{text}` is given twice: leave one of them out"),
+            ));
+        }
+        self.seen.push(text);
+        read(&key, input)?;
+        if input.is_empty() || input.peek(Token![,]) {
+            return Ok(());
+        }
+        Err(input.error("expected `,` between two arguments"))
+    }
+}
+
+/// Skips what is left of an argument: up to the next comma that is not inside `<…>`.
+fn skip_value(input: ParseStream<'_>) {
+    let mut depth = 0_usize;
+    let mut arrow = false;
+    while !input.is_empty() && (depth > 0 || !input.peek(Token![,])) {
+        let Ok(token) = input.parse::<TokenTree>() else { return };
+        if let TokenTree::Punct(punct) = &token {
+            match punct.as_char() {
+                '<' => depth += 1,
+                '>' if !arrow => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            arrow = matches!(punct.as_char(), '-' | '=') && punct.spacing() == Spacing::Joint;
+        }
+    }
+}
+
+fn equals(key: &Ident, input: ParseStream<'_>, what: &str) -> syn::Result<()> {
+    if input.peek(Token![=]) {
+        input.parse::<Token![=]>()?;
+        if !input.is_empty() && !input.peek(Token![,]) {
+            return Ok(());
+        }
+    }
+    Err(syn::Error::new(key.span(), format_args!("`{key}` needs a value: {what}, as in `{key} = …`")))
+}
+
+fn text(key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
+    equals(key, input, "a text")?;
+    if input.peek(LitStr) {
+        let text: LitStr = input.parse()?;
+        if text.value().is_empty() {
+            return Err(syn::Error::new(text.span(), format_args!("`{key}` is empty: give it a text")));
+        }
+        return Ok(text);
+    }
+    let value = input.parse::<TokenTree>()?;
+    let fix = match &value {
+        TokenTree::Ident(ident) => format!(": write `{key} = \"{ident}\"`"),
+        _ => format!(", as in `{key} = \"…\"`"),
+    };
+    Err(syn::Error::new(value.span(), format_args!("`{key}` is a text in quotes{fix}")))
+}
+
+fn version(key: &Ident, input: ParseStream<'_>) -> syn::Result<(u32, LitInt)> {
+    equals(key, input, "a number from 1")?;
+    let wrong = |span: Span| syn::Error::new(span, "`version` is a number from 1, as in `version = 2`");
+    if !input.peek(LitInt) {
+        return Err(wrong(input.parse::<TokenTree>()?.span()));
+    }
+    let literal: LitInt = input.parse()?;
+    match literal.base10_parse::<u32>() {
+        Ok(number) if number > 0 && literal.suffix().is_empty() => Ok((number, literal)),
+        _ => Err(wrong(literal.span())),
+    }
+}
+
+fn ty(key: &Ident, input: ParseStream<'_>, what: &str) -> syn::Result<Type> {
+    equals(key, input, what)?;
+    if input.peek(LitStr) {
+        let text: LitStr = input.parse()?;
+        let fix = text.value();
+        return Err(syn::Error::new(text.span(), format_args!("`{key}` is a type: write `{key} = {fix}`")));
+    }
+    input.parse()
+}
+
+fn ident(key: &Ident, input: ParseStream<'_>) -> syn::Result<Ident> {
+    equals(key, input, "a name for the enum of events")?;
+    if input.peek(Ident) {
+        return input.parse();
+    }
+    let value = input.parse::<TokenTree>()?;
+    Err(syn::Error::new(value.span(), format_args!("`{key}` is a name, as in `{key} = AccountEvent`")))
+}
+
+fn krate(key: &Ident, input: ParseStream<'_>) -> syn::Result<Krate> {
+    equals(key, input, "the path of the crate `cqrs`")?;
+    if input.peek(LitStr) {
+        let text: LitStr = input.parse()?;
+        let fix = text.value();
+        return Err(syn::Error::new(text.span(), format_args!("`crate` is a path: write `crate = {fix}`")));
+    }
+    Ok(Krate(Some(input.call(Path::parse_mod_style)?)))
+}
+
+/// `replaces = A` or `replaces(A, B)`.
+fn types(key: &Ident, input: ParseStream<'_>) -> syn::Result<Vec<Type>> {
+    match parenthesized(input)? {
+        Some((_, types)) => Ok(types),
+        None => Ok(vec![ty(key, input, "the type of an event that it replaces")?]),
+    }
+}
+
+/// `upcast(f1, f2)`.
+fn steps(key: &Ident, input: ParseStream<'_>) -> syn::Result<Steps> {
+    match parenthesized(input)? {
+        Some((_, functions)) => Ok(Steps { keyword: key.clone(), functions }),
+        None => Err(syn::Error::new(
+            key.span(),
+            "`upcast` is a list of functions from JSON to JSON, one per version: write `upcast(from_v1, from_v2)`",
+        )),
+    }
+}
+
+fn parenthesized<T: Parse>(input: ParseStream<'_>) -> syn::Result<Option<(Span, Vec<T>)>> {
+    if !input.peek(syn::token::Paren) {
+        return Ok(None);
+    }
+    let TokenTree::Group(group) = input.parse::<TokenTree>()? else { return Ok(None) };
+    debug_assert!(group.delimiter() == Delimiter::Parenthesis);
+    let list = Punctuated::<T, Token![,]>::parse_terminated.parse2(group.stream())?;
+    Ok(Some((group.span(), list.into_iter().collect())))
+}
+
+/// The attribute of this name, and reports it if it is there twice.
+pub(crate) fn single<'a>(attrs: &'a [Attribute], name: &str, errors: &Errors) -> Option<&'a Attribute> {
+    let mut all = attrs.iter().filter(|attr| attr.path().is_ident(name));
+    let first = all.next();
+    for again in all {
+        errors.at(again.path(), format_args!("`#[{name}]` is given twice: leave one of them out"));
+    }
+    first
+}
+
+/// Reports an attribute that stands in the wrong place.
+pub(crate) fn misplaced(attrs: &[Attribute], name: &str, belongs: &str, errors: &Errors) {
+    for attr in attrs.iter().filter(|attr| attr.path().is_ident(name)) {
+        errors.at(attr.path(), format_args!("`#[{name}]` does not belong here: {belongs}"));
+    }
+}
+
+/// An attribute that nobody knows, but whose name is nearly this one.
+pub(crate) fn nearly<'a>(attrs: &'a [Attribute], name: &str) -> Option<&'a Attribute> {
+    attrs.iter().find(|attr| {
+        let Some(ident) = attr.path().get_ident() else { return false };
+        let ident = ident.to_string();
+        ident != name && !KNOWN.contains(&ident.as_str()) && suggest::is_near(&ident, name)
+    })
+}
+
+/// Whether it marks a method for us, be it misspelt.
+pub(crate) fn is_ours(attr: &Attribute) -> bool {
+    let this = std::slice::from_ref(attr);
+    [names::HANDLE, names::APPLY, names::ON]
+        .iter()
+        .any(|name| attr.path().is_ident(name) || nearly(this, name).is_some())
+}
+
+/// Attributes of the language whose names a short name of ours could be mistaken for.
+const KNOWN: &[&str] = &["doc", "cfg", "cold", "allow", "deny", "warn", "inline", "must_use", "expect"];
+
+/// The text of tokens, to compare them.
+pub(crate) fn spelled(tokens: &impl ToTokens) -> String {
+    tokens.to_token_stream().to_string()
+}

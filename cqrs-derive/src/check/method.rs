@@ -1,0 +1,235 @@
+//! Receivers, parameters and return types of marked methods.
+
+use syn::{GenericParam, PatType, Safety, Type};
+
+use crate::attr::{names, spelled};
+use crate::errors::Errors;
+use crate::model::aggregate::{Fold, Needs};
+use crate::model::method::{Method, Takes, argument_of, is_self};
+
+/// No generics, no `unsafe`, no `cfg`; a fold is not `async` either.
+pub(crate) fn plain_signature(method: &Method<'_>, attribute: &str, errors: &Errors) {
+    let sig = &method.item.sig;
+    let handles = attribute == names::HANDLE;
+    for param in &sig.generics.params {
+        match param {
+            GenericParam::Lifetime(lifetime) => errors.at(
+                &lifetime.lifetime,
+                format_args!("a method with `#[{attribute}]` needs no named lifetimes: leave them out"),
+            ),
+            _ => errors.at(
+                param,
+                format_args!(
+                    "a method with `#[{attribute}]` cannot be generic: its {} must be one type",
+                    if handles { "command" } else { "event" }
+                ),
+            ),
+        }
+    }
+    if let Safety::Unsafe(token) = &sig.safety {
+        errors.at(
+            token,
+            format_args!("a method with `#[{attribute}]` cannot be `unsafe`: the engine calls it"),
+        );
+    }
+    if let (Some(token), false) = (&sig.asyncness, handles) {
+        errors.at(
+            token,
+            format_args!(
+                "a method with `#[{attribute}]` cannot be `async`: it only folds an event into what is there"
+            ),
+        );
+    }
+    for attr in method.item.attrs.iter().filter(|attr| attr.path().is_ident("cfg")) {
+        errors.at(
+            attr.path(),
+            format_args!("`#[cfg]` has no effect on what is generated for `#[{attribute}]`: put it into the method's body"),
+        );
+    }
+}
+
+/// `fn(cmd)`, `fn(&self, cmd)`, `fn(state: Option<&Self>, cmd)`.
+pub(crate) fn handler_needs(method: &Method<'_>, errors: &Errors) -> Needs {
+    const FIX: &str = "a handler decides and changes nothing: take `&self`, return events, and change the state in `#[apply]`";
+    match &method.takes {
+        Takes::Nothing => Needs::Absent,
+        Takes::Shared(_) => Needs::Existing,
+        Takes::MaybeShared => Needs::Either,
+        Takes::Mutable(receiver) | Takes::Owned(receiver) => {
+            errors.at(receiver, FIX);
+            Needs::Existing
+        }
+        Takes::Other(receiver) => {
+            errors.at(receiver, "write the receiver of a handler as `&self`");
+            Needs::Existing
+        }
+        Takes::MaybeOwned(param) => {
+            errors.at(&param.ty, "a handler only looks at the state: write `Option<&Self>`");
+            Needs::Either
+        }
+    }
+}
+
+/// The command and whether it is taken by reference.
+pub(crate) fn handler_command<'a>(method: &Method<'a>, errors: &Errors) -> Option<(&'a Type, bool)> {
+    let Some(param) = method.params.first() else {
+        errors.at(
+            &method.item.sig.ident,
+            "a handler takes the command that it handles: add a parameter `cmd: …`",
+        );
+        return None;
+    };
+    match &*param.ty {
+        Type::Reference(reference) => {
+            if let Some(token) = &reference.mutability {
+                errors.at(token, "a handler cannot change its command: take it by value");
+            }
+            match &*reference.elem {
+                Type::Path(_) => Some((&reference.elem, true)),
+                other => refuse_command(other, errors),
+            }
+        }
+        Type::Path(_) => Some((&param.ty, false)),
+        other => refuse_command(other, errors),
+    }
+}
+
+fn refuse_command<'a>(ty: &Type, errors: &Errors) -> Option<(&'a Type, bool)> {
+    errors.at(ty, "here stands the command: a type with `#[derive(Command)]`, not an anonymous one");
+    None
+}
+
+/// Behind the command: references to the context and to services.
+pub(crate) fn handler_params<'a>(method: &Method<'a>, errors: &Errors) -> Vec<&'a Type> {
+    let check = |param: &&'a PatType| match &*param.ty {
+        Type::Reference(reference) if reference.mutability.is_none() => Some(&*param.ty),
+        Type::Reference(reference) => {
+            errors
+                .at(reference.mutability, "a handler shares its services with others: take `&`, not `&mut`");
+            None
+        }
+        ty => {
+            let fix = spelled(ty);
+            errors.at(ty, format_args!("behind its command a handler takes references, to the context or to a service: write `&{fix}`"));
+            None
+        }
+    };
+    method.params.iter().skip(1).filter_map(check).collect()
+}
+
+/// The `E` of the parameter `e: &E`.
+pub(crate) fn fold_event<'a>(method: &Method<'a>, attribute: &str, errors: &Errors) -> Option<&'a Type> {
+    let Some(param) = method.params.first() else {
+        errors.at(
+            &method.item.sig.ident,
+            format_args!("a method with `#[{attribute}]` takes the event: add a parameter `event: &…`"),
+        );
+        return None;
+    };
+    let event = match &*param.ty {
+        Type::Reference(reference) if reference.mutability.is_none() => &*reference.elem,
+        Type::Reference(reference) => {
+            errors
+                .at(reference.mutability, "an event has happened, nothing changes it: take `&`, not `&mut`");
+            &reference.elem
+        }
+        ty @ Type::Path(_) => {
+            let fix = spelled(ty);
+            errors.at(ty, format_args!("the event is only looked at: write `&{fix}`"));
+            ty
+        }
+        ty => ty,
+    };
+    if !matches!(event, Type::Path(_)) {
+        errors.at(event, "here stands the event: a type with `#[derive(Event)]`, not an anonymous one");
+        return None;
+    }
+    let allowed = if attribute == names::ON { 2 } else { 1 };
+    for extra in method.params.iter().skip(allowed) {
+        let what = match attribute {
+            names::ON => "beside the event, a method with `#[on]` takes `meta: &EventMeta` and no more",
+            _ => "a method with `#[apply]` takes the event and no more: what it needs belongs into the event",
+        };
+        errors.at(extra, what);
+    }
+    Some(event)
+}
+
+/// `fn(e) -> Self`, `fn(&mut self, e)`, `fn(state: Option<&Self> | Option<Self>, e) -> Self`.
+pub(crate) fn apply_fold(method: &Method<'_>, this: &Type, errors: &Errors) -> Fold {
+    let fold = match &method.takes {
+        Takes::Nothing => Fold::Creates,
+        Takes::Mutable(_) => Fold::Changes,
+        Takes::MaybeShared => Fold::MaybeShared,
+        Takes::MaybeOwned(_) => Fold::MaybeOwned,
+        Takes::Shared(receiver) => {
+            errors.at(
+                receiver,
+                "a method with `#[apply]` changes the state: take `&mut self`, or no `self` to create it",
+            );
+            return Fold::Changes;
+        }
+        Takes::Owned(receiver) | Takes::Other(receiver) => {
+            errors
+                .at(receiver, "a method with `#[apply]` takes `&mut self`, or no `self` to create the state");
+            return Fold::Changes;
+        }
+    };
+    check_return(method, fold, this, false, errors);
+    fold
+}
+
+/// As [`apply_fold`]; also `fn(self, e) -> Option<Self>`.
+pub(crate) fn on_fold(method: &Method<'_>, this: &Type, errors: &Errors) -> Fold {
+    let fold = match &method.takes {
+        Takes::Nothing => Fold::Creates,
+        Takes::Mutable(_) => Fold::Changes,
+        Takes::Owned(_) => Fold::Consumes,
+        Takes::MaybeShared => Fold::MaybeShared,
+        Takes::MaybeOwned(_) => Fold::MaybeOwned,
+        Takes::Shared(receiver) | Takes::Other(receiver) => {
+            errors.at(
+                receiver,
+                "a method with `#[on]` takes `&mut self` to change the document, `self` to give what it becomes, or no `self` to create it",
+            );
+            return Fold::Changes;
+        }
+    };
+    check_return(method, fold, this, true, errors);
+    fold
+}
+
+/// What a fold gives: nothing if it changes in place, else `Self`; documents may also be deleted.
+fn check_return(method: &Method<'_>, fold: Fold, this: &Type, deletes: bool, errors: &Errors) {
+    let returns = method.returns();
+    let gives = returns.is_some_and(|ty| is_self(ty, this));
+    let may_give = returns.and_then(|ty| argument_of(ty, "Option")).is_some_and(|ty| is_self(ty, this));
+    let (fine, what) = match fold {
+        Fold::Changes => (
+            returns.is_none_or(is_unit),
+            "with `&mut self` the method changes what is there: let it return nothing",
+        ),
+        Fold::Creates => (gives, "without `self` the method creates: let it return `Self`"),
+        Fold::Consumes => (
+            may_give,
+            "with `self` the method says what becomes of the document: let it return `Option<Self>`, `None` deletes it",
+        ),
+        Fold::MaybeShared | Fold::MaybeOwned if deletes => (
+            gives || may_give,
+            "the method says what becomes of the document: let it return `Self`, or `Option<Self>` where `None` deletes it",
+        ),
+        Fold::MaybeShared | Fold::MaybeOwned => {
+            (gives, "the method says what the state becomes: let it return `Self`")
+        }
+    };
+    if !fine {
+        match returns {
+            Some(ty) => errors.at(ty, what),
+            None => errors.at(&method.item.sig.ident, what),
+        }
+    }
+}
+
+fn is_unit(ty: &Type) -> bool {
+    matches!(ty, Type::Tuple(tuple) if tuple.elems.is_empty())
+}

@@ -1,0 +1,20 @@
+//! Rules that the compiler cannot tell the user in their own words.
+
+mod item;
+mod method;
+
+pub(crate) use item::{aggregate, command, event, impl_block, projection};
+pub(crate) use method::{
+    apply_fold, fold_event, handler_command, handler_needs, handler_params, on_fold, plain_signature,
+};
+
+use syn::{Ident, Type};
+
+/// The last name in a type's path: `Account` in `crate::bank::Account`.
+pub(crate) fn type_ident(ty: &Type) -> Ident {
+    let last = match ty {
+        Type::Path(path) => path.path.segments.last(),
+        _ => None,
+    };
+    last.map_or_else(|| Ident::new("Unnamed", proc_macro2::Span::mixed_site()), |last| last.ident.clone())
+}

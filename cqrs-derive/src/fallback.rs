@@ -1,0 +1,102 @@
+//! What is emitted beside the mistakes, so that nothing else breaks on account of them.
+//!
+//! An aggregate or a projection with mistakes is expanded as far as it goes, see `broken` in their
+//! models; here is the rest.
+
+use proc_macro2::TokenStream;
+use quote::ToTokens as _;
+use syn::{Data, DeriveInput, FnArg, ImplItem, ItemImpl, Meta};
+
+use crate::attr;
+use crate::expand;
+use crate::model::aggregate::Aggregate;
+use crate::model::command::Command;
+use crate::model::event::Event;
+use crate::paths::{emit, sealed};
+
+/// An event that is stored as JSON and has no past.
+pub(crate) fn event(input: &DeriveInput, event: &Event<'_>) -> TokenStream {
+    if matches!(input.data, Data::Union(_)) {
+        return TokenStream::new();
+    }
+    let Event { ident, name, version, .. } = event;
+    let (params, arguments, _) = event.generics.split_for_impl();
+    let this = Some(event).filter(|event| !event.generics.params.is_empty());
+    let bounds = this
+        .map(|_| emit!(where Self: __cqrs::Storable + ::core::marker::Send + ::core::marker::Sync + 'static));
+    sealed(
+        &event.krate,
+        &emit! {
+            impl #params __cqrs::Event for #ident #arguments #bounds {
+                const NAME: &'static ::core::primitive::str = #name;
+                const VERSION: ::core::primitive::u32 = #version;
+                type Codec = __cqrs::Json;
+            }
+        },
+    )
+}
+
+/// A command whose id has the type that its aggregate expects.
+pub(crate) fn command(input: &DeriveInput, command: &Command<'_>) -> TokenStream {
+    let Command { ident, name, .. } = command;
+    if matches!(input.data, Data::Union(_)) || command.generics.lifetimes().next().is_some() {
+        return TokenStream::new();
+    }
+    let (generics, arguments) = expand::command::bounded(command, false);
+    let (params, _, bounds) = generics.split_for_impl();
+    sealed(
+        &command.krate,
+        &emit! {
+            impl #params __cqrs::Command for #ident #arguments #bounds {
+                type Id = <<Self as __cqrs::HandledBy>::Aggregate as __cqrs::Aggregate>::Id;
+                type Aggregate = <Self as __cqrs::HandledBy>::Aggregate;
+                const NAME: &'static ::core::primitive::str = #name;
+                fn id(&self) -> &Self::Id {
+                    ::core::unreachable!()
+                }
+                fn duplicate(&self) -> Self {
+                    ::core::unreachable!()
+                }
+            }
+        },
+    )
+}
+
+/// An aggregate that cannot be one at all: its commands are handled all the same.
+pub(crate) fn aggregate(model: &Aggregate<'_>) -> TokenStream {
+    let links = model.handlers.iter().map(|handler| {
+        let command = handler.command;
+        emit!(impl __cqrs::HandledBy for #command { type Aggregate = __cqrs::Unknown; })
+    });
+    sealed(&model.krate, &links.collect())
+}
+
+/// The user's block without our attributes; what only our shapes ask for is not linted.
+pub(crate) fn stripped(mut block: ItemImpl) -> TokenStream {
+    for item in &mut block.items {
+        let ImplItem::Fn(method) = item else { continue };
+        let before = method.attrs.len();
+        // A parameter may be there for the key alone.
+        if method.attrs.iter().any(|attr| attr::is_ours(attr) && matches!(attr.meta, Meta::List(_))) {
+            for param in &mut method.sig.inputs {
+                if let FnArg::Typed(param) = param {
+                    param.attrs.push(syn::parse_quote!(#[allow(unused_variables, reason = "for the key")]));
+                }
+            }
+        }
+        method.attrs.retain(|attr| !attr::is_ours(attr));
+        if method.attrs.len() < before {
+            method.attrs.push(syn::parse_quote! {
+                #[allow(
+                    clippy::needless_pass_by_value,
+                    clippy::trivially_copy_pass_by_ref,
+                    clippy::unnecessary_wraps,
+                    clippy::unused_async,
+                    clippy::unused_self,
+                    reason = "the signature says what the handler or the fold is for"
+                )]
+            });
+        }
+    }
+    block.to_token_stream()
+}

@@ -1,0 +1,223 @@
+//! `#[aggregate]`.
+
+use proc_macro2::TokenStream;
+use syn::{Attribute, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Type};
+
+use super::method::Method;
+use super::plain;
+use crate::attr::{self, AggregateArgs, names};
+use crate::check;
+use crate::errors::Errors;
+use crate::paths::Krate;
+
+/// An `impl` block of handlers and folds.
+pub(crate) struct Aggregate<'a> {
+    pub(crate) ty: &'a Type,
+    pub(crate) krate: Krate,
+    pub(crate) id: Option<Type>,
+    pub(crate) error: Option<Type>,
+    pub(crate) name: String,
+    pub(crate) name_literal: Option<LitStr>,
+    pub(crate) events: Ident,
+    pub(crate) handlers: Vec<Handler<'a>>,
+    pub(crate) applies: Vec<Apply<'a>>,
+}
+
+/// What a handler needs to be there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// No `self`: nothing may exist.
+    Absent,
+    /// `&self`.
+    Existing,
+    /// `Option<&Self>`.
+    Either,
+}
+
+/// A method with `#[handle]`.
+pub(crate) struct Handler<'a> {
+    pub(crate) method: &'a Ident,
+    pub(crate) needs: Needs,
+    pub(crate) command: &'a Type,
+    pub(crate) by_reference: bool,
+    /// Context and services, each a reference.
+    pub(crate) params: Vec<&'a Type>,
+    pub(crate) is_async: bool,
+    pub(crate) returns: Option<&'a Type>,
+    /// Whether a mistake was found: then it only stands for its command.
+    pub(crate) broken: bool,
+}
+
+/// What a fold does to the state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fold {
+    /// No `self`, gives one.
+    Creates,
+    /// `&mut self`.
+    Changes,
+    /// `self`, gives what it becomes. Documents only.
+    Consumes,
+    /// `Option<&Self>`.
+    MaybeShared,
+    /// `Option<Self>`.
+    MaybeOwned,
+}
+
+impl Fold {
+    /// Whether it can be the first.
+    pub(crate) fn begins(self) -> bool {
+        !matches!(self, Self::Changes | Self::Consumes)
+    }
+}
+
+/// A method with `#[apply]`.
+pub(crate) struct Apply<'a> {
+    pub(crate) method: &'a Ident,
+    pub(crate) fold: Fold,
+    pub(crate) event: &'a Type,
+    pub(crate) variant: Ident,
+    /// Whether a mistake was found: then it only stands for its event.
+    pub(crate) broken: bool,
+}
+
+impl<'a> Aggregate<'a> {
+    pub(crate) fn read(args: TokenStream, block: &'a ItemImpl, errors: &Errors) -> Self {
+        let args = AggregateArgs::read(args, errors);
+        let ident = check::type_ident(&block.self_ty);
+        if !args.has_id {
+            errors.here(
+                proc_macro2::Span::call_site(),
+                "`#[aggregate]` needs the type of the id: `#[aggregate(id = …)]`",
+            );
+        }
+        let mut model = Self {
+            ty: &block.self_ty,
+            krate: args.krate,
+            id: args.id,
+            error: args.error,
+            name: args.name.as_ref().map_or_else(|| plain(&ident), LitStr::value),
+            name_literal: args.name,
+            events: args
+                .events
+                .unwrap_or_else(|| quote::format_ident!("{}Event", plain(&ident), span = ident.span())),
+            handlers: Vec::new(),
+            applies: Vec::new(),
+        };
+        for item in &block.items {
+            if let ImplItem::Fn(item) = item {
+                model.read_method(item, errors);
+            }
+        }
+        model
+    }
+
+    fn read_method(&mut self, item: &'a ImplItemFn, errors: &Errors) {
+        match role(&item.attrs, errors) {
+            Some(Role::Handle) => self.handlers.extend(Handler::read(item, self.ty, errors)),
+            Some(Role::Apply) => self.applies.extend(Apply::read(item, self.ty, errors)),
+            None => {}
+        }
+    }
+
+    /// The written name, if it has a `/`.
+    pub(crate) fn slash_in_name(&self) -> Option<&LitStr> {
+        self.name_literal.as_ref().filter(|name| name.value().contains('/'))
+    }
+
+    /// Whether an `#[apply]` can be the first.
+    pub(crate) fn is_created(&self) -> bool {
+        self.applies.iter().any(|apply| apply.fold.begins())
+    }
+
+    /// Whether the state is there from the start.
+    pub(crate) fn always_exists(&self) -> bool {
+        !self.is_created() && self.handlers.iter().all(|handler| handler.needs == Needs::Existing)
+    }
+}
+
+enum Role {
+    Handle,
+    Apply,
+}
+
+fn role(attrs: &[Attribute], errors: &Errors) -> Option<Role> {
+    let handle = attr::single(attrs, names::HANDLE, errors);
+    let apply = attr::single(attrs, names::APPLY, errors);
+    attr::misplaced(
+        attrs,
+        names::ON,
+        "it is for projections; here there are `#[handle]` and `#[apply]`",
+        errors,
+    );
+    if let (Some(_), Some(apply)) = (handle, apply) {
+        errors.at(apply.path(), "a method either decides or folds: leave `#[handle]` or `#[apply]` out");
+    }
+    if let Some(attr) = handle {
+        attr::no_arguments(attr, names::HANDLE, errors);
+        return Some(Role::Handle);
+    }
+    if let Some(attr) = apply {
+        attr::no_arguments(attr, names::APPLY, errors);
+        return Some(Role::Apply);
+    }
+    for (name, role) in [(names::HANDLE, Role::Handle), (names::APPLY, Role::Apply)] {
+        if let Some(attr) = attr::nearly(attrs, name) {
+            errors.at(attr.path(), format_args!("no such attribute: did you mean `#[{name}]`?"));
+            return Some(role);
+        }
+    }
+    None
+}
+
+impl<'a> Handler<'a> {
+    /// `None` if not even the command is known.
+    fn read(item: &'a ImplItemFn, this: &'a Type, errors: &Errors) -> Option<Self> {
+        let before = errors.count();
+        let method = Method::read(item, this);
+        let needs = check::handler_needs(&method, errors);
+        let command = check::handler_command(&method, errors)?;
+        let params = check::handler_params(&method, errors);
+        check::plain_signature(&method, names::HANDLE, errors);
+        let (command, by_reference) = command;
+        Some(Self {
+            method: &item.sig.ident,
+            needs,
+            command,
+            by_reference,
+            params,
+            is_async: item.sig.asyncness.is_some(),
+            returns: method.returns(),
+            broken: errors.count() > before,
+        })
+    }
+
+    /// The services among the parameters: all but the context.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &'a Type> + '_ {
+        self.params.iter().copied().filter(|param| !is_context(param))
+    }
+}
+
+/// `&Context`, however its path is written.
+fn is_context(param: &Type) -> bool {
+    let Type::Reference(reference) = param else { return false };
+    matches!(&*reference.elem, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Context"))
+}
+
+impl<'a> Apply<'a> {
+    /// `None` if not even the event is known.
+    fn read(item: &'a ImplItemFn, this: &'a Type, errors: &Errors) -> Option<Self> {
+        let before = errors.count();
+        let method = Method::read(item, this);
+        check::plain_signature(&method, names::APPLY, errors);
+        let event = check::fold_event(&method, names::APPLY, errors);
+        let fold = check::apply_fold(&method, this, errors);
+        let event = event?;
+        Some(Self {
+            method: &item.sig.ident,
+            fold,
+            event,
+            variant: check::type_ident(event),
+            broken: errors.count() > before,
+        })
+    }
+}

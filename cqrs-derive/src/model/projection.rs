@@ -1,0 +1,104 @@
+//! `#[projection]`.
+
+use proc_macro2::{Span, TokenStream};
+use syn::{Expr, Ident, ImplItem, ImplItemFn, ItemImpl, Pat, PatType, Type};
+
+use super::aggregate::Fold;
+use super::method::Method;
+use super::plain;
+use crate::attr::{self, ProjectionArgs, names};
+use crate::check;
+use crate::errors::Errors;
+use crate::paths::Krate;
+
+/// An `impl` block of folds into documents.
+pub(crate) struct Projection<'a> {
+    pub(crate) ty: &'a Type,
+    pub(crate) krate: Krate,
+    pub(crate) key: Option<Type>,
+    pub(crate) name: String,
+    pub(crate) folds: Vec<On<'a>>,
+}
+
+/// A method with `#[on]`.
+pub(crate) struct On<'a> {
+    pub(crate) method: &'a Ident,
+    pub(crate) fold: Fold,
+    pub(crate) event: &'a Type,
+    pub(crate) variant: Ident,
+    pub(crate) event_pattern: &'a Pat,
+    /// The parameter `meta: &EventMeta`, if it is there.
+    pub(crate) meta: Option<&'a PatType>,
+    /// The expression of `#[on(key = …)]`.
+    pub(crate) key: Option<Expr>,
+    /// Whether a mistake was found: then it only stands for its event.
+    pub(crate) broken: bool,
+}
+
+impl<'a> Projection<'a> {
+    pub(crate) fn read(args: TokenStream, block: &'a ItemImpl, errors: &Errors) -> Self {
+        let args = ProjectionArgs::read(args, errors);
+        let ident = check::type_ident(&block.self_ty);
+        let missing = match (args.has_name, args.has_key) {
+            (true, true) => None,
+            (false, true) => Some("the name under which the store keeps it"),
+            (true, false) => Some("the type that names one document"),
+            (false, false) => Some("its name in the store, and the type that names one document"),
+        };
+        if let Some(what) = missing {
+            let example = "`#[projection(name = \"…\", key = …)]`";
+            errors.here(Span::call_site(), format_args!("`#[projection]` needs {what}: {example}"));
+        }
+        let mut model = Self {
+            ty: &block.self_ty,
+            krate: args.krate,
+            key: args.key,
+            name: args.name.map_or_else(|| plain(&ident), |name| name.value()),
+            folds: Vec::new(),
+        };
+        for item in &block.items {
+            if let ImplItem::Fn(item) = item {
+                model.folds.extend(On::read(item, model.ty, errors));
+            }
+        }
+        model
+    }
+
+    /// Whether an `#[on]` can be the first.
+    pub(crate) fn is_created(&self) -> bool {
+        self.folds.iter().any(|on| on.fold.begins())
+    }
+}
+
+impl<'a> On<'a> {
+    /// `None` if the method is not ours, or not even its event is known.
+    fn read(item: &'a ImplItemFn, this: &'a Type, errors: &Errors) -> Option<Self> {
+        let before = errors.count();
+        for name in [names::HANDLE, names::APPLY] {
+            attr::misplaced(&item.attrs, name, "it is for aggregates; here there is `#[on]`", errors);
+        }
+        let key = match attr::single(&item.attrs, names::ON, errors) {
+            Some(attr) => attr::on_key(attr, errors),
+            None => {
+                let attr = attr::nearly(&item.attrs, names::ON)?;
+                errors.at(attr.path(), "no such attribute: did you mean `#[on]`?");
+                None
+            }
+        };
+        let method = Method::read(item, this);
+        check::plain_signature(&method, names::ON, errors);
+        let event = check::fold_event(&method, names::ON, errors);
+        let fold = check::on_fold(&method, this, errors);
+        let event = event?;
+        Some(Self {
+            method: &item.sig.ident,
+            fold,
+            event,
+            variant: check::type_ident(event),
+            event_pattern: &method.params.first()?.pat,
+            meta: method.params.get(1).copied(),
+            key,
+            broken: errors.count() > before,
+        })
+    }
+}

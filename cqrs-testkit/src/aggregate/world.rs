@@ -1,0 +1,290 @@
+//! What happens behind a scenario: loading, deciding and folding, as the engine does it.
+
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cqrs_core::aggregate::{Current, Misfit, Refusal};
+use cqrs_core::context::{IdSource, Services, Surroundings};
+use cqrs_core::event::RecordedEvent;
+use cqrs_core::{
+    Aggregate, Command, Context, EventMeta, Handle, Metadata, Partition, Position, StreamId, Timestamp,
+    Version,
+};
+
+use super::explain;
+use crate::fixed::{CountingIds, nth_id};
+use crate::id;
+use crate::report::{Chapter, Checked, Failure};
+use crate::stored::{Image, images, read, round_trip};
+
+/// An aggregate in the making, with what its handlers are given.
+pub(crate) struct World<A: Aggregate> {
+    pub(crate) state: Option<A>,
+    pub(crate) version: Version,
+    pub(crate) stream: Option<StreamId>,
+    pub(crate) services: Services,
+    pub(crate) ids: Arc<dyn IdSource>,
+    pub(crate) round_trip: bool,
+    pub(crate) patience: Duration,
+    given: usize,
+    log: Vec<Entry>,
+}
+
+/// When a step happens, and with which metadata.
+#[derive(Clone, Debug)]
+pub(crate) struct Moment {
+    pub(crate) now: Timestamp,
+    pub(crate) metadata: Arc<Metadata>,
+}
+
+/// A part of the story.
+enum Entry {
+    Given(String),
+    When { command: &'static str, stream: String, results: Vec<String> },
+}
+
+/// What became of a command.
+pub(crate) enum Outcome<A: Aggregate> {
+    Accepted(Accepted<A>),
+    Refused(Refusal<A::Error>),
+    /// The command expects another version of the stream.
+    Conflict {
+        expected: Version,
+        actual: Version,
+    },
+}
+
+/// The events that a handler returned: as the aggregate's own, as stored, and as the log has them.
+pub(crate) struct Accepted<A: Aggregate> {
+    pub(crate) events: Vec<A::Event>,
+    pub(crate) images: Vec<Image>,
+    pub(crate) recorded: Vec<RecordedEvent>,
+}
+
+/// An `async` handler may take this long unless the test says otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl<A: Aggregate> World<A> {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: A::initial(),
+            version: Version::NONE,
+            stream: None,
+            services: Services::new(),
+            ids: Arc::new(CountingIds::default()),
+            round_trip: true,
+            patience: PATIENCE,
+            given: 0,
+            log: Vec::new(),
+        }
+    }
+
+    /// Takes events as if they had been read from the log.
+    pub(crate) fn given(&mut self, events: Vec<A::Event>) -> Checked {
+        let from = self.given;
+        let what = |at: usize| format!("given event {}", from + at + 1);
+        let images = images(&events, &what)?;
+        self.given += events.len();
+        self.log.extend(images.iter().map(|image| Entry::Given(image.inline())));
+        self.fold(events, &images, &what)?;
+        Ok(())
+    }
+
+    /// Takes an event in the shape in which some release stored it.
+    pub(crate) fn given_stored(&mut self, image: &Image) -> Checked {
+        self.given += 1;
+        let what = format!("given event {}", self.given);
+        self.log.push(Entry::Given(format!("{} (stored)", image.inline())));
+        let events = read::<A::Event>(image, &what)?;
+        for event in &events {
+            self.fold_one(event, &image.name, &what)?;
+        }
+        Ok(())
+    }
+
+    /// Decides a command that is part of what is given: it must be accepted.
+    pub(crate) fn given_command<C: Command>(&mut self, command: C, moment: &Moment) -> Checked
+    where
+        A: Handle<C>,
+    {
+        let outcome = self.decide(command, moment)?;
+        let refused = match &outcome {
+            Outcome::Accepted(accepted) => {
+                self.given += accepted.images.len();
+                let of = |image: &Image| Entry::Given(format!("{} (from `{}`)", image.inline(), C::NAME));
+                self.log.extend(accepted.images.iter().map(of));
+                return Ok(());
+            }
+            _ => explain::came_to(self, &outcome, C::NAME),
+        };
+        Err(Failure::new(format!("the given command `{}` was not accepted", C::NAME))
+            .story(self.story(true))
+            .cause(refused))
+    }
+
+    /// Decides a command and folds what it leads to.
+    pub(crate) fn when<C: Command>(&mut self, command: C, moment: &Moment) -> Result<Outcome<A>, Failure>
+    where
+        A: Handle<C>,
+    {
+        let stream = command.id().to_string();
+        self.log.push(Entry::When {
+            command: C::NAME,
+            stream: format!("{}/{stream}", A::NAME),
+            results: Vec::new(),
+        });
+        let outcome = self.decide(command, moment).map_err(|failure| failure.story(self.story(true)))?;
+        if let Some(Entry::When { results, .. }) = self.log.last_mut() {
+            *results = explain::results(&outcome);
+        }
+        Ok(outcome)
+    }
+
+    fn decide<C: Command>(&mut self, command: C, moment: &Moment) -> Result<Outcome<A>, Failure>
+    where
+        A: Handle<C>,
+    {
+        let stream = self.route(&command)?;
+        let actual = self.version;
+        if let Some(expected) = command.expected_version().filter(|expected| *expected != actual) {
+            return Ok(Outcome::Conflict { expected, actual });
+        }
+        let (ids, metadata) = (Arc::clone(&self.ids), Arc::clone(&moment.metadata));
+        let context = Context::new(stream.clone(), actual, moment.now, metadata, ids);
+        let around = Surroundings { context: &context, services: &self.services };
+        let current = Current::new(self.state.as_ref(), actual);
+        match super::run::finish(A::handle(current, command, &around), C::NAME, self.patience)? {
+            Ok(events) => self.accept(events, C::NAME, &stream, moment).map(Outcome::Accepted),
+            Err(Refusal::NoService(missing)) => Err(explain::no_service(C::NAME, missing, &self.services)),
+            Err(refusal) => Ok(Outcome::Refused(refusal)),
+        }
+    }
+
+    /// The stream of the command, which is that of all commands of one test.
+    fn route<C: Command>(&mut self, command: &C) -> Result<StreamId, Failure> {
+        let stream = id::stream(A::NAME, command.id())?;
+        match &self.stream {
+            Some(other) if *other != stream => {
+                Err(Failure::new(format!("this test is about {other}, but `{}` is for {stream}", C::NAME))
+                    .cause("given events and all commands of one test belong to one aggregate"))
+            }
+            _ => Ok(self.stream.insert(stream).clone()),
+        }
+    }
+
+    fn accept(
+        &mut self,
+        events: Vec<A::Event>,
+        command: &str,
+        stream: &StreamId,
+        moment: &Moment,
+    ) -> Result<Accepted<A>, Failure> {
+        let what = |at: usize| format!("event {} that `{command}` returned", at + 1);
+        let images = images(&events, &what)?;
+        let first = self.version;
+        let recorded = images.iter().zip(first.get() + 1..);
+        let recorded = recorded.map(|(image, version)| record(image, stream, version, moment)).collect();
+        let events = self.fold(events, &images, &what)?;
+        Ok(Accepted { events, images, recorded })
+    }
+
+    /// Folds events, as they read back from what is stored.
+    fn fold(
+        &mut self,
+        events: Vec<A::Event>,
+        images: &[Image],
+        what: &dyn Fn(usize) -> String,
+    ) -> Result<Vec<A::Event>, Failure> {
+        let mut folded = Vec::with_capacity(events.len());
+        for (at, (event, image)) in events.into_iter().zip(images).enumerate() {
+            let event = if self.round_trip { round_trip::<A::Event>(image, &what(at))? } else { event };
+            self.fold_one(&event, &image.name, &what(at))?;
+            folded.push(event);
+        }
+        Ok(folded)
+    }
+
+    fn fold_one(&mut self, event: &A::Event, name: &str, what: &str) -> Checked {
+        A::apply(&mut self.state, event).map_err(|misfit| does_not_fold(what, name, misfit))?;
+        self.version = self.version.next();
+        Ok(())
+    }
+
+    /// The command that was decided last, with its stream.
+    pub(crate) fn command(&self) -> &'static str {
+        let command = |entry: &Entry| match entry {
+            Entry::When { command, .. } => Some(*command),
+            Entry::Given(_) => None,
+        };
+        self.log.iter().rev().find_map(command).unwrap_or_default()
+    }
+
+    /// The stream, or words for it if no command has named it.
+    pub(crate) fn subject(&self) -> String {
+        self.stream.as_ref().map_or_else(|| format!("the {}", A::NAME), StreamId::to_string)
+    }
+
+    /// What was given and asked so far. What came of the last command can be left out, when it is
+    /// shown otherwise.
+    pub(crate) fn story(&self, with_last_result: bool) -> Vec<Chapter> {
+        let mut story: Vec<Chapter> = Vec::new();
+        if !matches!(self.log.first(), Some(Entry::Given(_))) {
+            story.push(Chapter { label: "given", lines: vec!["nothing".to_owned()] });
+        }
+        for entry in &self.log {
+            match (entry, story.last_mut()) {
+                (Entry::Given(line), Some(chapter)) if chapter.label == "given" => {
+                    chapter.lines.push(line.clone());
+                }
+                (Entry::Given(line), _) => {
+                    story.push(Chapter { label: "given", lines: vec![line.clone()] });
+                }
+                (Entry::When { command, stream, results }, _) => {
+                    let mut lines = vec![format!("{command} for {stream}")];
+                    lines.extend(results.iter().map(|result| format!("→ {result}")));
+                    story.push(Chapter { label: "when", lines });
+                }
+            }
+        }
+        if let (false, Some(last)) = (with_last_result, story.last_mut()) {
+            last.lines.truncate(1);
+        }
+        story
+    }
+}
+
+fn does_not_fold(what: &str, name: &str, misfit: Misfit) -> Failure {
+    let cause = match misfit {
+        Misfit::Missing => {
+            "its `#[apply]` takes `&mut self`, but nothing exists yet: an event whose `#[apply]` creates must come first"
+        }
+        Misfit::Exists => "its `#[apply]` has no `self` and so creates, but something exists already",
+    };
+    Failure::new(format!("{what}, `{name}`, does not fold")).cause(cause)
+}
+
+/// The event as a log that holds this stream alone would have it.
+fn record(image: &Image, stream: &StreamId, version: u64, moment: &Moment) -> RecordedEvent {
+    let meta = EventMeta {
+        id: nth_id(version),
+        stream: stream.clone(),
+        version: Version::new(version),
+        partition: Partition::ONLY,
+        position: Position::new(version),
+        time: moment.now,
+        metadata: Arc::clone(&moment.metadata),
+    };
+    image.recorded(meta)
+}
+
+/// Something that is given, to be done when the test first asks for a result: by then it knows all
+/// services.
+pub(crate) struct Step<A: Aggregate> {
+    pub(crate) place: &'static Location<'static>,
+    pub(crate) now: Option<Timestamp>,
+    pub(crate) metadata: Option<Arc<Metadata>>,
+    pub(crate) act: Act<A>,
+}
+
+pub(crate) type Act<A> = Box<dyn FnOnce(&mut World<A>, &Moment) -> Checked>;

@@ -1,0 +1,213 @@
+//! A store that fails on request: each fault is asked for by call, and comes once.
+//!
+//! ```
+//! use cqrs_core::error::StoreErrorKind;
+//! use cqrs_core::memory::MemoryStore;
+//! use cqrs_testkit::faults::{Call, Fault, Faulty};
+//!
+//! let store = Faulty::new(MemoryStore::new());
+//! // The next append is carried out, but its caller does not get to know.
+//! store.next(Call::Append, Fault::After(StoreErrorKind::Unknown));
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use cqrs_core::error::{StoreError, StoreErrorKind};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs_core::store::{
+    Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogRead,
+    LogSlice, StreamRead, StreamSlice,
+};
+use cqrs_core::{Partition, Position, StreamId};
+
+/// A call that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Call {
+    /// [`EventStore::append`].
+    Append,
+    /// [`EventStore::find_key`].
+    FindKey,
+    /// [`EventStore::read_stream`].
+    ReadStream,
+    /// [`EventStore::read_log`].
+    ReadLog,
+    /// [`EventStore::head`].
+    Head,
+    /// [`ReadStore::claim`].
+    Claim,
+    /// [`ReadStore::commit`].
+    Commit,
+    /// [`ReadStore::get`].
+    Get,
+}
+
+/// How a call fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It is not carried out.
+    Before(StoreErrorKind),
+    /// It is carried out, but answers with an error: what a crash between commit and answer looks
+    /// like.
+    After(StoreErrorKind),
+    /// It is not carried out and never answers.
+    Hang,
+    /// It is carried out and never answers.
+    HangAfter,
+    /// It waits for some turns of the other tasks, then works.
+    Slow,
+}
+
+/// A log and read store in which chosen calls fail. Cloning gives another handle on the same store
+/// and the same faults.
+#[derive(Clone)]
+pub struct Faulty<S> {
+    inner: S,
+    faults: Arc<Mutex<HashMap<Call, VecDeque<Fault>>>>,
+    counts: Arc<Mutex<HashMap<Call, usize>>>,
+}
+
+impl<S> Faulty<S> {
+    /// Wraps a store; nothing fails until asked for.
+    pub fn new(inner: S) -> Self {
+        Self { inner, faults: Arc::default(), counts: Arc::default() }
+    }
+
+    /// Lets the next such call fail, behind those that were asked for before.
+    pub fn next(&self, call: Call, fault: Fault) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.entry(call).or_default().push_back(fault);
+    }
+
+    /// How often this has been called.
+    #[must_use]
+    pub fn count(&self, call: Call) -> usize {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(&call).copied().unwrap_or_default()
+    }
+
+    /// The store below.
+    #[must_use]
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    async fn through<T, E: From<StoreError>>(
+        &self,
+        call: Call,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let error = |kind, when| {
+            E::from(StoreError::new(kind, format!("a fault was asked for {when} this call of {call:?}")))
+        };
+        match self.take(call) {
+            None => work.await,
+            Some(Fault::Before(kind)) => Err(error(kind, "before")),
+            Some(Fault::After(kind)) => {
+                work.await?;
+                Err(error(kind, "after"))
+            }
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::HangAfter) => {
+                work.await?;
+                std::future::pending().await
+            }
+            Some(Fault::Slow) => {
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                work.await
+            }
+        }
+    }
+
+    fn take(&self, call: Call) -> Option<Fault> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry(call).or_default() += 1;
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.get_mut(&call)?.pop_front()
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Faulty<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Faulty").field(&self.inner).finish()
+    }
+}
+
+impl<S: EventStore> EventStore for Faulty<S> {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn partition_of(&self, stream: &StreamId) -> Partition {
+        self.inner.partition_of(stream)
+    }
+
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
+        Box::pin(self.through(Call::Append, self.inner.append(append)))
+    }
+
+    fn find_key(&self, key: &CommandKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
+        Box::pin(self.through(Call::FindKey, self.inner.find_key(key)))
+    }
+
+    fn read_stream(&self, read: StreamRead) -> BoxFuture<'_, Result<StreamSlice, StoreError>> {
+        Box::pin(self.through(Call::ReadStream, self.inner.read_stream(read)))
+    }
+
+    fn read_log(&self, read: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {
+        Box::pin(self.through(Call::ReadLog, self.inner.read_log(read)))
+    }
+
+    fn head(&self, partition: Partition) -> BoxFuture<'_, Result<Head, StoreError>> {
+        Box::pin(self.through(Call::Head, self.inner.head(partition)))
+    }
+
+    fn wait(&self, partition: Partition, after: Position) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.inner.wait(partition, after)
+    }
+}
+
+impl<S: ReadStore> ReadStore for Faulty<S> {
+    fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
+        Box::pin(self.through(Call::Claim, self.inner.claim(consumer)))
+    }
+
+    fn checkpoint(
+        &self,
+        consumer: &str,
+        partition: Partition,
+    ) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>> {
+        self.inner.checkpoint(consumer, partition)
+    }
+
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(self.through(Call::Commit, self.inner.commit(batch)))
+    }
+
+    fn get(
+        &self,
+        collection: &str,
+        keys: Vec<String>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
+        Box::pin(self.through(Call::Get, self.inner.get(collection, keys)))
+    }
+
+    fn list(
+        &self,
+        collection: &str,
+        after: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
+        self.inner.list(collection, after, limit)
+    }
+}

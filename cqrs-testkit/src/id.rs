@@ -1,0 +1,28 @@
+//! Ids as text: what is stored of them.
+
+use cqrs_core::{Id, StreamId};
+
+use crate::report::Failure;
+
+/// The id's text, if it keeps what [`Id`] promises: to parse back to an equal value.
+pub(crate) fn text<I: Id>(id: &I) -> Result<String, Failure> {
+    let text = id.to_string();
+    let kind = std::any::type_name::<I>();
+    let title = format!("the id {text:?} cannot be stored");
+    match text.parse::<I>() {
+        Ok(back) if back == *id => Ok(text),
+        Ok(back) => Err(Failure::new(title).cause(format!(
+            "the text {text:?} of a `{kind}` parses back to another value, which prints as {:?}",
+            back.to_string()
+        ))),
+        Err(error) => Err(Failure::new(title)
+            .cause(format!("the text {text:?} of a `{kind}` does not parse back: {error}"))),
+    }
+}
+
+/// The stream of the aggregate `category` with this id.
+pub(crate) fn stream<I: Id>(category: &str, id: &I) -> Result<StreamId, Failure> {
+    let text = text(id)?;
+    StreamId::new(category, &text)
+        .map_err(|error| Failure::new(format!("the id {text:?} names no stream")).cause(error.to_string()))
+}

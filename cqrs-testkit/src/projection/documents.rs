@@ -1,0 +1,185 @@
+//! The documents behind a projection's test, kept as a store keeps them.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+
+use bytes::Bytes;
+use cqrs_core::Projection;
+use cqrs_core::aggregate::Misfit;
+use cqrs_core::error::DecodeError;
+use cqrs_core::event::{self, RecordedEvent};
+use cqrs_core::projection::{Keys, NotAKey};
+
+use crate::id;
+use crate::report::compare::{differences, fields, leaf_rows};
+use crate::report::leaves::{Ignored, Leaves};
+use crate::report::table::Table;
+use crate::report::{Checked, Failure, chain};
+
+/// The documents by the text of their key.
+pub(crate) struct Documents<P> {
+    pub(crate) all: BTreeMap<String, Document>,
+    /// Which event removed a document last.
+    pub(crate) removed: BTreeMap<String, String>,
+    kind: PhantomData<fn() -> P>,
+}
+
+impl<P> Clone for Documents<P> {
+    fn clone(&self) -> Self {
+        Self { all: self.all.clone(), removed: self.removed.clone(), kind: PhantomData }
+    }
+}
+
+/// A stored document.
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
+    pub(crate) json: Bytes,
+    /// Which event changed it last.
+    pub(crate) by: String,
+}
+
+impl Document {
+    pub(crate) fn leaves(&self) -> Leaves {
+        Leaves::of_bytes(&self.json)
+    }
+}
+
+/// An event could not be folded.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) kind: FaultKind,
+    pub(crate) failure: Failure,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum FaultKind {
+    Misfit(Misfit),
+    NotAKey,
+    /// Something that no test can want.
+    Broken,
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Self { kind: FaultKind::Broken, failure }
+    }
+}
+
+/// What became of an event.
+pub(crate) enum Fed {
+    /// The projection has no `#[on]` for it.
+    NotRead,
+    /// It went into the documents with these keys.
+    Into(Vec<String>),
+}
+
+impl<P: Projection> Documents<P> {
+    pub(crate) fn new() -> Self {
+        Self { all: BTreeMap::new(), removed: BTreeMap::new(), kind: PhantomData }
+    }
+
+    /// Folds one event of the log, as the engine does it. `what` names it in failures.
+    pub(crate) fn feed(&mut self, event: &RecordedEvent, what: &str, check: bool) -> Result<Fed, Fault> {
+        let mut events = Vec::new();
+        match event::decode::<P::Event>(&event.stored(), &mut |event| events.push(event)) {
+            Ok(()) => {}
+            Err(DecodeError::UnknownEvent { .. }) => return Ok(Fed::NotRead),
+            Err(error) => {
+                return Err(Failure::new(format!("{what} does not decode")).cause(chain(&error)).into());
+            }
+        }
+        let mut texts = Vec::new();
+        for one in &events {
+            let mut keys = Keys::default();
+            P::route(one, &event.meta, &mut keys).map_err(|error| not_a_key(what, &error))?;
+            for key in &keys {
+                let text = id::text(key)?;
+                self.fold(&text, one, event, what, check)?;
+                texts.push(text);
+            }
+        }
+        Ok(Fed::Into(texts))
+    }
+
+    fn fold(
+        &mut self,
+        key: &str,
+        event: &P::Event,
+        recorded: &RecordedEvent,
+        what: &str,
+        check: bool,
+    ) -> Result<(), Fault> {
+        let mut document = match self.all.get(key) {
+            Some(stored) => Some(read::<P>(key, &stored.json, &stored.by)?),
+            None => P::initial(),
+        };
+        P::apply(&mut document, event, &recorded.meta).map_err(|misfit| does_not_fit(what, key, misfit))?;
+        let Some(document) = document else {
+            self.all.remove(key);
+            self.removed.insert(key.to_owned(), what.to_owned());
+            return Ok(());
+        };
+        let json = write(key, &document, what)?;
+        if check {
+            round_trip::<P>(key, &json, what)?;
+        }
+        self.all.insert(key.to_owned(), Document { json, by: what.to_owned() });
+        Ok(())
+    }
+}
+
+/// A document as it is stored.
+pub(crate) fn write<P: Projection>(key: &str, document: &P, what: &str) -> Result<Bytes, Failure> {
+    serde_json::to_vec(document).map(Bytes::from).map_err(|error| {
+        Failure::new(format!("the document `{key}` of `{}` cannot be stored ({what})", P::NAME))
+            .cause(format!("its `Serialize` fails: {error}"))
+    })
+}
+
+pub(crate) fn read<P: Projection>(key: &str, json: &[u8], what: &str) -> Result<P, Failure> {
+    serde_json::from_slice(json).map_err(|error| {
+        let lines: Vec<String> =
+            Leaves::of_bytes(json).0.iter().map(|leaf| leaf.path.before(&leaf.text)).collect();
+        Failure::new(format!(
+            "the document `{key}` of `{}` does not read back as stored after {what}",
+            P::NAME
+        ))
+        .table(Table::new("stored", "read back").opposed(&lines, &["(does not read)".to_owned()]))
+        .cause(error.to_string())
+    })
+}
+
+fn round_trip<P: Projection>(key: &str, json: &Bytes, what: &str) -> Checked {
+    let again = write(key, &read::<P>(key, json, what)?, what)?;
+    let (left, right) = (Leaves::of_bytes(json), Leaves::of_bytes(&again));
+    let differing = differences(&left, &right, &Ignored::default());
+    if differing.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new("stored", "read back");
+    leaf_rows(&mut table, &left, &right, &Ignored::default());
+    let title =
+        format!("the document `{key}` of `{}` is not the same after storing and reading back", P::NAME);
+    Err(Failure::new(title)
+        .table(table)
+        .cause(format!("after {what}, it changes in {}", fields(&differing, ["stored", "read back"])))
+        .note("look at its `#[serde(…)]` attributes; if it is meant so, add `.without_round_trip()`"))
+}
+
+fn not_a_key(what: &str, error: &NotAKey) -> Fault {
+    let failure = Failure::new(format!("{what} names no document")).cause(error.to_string());
+    Fault { kind: FaultKind::NotAKey, failure }
+}
+
+fn does_not_fit(what: &str, key: &str, misfit: Misfit) -> Fault {
+    let cause = match misfit {
+        Misfit::Missing => format!(
+            "its `#[on]` needs a document, but there is none with the key `{key}`: an event whose `#[on]` creates must come first"
+        ),
+        Misfit::Exists => {
+            format!("its `#[on]` has no `self` and so creates, but there is a document with the key `{key}`")
+        }
+    };
+    let failure = Failure::new(format!("{what} does not fold into the document `{key}`")).cause(cause);
+    Fault { kind: FaultKind::Misfit(misfit), failure }
+}

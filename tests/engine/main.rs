@@ -1,0 +1,17 @@
+//! The engine, by trying to break what it promises.
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests stop at what they did not expect"
+)]
+
+mod bank;
+mod flawed;
+mod reads;
+mod registry;
+mod writes;

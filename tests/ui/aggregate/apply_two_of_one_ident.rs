@@ -1,0 +1,47 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+#[derive(Event, Serialize, Deserialize)]
+struct Closed;
+
+#[derive(Command)]
+struct Open {
+    #[id]
+    account: u64,
+}
+#[derive(Command)]
+struct Close {
+    #[id]
+    account: u64,
+}
+
+struct Account;
+
+mod other {
+    #[derive(cqrs::Event, serde::Serialize, serde::Deserialize)]
+    #[event(name = "other-closed")]
+    pub struct Closed;
+}
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(_: Open) -> Opened {
+        Opened
+    }
+    #[handle]
+    fn close(&self, _: Close) -> Closed {
+        Closed
+    }
+    #[apply]
+    fn opened(_: &Opened) -> Self {
+        Account
+    }
+    #[apply]
+    fn closed(&mut self, _: &Closed) {}
+    #[apply]
+    fn shut(&mut self, _: &other::Closed) {}
+}
+
+fn main() {}

@@ -1,0 +1,41 @@
+use cqrs::prelude::*;
+
+trait Shape {}
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+#[derive(Event, Serialize, Deserialize)]
+struct Closed;
+
+#[derive(Command)]
+struct Open {
+    #[id]
+    account: u64,
+}
+#[derive(Command)]
+struct Close {
+    #[id]
+    account: u64,
+}
+
+struct Account;
+
+#[aggregate(id = u64)]
+impl Shape for Account {
+}
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(_: Open) -> Opened {
+        Opened
+    }
+    #[handle]
+    fn close(&self, _: Close) {}
+    #[apply]
+    fn opened(_: &Opened) -> Self {
+        Account
+    }
+}
+
+fn main() {}

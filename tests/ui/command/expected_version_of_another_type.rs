@@ -1,0 +1,20 @@
+use cqrs::prelude::*;
+
+#[derive(Command)]
+struct Open {
+    #[id]
+    account: u64,
+    #[expected_version]
+    seen: u64,
+}
+
+#[derive(Default)]
+struct Account;
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(&self, _: Open) {}
+}
+
+fn main() {}

@@ -1,0 +1,19 @@
+use cqrs::prelude::*;
+
+#[derive(Command)]
+#[id]
+struct Open {
+    #[id]
+    account: u64,
+}
+
+#[derive(Default)]
+struct Account;
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(&self, _: Open) {}
+}
+
+fn main() {}

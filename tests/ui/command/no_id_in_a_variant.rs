@@ -1,0 +1,23 @@
+use cqrs::prelude::*;
+
+#[derive(Command)]
+enum Open {
+    Plainly {
+        #[id]
+        account: u64,
+    },
+    Secretly {
+        account: u64,
+    },
+}
+
+#[derive(Default)]
+struct Account;
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(&self, _: Open) {}
+}
+
+fn main() {}

@@ -1,0 +1,9 @@
+use cqrs::prelude::*;
+
+#[derive(Command)]
+struct Open {
+    #[id]
+    account: u64,
+}
+
+fn main() {}

@@ -1,0 +1,22 @@
+use cqrs::prelude::*;
+
+#[derive(Command)]
+#[command(nmae = "open")]
+struct Open {
+    account: u64,
+    #[expected_version]
+    seen: u64,
+    #[expected_version]
+    known: u64,
+}
+
+#[derive(Default)]
+struct Account;
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(&self, _: Open) {}
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use cqrs::prelude::*;
+
+#[derive(Command)]
+union Open {
+    account: u64,
+}
+
+fn main() {}

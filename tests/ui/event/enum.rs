@@ -1,0 +1,9 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+enum Account {
+    Opened { owner: String },
+    Closed,
+}
+
+fn main() {}

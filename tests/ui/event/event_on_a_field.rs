@@ -1,0 +1,9 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened {
+    #[event(name = "by")]
+    owner: String,
+}
+
+fn main() {}

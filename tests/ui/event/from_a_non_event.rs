@@ -1,0 +1,15 @@
+use cqrs::prelude::*;
+
+struct OpenedV1;
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(version = 2, from = OpenedV1)]
+struct Opened;
+
+impl From<OpenedV1> for Opened {
+    fn from(_: OpenedV1) -> Self {
+        Opened
+    }
+}
+
+fn main() {}

@@ -1,0 +1,16 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct OpenedV1;
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(version = 2, from = OpenedV1)]
+struct Opened;
+
+impl From<OpenedV1> for Opened {
+    fn from(_: OpenedV1) -> Self {
+        Opened
+    }
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Noted<T> {
+    text: T,
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize)]
+struct Noted<'a> {
+    text: &'a str,
+}
+
+fn main() {}

@@ -1,0 +1,29 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(version = 2)]
+struct Opened;
+
+#[derive(Command)]
+struct Open {
+    #[id]
+    account: u64,
+}
+
+#[derive(Default)]
+struct Account;
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(&self, _: Open) -> Opened {
+        Opened
+    }
+    #[apply]
+    fn opened(&mut self, _: &Opened) {}
+}
+
+fn main() {
+    let _ = AccountEvent::from(Opened);
+    let _ = <Opened as cqrs::Event>::NAME;
+}

@@ -1,0 +1,8 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize)]
+struct Opened {
+    owner: String,
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use cqrs::prelude::*;
+
+#[derive(Event)]
+struct Opened {
+    owner: String,
+}
+
+fn main() {}

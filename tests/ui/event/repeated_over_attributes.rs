@@ -1,0 +1,8 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+#[event(name = "opened")]
+#[event(name = "account-opened")]
+struct Opened;
+
+fn main() {}

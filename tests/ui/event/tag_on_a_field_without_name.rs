@@ -1,0 +1,6 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened(#[tag] String);
+
+fn main() {}
