@@ -41,7 +41,7 @@ fn events(model: &Aggregate<'_>) -> TokenStream {
     });
     emit! {
         #[doc = #doc]
-        #[allow(deprecated, private_interfaces, unreachable_pub, dead_code, reason = "generated")]
+        #[allow(dead_code, deprecated, non_camel_case_types, private_interfaces, unreachable_pub, reason = "generated")]
         pub enum #set { #(#variants),* }
     }
 }
