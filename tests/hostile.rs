@@ -10,7 +10,7 @@
     unit_bindings,
     redundant_lifetimes
 )]
-#![deny(clippy::all, clippy::pedantic, clippy::nursery)]
+#![deny(clippy::all, clippy::pedantic)]
 
 #[path = "hostile/bare.rs"]
 mod bare;
