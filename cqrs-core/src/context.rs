@@ -143,6 +143,12 @@ impl Services {
         service.downcast_ref::<Arc<T>>().map(AsRef::as_ref)
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the needed service is here.
     #[must_use]
     pub fn has(&self, needed: &ServiceType) -> bool {

@@ -134,10 +134,15 @@ fn unchanged(first: &Image, again: &Image, what: &str) -> Result<(), Failure> {
     } else {
         changed(name, &differing)
     };
-    Err(Failure::new(format!("{what}, `{name}`, is not the same after storing and reading back"))
+    let failure = Failure::new(format!("{what}, `{name}`, is not the same after storing and reading back"))
         .table(table)
-        .cause(cause)
-        .note("look at its `#[serde(…)]` attributes; if it is meant so, add `.without_round_trip()`"))
+        .cause(cause);
+    if !differing.is_empty() && left.same_values(&right) {
+        return Err(failure.note(
+            "the same values in another order: a `HashSet` has another every time, a `BTreeSet` has not",
+        ));
+    }
+    Err(failure.note("look at its `#[serde(…)]` attributes; if it is meant so, add `.without_round_trip()`"))
 }
 
 fn changed(name: &str, differing: &[Difference]) -> String {

@@ -197,8 +197,26 @@ impl Total {
     }
 }
 
+/// What came in since the last withdrawal, which removes the document.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+pub struct Since {
+    pub cents: u64,
+}
+
+#[projection(name = "since", key = u64)]
+impl Since {
+    #[on]
+    fn deposited(&mut self, event: &Deposited) {
+        self.cents += event.cents;
+    }
+    #[on]
+    fn withdrawn(self, _: &Withdrawn) -> Option<Self> {
+        None
+    }
+}
+
 pub fn registry() -> Registry {
-    Registry::new().with::<Account>().with::<Summary>().with::<Total>()
+    Registry::new().with::<Account>().with::<Summary>().with::<Total>().with::<Since>()
 }
 
 /// An engine whose projections move only when asked to.

@@ -2,6 +2,7 @@
 
 #![allow(
     missing_docs,
+    missing_debug_implementations,
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,

@@ -137,7 +137,12 @@ impl<P: Projection> Work for DecodedBatch<P> {
                     let document = open(stored.next().flatten());
                     folded.push(document.map_err(|error| step.fault(FoldFault::Document(error)))?);
                 }
-                let applied = P::apply(&mut folded[*place], &step.event, &step.recorded.meta);
+                let document = &mut folded[*place];
+                // As between two batches: what an event removed begins anew with the next one.
+                if document.is_none() {
+                    *document = P::initial();
+                }
+                let applied = P::apply(document, &step.event, &step.recorded.meta);
                 applied.map_err(|error| step.fault(error.into()))?;
                 last[*place] = at;
             }

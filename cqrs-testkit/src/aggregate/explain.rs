@@ -3,7 +3,7 @@
 use std::fmt;
 
 use cqrs_core::aggregate::Refusal;
-use cqrs_core::context::MissingService;
+use cqrs_core::context::{MissingService, Services};
 use cqrs_core::{Aggregate, Version};
 
 use super::world::{Outcome, World};
@@ -114,7 +114,7 @@ fn conflict<A: Aggregate>(world: &World<A>, command: &str, expected: Version, ac
     )
 }
 
-pub(crate) fn no_service(command: &str, missing: MissingService) -> Failure {
+pub(crate) fn no_service(command: &str, missing: MissingService, given: &Services) -> Failure {
     let service = missing.service();
     let of = match service.strip_prefix("dyn ") {
         Some(interface) => format!(
@@ -123,8 +123,10 @@ pub(crate) fn no_service(command: &str, missing: MissingService) -> Failure {
         ),
         None => format!("`.service(Arc::new({} …))`", short(service)),
     };
-    Failure::new(format!("the handler of `{command}` needs the service `{service}`"))
-        .cause(format!("the test gives none: before `.when(…)`, add {of}"))
+    let failure = Failure::new(format!("the handler of `{command}` needs the service `{service}`"))
+        .cause(format!("the test does not give it: before `.when(…)`, add {of}"));
+    // A stand-in given as itself is not found as the interface that it implements.
+    if given.is_empty() { failure } else { failure.note(format!("given: {given:?}")) }
 }
 
 /// The name of a type without its module.

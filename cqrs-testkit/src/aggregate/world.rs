@@ -156,7 +156,7 @@ impl<A: Aggregate> World<A> {
         let current = Current::new(self.state.as_ref(), actual);
         match super::run::finish(A::handle(current, command, &around), C::NAME, self.patience)? {
             Ok(events) => self.accept(events, C::NAME, &stream, moment).map(Outcome::Accepted),
-            Err(Refusal::NoService(missing)) => Err(explain::no_service(C::NAME, missing)),
+            Err(Refusal::NoService(missing)) => Err(explain::no_service(C::NAME, missing, &self.services)),
             Err(refusal) => Ok(Outcome::Refused(refusal)),
         }
     }

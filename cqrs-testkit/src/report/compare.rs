@@ -333,18 +333,17 @@ impl<'a> Comparison<'a> {
         if expected.name != actual.name {
             return None;
         }
-        let event = if self.actual.len() == 1 { String::new() } else { format!("event {}, ", a + 1) };
+        let event = match self.actual.len() {
+            1 => format!("`{}`", actual.name),
+            _ => format!("event {}, `{}`,", a + 1, actual.name),
+        };
         if expected.version != actual.version {
             let (was, is) = (expected.version, actual.version);
-            return Some(format!(
-                "{event}`{}`, has another version: expected {was}, actual {is}",
-                actual.name
-            ));
+            return Some(format!("{event} has another version: expected {was}, actual {is}"));
         }
         let differences = differences(&expected.leaves(), &actual.leaves(), self.ignored);
         let differs = differs(&differences, ["expected", "actual"]);
-        let comma = if event.is_empty() { "" } else { "," };
-        Some(format!("{event}`{}`{comma} {differs}", actual.name))
+        Some(format!("{event} {differs}"))
     }
 
     /// One list begins with the other.

@@ -82,6 +82,16 @@ impl Leaves {
         Self(leaves)
     }
 
+    /// Whether both hold the same values, in whatever places.
+    pub(crate) fn same_values(&self, other: &Self) -> bool {
+        let sorted = |leaves: &Self| {
+            let mut texts: Vec<String> = leaves.0.iter().map(|leaf| leaf.text.clone()).collect();
+            texts.sort_unstable();
+            texts
+        };
+        sorted(self) == sorted(other)
+    }
+
     /// The value on one line: ` { cents: 5 }`, or nothing if it has no content.
     pub(crate) fn inline(&self, limit: usize) -> String {
         if self.0.is_empty() {
@@ -104,6 +114,10 @@ fn dump((row, bytes): (usize, &[u8])) -> Leaf {
 fn collect(json: &Value, path: &Path, leaves: &mut Vec<Leaf>) {
     match json {
         Value::Object(fields) if !fields.is_empty() => {
+            // By name, also where a feature of `serde_json` keeps another order: that of a `HashMap`
+            // is another every time.
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_unstable_by_key(|(name, _)| *name);
             for (name, value) in fields {
                 collect(value, &path.with(Part::Field(name.clone())), leaves);
             }

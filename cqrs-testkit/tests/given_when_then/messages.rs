@@ -1171,7 +1171,7 @@ fn a_service_is_missing() {
               given  Ordered { at: 1, customer: "ada", lines[0].article: "a0", lines[0].cents: 5, number: "n1" }
               when   Price for Order/o
 
-            cause: the test gives none: before `.when(…)`, add `.service(Arc::new(Rates …))`
+            cause: the test does not give it: before `.when(…)`, add `.service(Arc::new(Rates …))`
         "#]],
     );
     check(
@@ -1182,7 +1182,51 @@ fn a_service_is_missing() {
               given  Ordered { at: 1, customer: "ada", lines[0].article: "a0", lines[0].cents: 5, number: "n1" }
               when   Mail for Order/o
 
-            cause: the test gives none: before `.when(…)`, add `.service::<dyn Mailer>(Arc::new(…))` with a stand-in that implements `Mailer`
+            cause: the test does not give it: before `.when(…)`, add `.service::<dyn Mailer>(Arc::new(…))` with a stand-in that implements `Mailer`
+        "#]],
+    );
+}
+
+#[test]
+fn a_stand_in_is_given_under_its_own_name() {
+    check(
+        || {
+            Order::given(ordered(1))
+                .service(Arc::new(crate::shop::Outbox::default()))
+                .when(Mail { order: "o".into() })
+        },
+        &expect![[r#"
+            the handler of `Mail` needs the service `dyn given_when_then::shop::Mailer`
+
+              given  Ordered { at: 1, customer: "ada", lines[0].article: "a0", lines[0].cents: 5, number: "n1" }
+              when   Mail for Order/o
+
+            cause: the test does not give it: before `.when(…)`, add `.service::<dyn Mailer>(Arc::new(…))` with a stand-in that implements `Mailer`
+            note: given: {"given_when_then::shop::Outbox"}
+        "#]],
+    );
+}
+
+#[test]
+fn a_later_version_is_named() {
+    check(
+        || {
+            Order::given(ordered(1))
+                .service(Arc::new(Rates(5)))
+                .when(Price { order: "o".into(), expected: None })
+                .then(crate::shop::Paid { cents: 6 })
+        },
+        &expect![[r#"
+            `Price` did not lead to the expected events
+
+              given  Ordered { at: 1, customer: "ada", lines[0].article: "a0", lines[0].cents: 5, number: "n1" }
+              when   Price for Order/o
+
+                expected     actual
+                1. Paid v2   1. Paid v2
+              ≠    cents: 6     cents: 5
+
+            cause: `Paid` differs only in field `cents`: expected 6, actual 5
         "#]],
     );
 }

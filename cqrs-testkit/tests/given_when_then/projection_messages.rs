@@ -535,6 +535,29 @@ fn an_event_does_not_survive_storing() {
 }
 
 #[test]
+fn an_event_comes_back_in_another_order() {
+    check(
+        || {
+            let shuffled = crate::shop::Shuffled { items: vec![1, 2] };
+            Customer::given(History::of("Order/ada").event(shuffled)).then_document_count(1)
+        },
+        &expect![[r#"
+            event 1 of Order/ada, `Shuffled`, is not the same after storing and reading back
+
+              given  Order/ada: Shuffled { items[0]: 1, items[1]: 2 }
+
+                stored          read back
+              ≠    items[0]: 1     items[0]: 2
+              ≠    items[1]: 2     items[1]: 1
+
+            cause: `Shuffled` changes in the fields `items[0]` and `items[1]`
+            note: the same values in another order: a `HashSet` has another every time, a `BTreeSet` has not
+            note: given at projection_messages.rs:…
+        "#]],
+    );
+}
+
+#[test]
 fn an_event_does_not_decode() {
     check(
         || Summary::given(History::of("Account/7").stored("Opened", 1, "{}")).then_document_count(1),

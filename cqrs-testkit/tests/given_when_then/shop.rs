@@ -49,6 +49,17 @@ pub struct Noted {
     #[serde(skip_deserializing)]
     pub note: String,
 }
+/// Comes back in another order, as a `HashSet` does now and then.
+#[derive(Event, Serialize, Deserialize)]
+pub struct Shuffled {
+    #[serde(deserialize_with = "turned")]
+    pub items: Vec<u32>,
+}
+fn turned<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<u32>, D::Error> {
+    let mut items = Vec::deserialize(from)?;
+    items.reverse();
+    Ok(items)
+}
 /// Cannot be read back at all.
 #[derive(Event, Serialize, Deserialize)]
 pub struct Lost {
