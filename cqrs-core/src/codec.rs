@@ -30,16 +30,37 @@ pub trait Codec: 'static {
 
 /// What can be stored: every type that derives `Serialize` and `Deserialize`.
 ///
-/// It stands for both, so that a type that lacks them gets one message, in our words.
+/// It has both as its condition and not as its supertraits: so a type that lacks them gets one
+/// message, in our words.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be stored",
     label = "not both `Serialize` and `Deserialize`",
     note = "derive them: `#[derive(Serialize, Deserialize)]`, and for the types of its fields too"
 )]
-pub trait Storable: Serialize + DeserializeOwned {}
+pub trait Storable: Sized {
+    /// As the bytes of a codec.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the value's `Serialize` fails.
+    fn to_bytes<C: Codec>(&self) -> Result<Bytes, CodecError>;
+
+    /// From the bytes of a codec.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the bytes are not what the codec writes, or do not fit the type.
+    fn from_bytes<C: Codec>(bytes: &[u8]) -> Result<Self, CodecError>;
+}
 
 #[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned> Storable for T {}
+impl<T: Serialize + DeserializeOwned> Storable for T {
+    fn to_bytes<C: Codec>(&self) -> Result<Bytes, CodecError> {
+        C::encode(self)
+    }
+
+    fn from_bytes<C: Codec>(bytes: &[u8]) -> Result<Self, CodecError> {
+        C::decode(bytes)
+    }
+}
 
 /// JSON, as `serde_json` writes it.
 #[derive(Clone, Copy, Debug)]

@@ -43,14 +43,14 @@ pub type Text<'a> = Cow<'a, str>;
 pub fn encode<E: Event>(event: &E) -> Result<Encoded, CodecError> {
     let mut tags = Tags::default();
     event.tags(&mut tags);
-    Ok(Encoded { name: E::NAME, version: E::VERSION, payload: E::Codec::encode(event)?, tags })
+    Ok(Encoded { name: E::NAME, version: E::VERSION, payload: event.to_bytes::<E::Codec>()?, tags })
 }
 
 /// Decodes a stored event into `E` if it is one of its shapes, today's or a former one; answers
 /// whether it was.
 pub fn decode<E: Event>(stored: &Stored<'_>, out: &mut dyn FnMut(E)) -> Result<bool, DecodeError> {
     if stored.name == E::NAME && stored.version == E::VERSION {
-        let event = E::Codec::decode(stored.payload);
+        let event = E::from_bytes::<E::Codec>(stored.payload);
         out(event.map_err(|error| DecodeError::payload(stored, error))?);
         return Ok(true);
     }
@@ -252,7 +252,7 @@ pub fn upcast_raw<E: Event>(
         json = step(json);
     }
     let bytes = serde_json::to_vec(&json).map_err(fault)?;
-    out(E::Codec::decode(&bytes).map_err(|error| DecodeError::payload(stored, error))?);
+    out(E::from_bytes::<E::Codec>(&bytes).map_err(|error| DecodeError::payload(stored, error))?);
     Ok(true)
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use cqrs_core::codec::{Codec as _, CodecError};
+use cqrs_core::codec::CodecError;
 use cqrs_core::error::DecodeError;
 use cqrs_core::event::{self, Encoded, EventSet, RecordedEvent, Stored, Tags};
 use cqrs_core::{Event, EventMeta};
@@ -101,13 +101,13 @@ pub(crate) fn round_trip<S: EventSet>(image: &Image, what: &str) -> Result<S, Fa
 pub(crate) fn image_of<E: Event>(event: &E, what: &str) -> Result<Image, Failure> {
     let mut tags = Tags::default();
     event.tags(&mut tags);
-    let payload = E::Codec::encode(event).map_err(|error| unwritable(what, &error))?;
+    let payload = event.to_bytes::<E::Codec>().map_err(|error| unwritable(what, &error))?;
     Ok(Image { name: E::NAME.into(), version: E::VERSION, payload, tags })
 }
 
 /// As [`round_trip`], for an event without a set.
 pub(crate) fn round_trip_of<E: Event>(image: &Image, what: &str) -> Result<(), Failure> {
-    let event: E = E::Codec::decode(&image.payload)
+    let event = E::from_bytes::<E::Codec>(&image.payload)
         .map_err(|error| unreadable(image, what, &chain(&DecodeError::payload(&image.stored(), error))))?;
     unchanged(image, &image_of(&event, what)?, what)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::{Codec as _, CodecError, Json};
+use crate::codec::{CodecError, Json};
 use crate::error::{FoldError, FoldFault};
 use crate::event::{EventSet as _, RecordedEvent, decode};
 use crate::projection::{Keys, Projection};
@@ -148,7 +148,7 @@ impl<P: Projection> Work for DecodedBatch<P> {
             }
         }
         let close = |(document, at): (Option<P>, usize)| {
-            let bytes = document.as_ref().map(Json::encode).transpose();
+            let bytes = document.as_ref().map(P::to_bytes::<Json>).transpose();
             bytes.map_err(|error| self.steps[at].fault(FoldFault::Document(error)))
         };
         folded.into_iter().zip(last).map(close).collect()
@@ -157,7 +157,7 @@ impl<P: Projection> Work for DecodedBatch<P> {
 
 fn open<P: Projection>(stored: Option<Bytes>) -> Result<Option<P>, CodecError> {
     match stored {
-        Some(bytes) => Json::decode(&bytes).map(Some),
+        Some(bytes) => P::from_bytes::<Json>(&bytes).map(Some),
         None => Ok(P::initial()),
     }
 }

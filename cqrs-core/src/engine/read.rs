@@ -13,7 +13,7 @@ use super::execute::fold;
 use super::follow::{CatchUpError, ConsumerState, Follower, Progress};
 use super::{Engine, Inner};
 use crate::aggregate::Aggregate;
-use crate::codec::{Codec as _, CodecError, Json};
+use crate::codec::{CodecError, Json};
 use crate::id::{StreamId, Version};
 use crate::projection::Projection;
 use crate::receipt::Receipt;
@@ -218,7 +218,7 @@ impl<'e, P: Projection> IntoFuture for List<'e, P> {
 }
 
 fn read_document<P: Projection>(key: &str, bytes: &Bytes) -> Result<P, ReadError> {
-    Json::decode(bytes).map_err(|source| bad_document::<P>(key, source))
+    P::from_bytes::<Json>(bytes).map_err(|source| bad_document::<P>(key, source))
 }
 
 fn read_key<P: Projection>(key: &str) -> Result<P::Key, ReadError> {

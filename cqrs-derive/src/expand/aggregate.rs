@@ -41,7 +41,7 @@ fn events(model: &Aggregate<'_>) -> TokenStream {
     });
     emit! {
         #[doc = #doc]
-        #[allow(deprecated, private_interfaces, unreachable_pub, dead_code, reason = "generated")]
+        #[allow(dead_code, deprecated, non_camel_case_types, private_interfaces, unreachable_pub, reason = "generated")]
         pub enum #set { #(#variants),* }
     }
 }
@@ -246,7 +246,7 @@ fn decide(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
         (true, true) => "decide_first_later",
     };
     let returns = handler.returns.map_or_else(|| emit!(()), ToTokens::to_token_stream);
-    let future = handler.is_async.then(|| emit!(, _));
+    let future = handler.is_async.then(|| emit_at!(handler.method.span() => , _));
     let span = handler.method.span();
     let name = Ident::new(name, at(span));
     emit_at!(span => __cqrs::#name::<Self, #returns #future>)

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use bytes::Bytes;
 use cqrs_core::Projection;
 use cqrs_core::aggregate::Misfit;
+use cqrs_core::codec::Json;
 use cqrs_core::error::DecodeError;
 use cqrs_core::event::{self, RecordedEvent};
 use cqrs_core::projection::{Keys, NotAKey};
@@ -130,14 +131,14 @@ impl<P: Projection> Documents<P> {
 
 /// A document as it is stored.
 pub(crate) fn write<P: Projection>(key: &str, document: &P, what: &str) -> Result<Bytes, Failure> {
-    serde_json::to_vec(document).map(Bytes::from).map_err(|error| {
+    document.to_bytes::<Json>().map_err(|error| {
         Failure::new(format!("the document `{key}` of `{}` cannot be stored ({what})", P::NAME))
             .cause(format!("its `Serialize` fails: {error}"))
     })
 }
 
 pub(crate) fn read<P: Projection>(key: &str, json: &[u8], what: &str) -> Result<P, Failure> {
-    serde_json::from_slice(json).map_err(|error| {
+    P::from_bytes::<Json>(json).map_err(|error| {
         let lines: Vec<String> =
             Leaves::of_bytes(json).0.iter().map(|leaf| leaf.path.before(&leaf.text)).collect();
         Failure::new(format!(
