@@ -1,7 +1,12 @@
 //! What the README shows is what is compiled and run.
 
 /// The README's program with its test, as they would stand in one file.
-#[allow(clippy::panic, clippy::expect_used, clippy::print_stdout, reason = "a program as a newcomer writes it")]
+#[allow(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a program as a newcomer writes it"
+)]
 #[allow(unreachable_pub, missing_debug_implementations, dead_code, reason = "its `main` is run elsewhere")]
 #[allow(clippy::needless_pass_by_value, reason = "a handler owns its command")]
 mod program {
@@ -18,7 +23,10 @@ mod program {
 fn is_quoted(file: &str, code: &str) {
     let readme = include_str!("../README.md");
     let quoted = readme.contains(&format!("\n{}\n```", code.trim()));
-    assert!(quoted, "README.md does not quote {file} as it is: copy the whole file into its code block there");
+    assert!(
+        quoted,
+        "README.md does not quote {file} as it is: copy the whole file into its code block there"
+    );
 }
 
 #[test]
