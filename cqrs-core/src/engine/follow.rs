@@ -29,6 +29,24 @@ const POLL: Duration = Duration::from_millis(500);
 /// Between two tries after a fault of a store: from the first to the last, doubling.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(10));
 
+/// Waits that double from one fault to the next. They have to outgrow a batch: of two owners that
+/// take a consumer from each other, one gets through only while the other waits.
+struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(BACKOFF.0)
+    }
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let now = self.0;
+        self.0 = (now * 2).min(BACKOFF.1);
+        now
+    }
+}
+
 /// One consumer.
 pub(super) struct Follower {
     consumer: Box<dyn Consumer>,
@@ -236,21 +254,19 @@ impl Follower {
 
     /// Follows the log until told to stop.
     pub(super) async fn run(self: Arc<Self>, inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-        let mut wait = BACKOFF.0;
+        let mut backoff = Backoff::default();
         loop {
             // A step is not cut short: what has begun is finished, then the follower stops.
-            let rest = match self.step(&inner).await {
+            let step = self.step(&inner).await;
+            if step.is_ok() {
+                backoff = Backoff::default();
+            }
+            let rest = match step {
                 Ok(Step::Moved) => Duration::ZERO,
                 Ok(Step::AtHead) => POLL,
                 Err(Trouble::Fault(_)) => Duration::MAX,
-                Err(Trouble::Store(_) | Trouble::Fenced) => {
-                    wait = (wait * 2).min(BACKOFF.1);
-                    wait
-                }
+                Err(Trouble::Store(_) | Trouble::Fenced) => backoff.next(),
             };
-            if rest <= POLL {
-                wait = BACKOFF.0;
-            }
             if self.rest(&inner, &mut stop, rest).await {
                 return;
             }
@@ -332,10 +348,11 @@ impl Follower {
     /// One step that counts; after losing the consumer to another owner, the one that takes it back.
     async fn forward(&self, inner: &Inner) -> Result<Step, CatchUpError> {
         let projection = self.name();
+        let mut backoff = Backoff::default();
         loop {
             match self.step(inner).await {
                 Ok(step) => return Ok(step),
-                Err(Trouble::Fenced) => tokio::time::sleep(BACKOFF.0).await,
+                Err(Trouble::Fenced) => tokio::time::sleep(backoff.next()).await,
                 Err(Trouble::Store(source)) => return Err(CatchUpError::Store { projection, source }),
                 Err(Trouble::Fault(fault)) => return Err(CatchUpError::Stopped { projection, fault }),
             }
