@@ -190,6 +190,26 @@ enum Step {
     AtHead,
 }
 
+/// What a follower does between two steps.
+enum Rest {
+    /// There may be more.
+    None,
+    /// At the end of the log.
+    UntilNews,
+    /// After what may pass.
+    For(Duration),
+    /// After what does not pass by itself.
+    UntilRevived,
+}
+
+/// What ended a rest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    ToStop,
+    ByNews,
+    ByTime,
+}
+
 /// Why one step did not work.
 enum Trouble {
     /// A store failed: try again.
@@ -255,6 +275,7 @@ impl Follower {
     /// Follows the log until told to stop.
     pub(super) async fn run(self: Arc<Self>, inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
         let mut backoff = Backoff::default();
+        let mut woken = Woken::ByTime;
         loop {
             // A step is not cut short: what has begun is finished, then the follower stops.
             let step = self.step(&inner).await;
@@ -262,37 +283,49 @@ impl Follower {
                 backoff = Backoff::default();
             }
             let rest = match step {
-                Ok(Step::Moved) => Duration::ZERO,
-                Ok(Step::AtHead) => POLL,
-                Err(Trouble::Fault(_)) => Duration::MAX,
-                Err(Trouble::Store(_) | Trouble::Fenced) => backoff.next(),
+                Ok(Step::Moved) => Rest::None,
+                // Woken for nothing: a store's `wait` may come back early, even each time.
+                Ok(Step::AtHead) if woken == Woken::ByNews => Rest::For(backoff.next()),
+                Ok(Step::AtHead) => Rest::UntilNews,
+                Err(Trouble::Fault(_)) => Rest::UntilRevived,
+                Err(Trouble::Store(_) | Trouble::Fenced) => Rest::For(backoff.next()),
             };
-            if self.rest(&inner, &mut stop, rest).await {
+            woken = self.rest(&inner, &mut stop, rest).await;
+            if woken == Woken::ToStop {
                 return;
             }
         }
     }
 
-    /// Rests until there is news or the time is over; answers whether to stop.
-    async fn rest(&self, inner: &Inner, stop: &mut watch::Receiver<bool>, time: Duration) -> bool {
+    async fn rest(&self, inner: &Inner, stop: &mut watch::Receiver<bool>, rest: Rest) -> Woken {
         if *stop.borrow() || stop.has_changed().is_err() {
-            return true;
+            return Woken::ToStop;
         }
-        if time.is_zero() {
-            return false;
-        }
-        let news = async {
-            if time != POLL {
-                // It rests after a fault, which news do not mend.
-                std::future::pending::<()>().await;
+        let mut woken = Woken::ByTime;
+        let over = async {
+            match rest {
+                Rest::None => {}
+                Rest::For(time) => tokio::time::sleep(time).await,
+                Rest::UntilNews => {
+                    if race(self.news(inner), tokio::time::sleep(POLL)).await == Side::First {
+                        woken = Woken::ByNews;
+                    }
+                }
+                Rest::UntilRevived => self.revived().await,
             }
-            self.news(inner).await;
         };
         let stopped = async {
             // An error means that the last handle of the engine is gone.
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        race(stopped, race(news, tokio::time::sleep(time))).await == Side::First
+        if race(stopped, over).await == Side::First { Woken::ToStop } else { woken }
+    }
+
+    /// Waits until it is no longer stopped: a `catch_up` may get over what stopped it.
+    async fn revived(&self) {
+        let stopped = |progress: &Progress| matches!(progress.state, ConsumerState::Stopped(_));
+        // It gives no error, for the sender is here.
+        let _ = self.watch().wait_for(|progress| !stopped(progress)).await;
     }
 
     /// Waits until some partition has grown. If the store cannot wait, this never ends, and the
