@@ -445,6 +445,10 @@ impl Follower {
         let after = position(from);
         let read = LogRead { partition, after, up_to: None, query: self.query.clone(), limit: BATCH };
         let slice = inner.log.read_log(read).await?;
+        // A log that was rewound under a living follower would grow past its place unseen.
+        if let Some(from) = from {
+            compare(from, slice.head).map_err(Trouble::Fault)?;
+        }
         if slice.read_to <= after {
             self.moved(partition, after, slice.head);
             return Ok(false);
@@ -544,13 +548,7 @@ async fn check(
     checkpoint: Checkpoint,
     head: Head,
 ) -> Result<(), Trouble> {
-    if checkpoint.log != head.log {
-        return Err(Trouble::Fault(ConsumerFault::OtherLog));
-    }
-    let rewound = ConsumerFault::Rewound { checkpoint: checkpoint.position, head: head.position };
-    if checkpoint.position > head.position {
-        return Err(Trouble::Fault(rewound));
-    }
+    compare(checkpoint, head).map_err(Trouble::Fault)?;
     let Some(event) = checkpoint.event else { return Ok(()) };
     let read = LogRead {
         partition,
@@ -563,7 +561,22 @@ async fn check(
     if there.first().is_some_and(|there| there.meta.id == event) {
         return Ok(());
     }
-    Err(Trouble::Fault(rewound))
+    Err(Trouble::Fault(rewound(checkpoint, head)))
+}
+
+/// Makes sure, as far as the head shows, that a checkpoint is of the history that the log has now.
+fn compare(checkpoint: Checkpoint, head: Head) -> Result<(), ConsumerFault> {
+    if checkpoint.log != head.log {
+        return Err(ConsumerFault::OtherLog);
+    }
+    if checkpoint.position > head.position {
+        return Err(rewound(checkpoint, head));
+    }
+    Ok(())
+}
+
+fn rewound(checkpoint: Checkpoint, head: Head) -> ConsumerFault {
+    ConsumerFault::Rewound { checkpoint: checkpoint.position, head: head.position }
 }
 
 /// What a batch does, and how far it got.
