@@ -161,6 +161,8 @@ impl Inner {
         if !self.aggregates.contains(&request.aggregate.0) {
             return Err(Failure::NotRegistered(request.aggregate.1).into());
         }
+        // A slot is kept for a while, also if the command is refused: ids of any size would fill memory.
+        self.log.limits().check_stream(&request.stream)?;
         let slot = self.slots.of(&request.stream);
         let mut turn = slot.lock().await;
         // A handler that reaches outside must not run twice; a pure one may, and saves the look-up.
