@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::{Codec as _, CodecError, Json};
+use crate::codec::{self, Codec as _, CodecError, Json};
 use crate::error::{FoldError, FoldFault, Panicked};
 use crate::event::{EventSet as _, RecordedEvent, decode};
 use crate::projection::{Keys, Projection};
@@ -155,7 +155,7 @@ impl<P: Projection> Work for DecodedBatch<P> {
             }
         }
         let close = |(document, at): (Option<P>, usize)| {
-            let encode = || document.as_ref().map(Json::encode).transpose().map_err(FoldFault::Document);
+            let encode = || document.as_ref().map(codec::encode::<Json, P>).transpose().map_err(FoldFault::Document);
             caught(encode).map_err(|fault| self.steps[at].fault(fault))
         };
         folded.into_iter().zip(last).map(close).collect()
