@@ -289,8 +289,9 @@ impl Inner {
     async fn append(&self, request: &Request, events: Vec<NewEvent>, at: &mut At) -> Result<End, Stop> {
         let first = events.first().map(|event| event.id);
         let guard = Guard::stream(request.stream.clone(), Expected::Version(at.version));
+        let span = tracing::debug_span!("append", events = events.len());
         let append = Append::new(events, guard).with_key(request.key.clone());
-        match self.log.append(append).await {
+        match self.log.append(append).instrument(span).await {
             Ok(done) => {
                 let version = done.version_of(&request.stream).unwrap_or(at.version);
                 if version != at.version {

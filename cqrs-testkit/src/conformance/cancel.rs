@@ -14,7 +14,7 @@ pub(super) async fn a_dropped_append_is_whole_or_nothing(world: World) -> Check 
         let stream = world.stream(&format!("dropped-{round}"));
         let append = Append::new(world.events(&stream, BATCH), expect(&stream, Expected::NoStream));
         let done = point.drop(world.log.append(append)).await;
-        for _ in 0..5 {
+        for _ in 0..3 {
             let count = world.slice(forward(&stream, Version::new(1))).await?.version.get();
             let whole = count == 0 || count == BATCH as u64;
             ensure!(whole, "an append of {BATCH} events dropped at {point:?} wrote {count} of them");

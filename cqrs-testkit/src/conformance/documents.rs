@@ -162,7 +162,7 @@ pub(super) async fn a_fenced_batch_writes_nothing(world: World) -> Check {
     Ok(())
 }
 
-/// One batch after the other writes its number to two documents and the checkpoint. Read in this
+/// One batch after the other writes its number to three documents and the checkpoint. Read in this
 /// order, the first may not be ahead of the second.
 pub(super) async fn documents_and_checkpoint_move_together(world: World) -> Check {
     let documents = world.documents()?;
@@ -170,13 +170,13 @@ pub(super) async fn documents_and_checkpoint_move_together(world: World) -> Chec
     while !writer.is_finished() {
         let first = checkpoint(&documents, "p").await?;
         let first = first.map_or(0, |first| first.position.get());
-        let pair = documents.list("c", None, 10).await?;
-        let numbers: Vec<u64> = pair.iter().map(|(_, content)| number(content)).collect();
+        let listed = documents.list("c", None, 10).await?;
+        let numbers: Vec<u64> = listed.iter().map(|(_, content)| number(content)).collect();
         let second = checkpoint(&documents, "p").await?;
         let second = second.map_or(0, |second| second.position.get());
         let behind = numbers.iter().all(|number| (first..=second).contains(number));
         ensure!(behind, "documents at {numbers:?} between the checkpoints {first} and {second}");
-        let whole = first == 0 || numbers.len() == 2 && numbers[0] == numbers[1];
+        let whole = first == 0 || numbers.len() == 3 && numbers.windows(2).all(|pair| pair[0] == pair[1]);
         ensure!(whole, "one read saw the documents of one batch at {numbers:?}");
         tokio::task::yield_now().await;
     }
@@ -188,7 +188,7 @@ async fn write_numbers(documents: Documents) -> Check {
     let mut from = None;
     for round in 1..=40 {
         let text = round.to_string();
-        let writes = vec![put("first", &text), put("second", &text)];
+        let writes = ["first", "second", "third"].map(|key| put(key, &text)).into();
         documents.commit(Batch { writes, ..batch(epoch, from, at(round)) }).await?;
         from = Some(at(round));
         tokio::task::yield_now().await;
@@ -385,7 +385,7 @@ pub(super) async fn a_dropped_commit_is_whole_or_nothing(world: World) -> Check 
             ..batch(epoch, None, at(1))
         };
         let _ = point.drop(documents.commit(batch)).await;
-        for _ in 0..5 {
+        for _ in 0..3 {
             let before = checkpoint(&documents, &consumer).await?.is_some();
             let listed = world
                 .soon("a read after a dropped commit", documents.list(&collection, None, 10))

@@ -1,0 +1,213 @@
+//! A store that is wrong in one way, on purpose.
+//!
+//! It stands before the store in memory and spoils what goes in or what comes out. Most flaws are
+//! ones that real stores have; all are as small as they can be, so that one rule notices and no
+//! other.
+
+mod append;
+mod documents;
+mod flaw;
+mod read;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cqrs_core::error::StoreError;
+use cqrs_core::event::Tag;
+use cqrs_core::memory::MemoryStore;
+use cqrs_core::store::{
+    Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
+    LogRead, LogSlice, StreamRead, StreamSlice,
+};
+use cqrs_core::{Partition, Position, StreamId};
+use cqrs_testkit::conformance::{Fault, Setup, Stores};
+use uuid::Uuid;
+
+pub(crate) use self::flaw::{FLAWS, Flaw};
+use crate::memory::Plain;
+
+/// A handle of a wrong store.
+#[derive(Clone, Debug)]
+pub(crate) struct Wrong {
+    inner: Arc<dyn EventStore>,
+    documents: MemoryStore,
+    flaw: Flaw,
+    /// Whether it was opened beside the first.
+    second: bool,
+    state: Arc<State>,
+}
+
+/// What flaws remember.
+#[derive(Debug, Default)]
+struct State {
+    line: tokio::sync::Mutex<()>,
+    used: Mutex<HashMap<Uuid, Partition>>,
+    hidden: Mutex<HashSet<Uuid>>,
+    keys: Mutex<HashMap<String, (StreamId, Appended)>>,
+    hidden_keys: Mutex<HashSet<CommandKey>>,
+    ghosts: Mutex<HashSet<Tag>>,
+    partner: Mutex<Option<append::Partner>>,
+    epochs: Mutex<HashMap<String, u64>>,
+    busy: AtomicBool,
+    waiting: AtomicUsize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets others go first.
+async fn linger() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// What a wrong store stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ground {
+    Full,
+    Partitions,
+    Plain,
+}
+
+pub(crate) struct WrongSetup {
+    pub(crate) ground: Ground,
+    pub(crate) flaw: Flaw,
+}
+
+impl Setup for WrongSetup {
+    fn fresh(&self) -> BoxFuture<'_, Result<Stores, Fault>> {
+        Box::pin(async { Ok(Wrong::new(self.ground, self.flaw).stores()) })
+    }
+}
+
+impl Wrong {
+    fn new(ground: Ground, flaw: Flaw) -> Self {
+        let partitions = if ground == Ground::Partitions { 4 } else { 1 };
+        let limits = generous(flaw);
+        let documents = MemoryStore::builder().partitions(partitions).limits(limits).build();
+        let inner: Arc<dyn EventStore> = match ground {
+            Ground::Plain => Arc::new(Plain(documents.clone())),
+            Ground::Full | Ground::Partitions => Arc::new(documents.clone()),
+        };
+        Self { inner, documents, flaw, second: false, state: Arc::default() }
+    }
+
+    fn stores(&self) -> Stores {
+        let again = Self { second: true, ..self.clone() };
+        let stores = Stores::new(Arc::new(self.clone())).documents(Arc::new(self.clone()));
+        stores.again(move || {
+            let stores = again.stores();
+            Box::pin(async { Ok(stores) })
+        })
+    }
+
+    fn has(&self, flaw: Flaw) -> bool {
+        self.flaw == flaw
+    }
+
+    /// What the log is called by this handle.
+    fn log(&self, log: LogId) -> LogId {
+        match self.flaw {
+            Flaw::AllLogsAreOne => LogId(Uuid::from_u128(1)),
+            Flaw::EachHandleIsALog if self.second => LogId(Uuid::from_u128(2)),
+            _ => log,
+        }
+    }
+
+    /// The stream that this one is taken for.
+    fn stream(&self, stream: &StreamId) -> StreamId {
+        let text = stream.as_str();
+        let taken = match self.flaw {
+            Flaw::TrimsStreams => text.trim_end(),
+            Flaw::CutsStreams if text.len() > 255 => &text[..255],
+            Flaw::CategoriesWithoutCase if stream.category() == "probe" => &format!("Probe/{}", stream.id()),
+            _ => return stream.clone(),
+        };
+        taken.parse().unwrap_or_else(|_| stream.clone())
+    }
+
+    fn key(&self, key: &CommandKey) -> CommandKey {
+        let text = if self.has(Flaw::TrimsKeys) { key.key.trim() } else { &key.key };
+        CommandKey { stream: self.stream(&key.stream), key: text.to_owned() }
+    }
+
+    fn position(&self, position: Position) -> Position {
+        let skips = self.has(Flaw::SkipsAPosition) && position.get() > 5;
+        if skips { position.next() } else { position }
+    }
+
+    fn position_inside(&self, position: Position) -> Position {
+        let skips = self.has(Flaw::SkipsAPosition) && position.get() > 5;
+        if skips { Position::new(position.get() - 1) } else { position }
+    }
+
+    /// Waits for as long as something blocks the store.
+    async fn unblocked(&self) {
+        while self.state.busy.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// The limits below: what the flaw does not check is allowed there.
+fn generous(flaw: Flaw) -> Limits {
+    let mut limits = Limits::standard();
+    let limit = match flaw {
+        Flaw::NoBatchLimit => &mut limits.batch_events,
+        Flaw::NoPayloadLimit => &mut limits.payload_bytes,
+        Flaw::NoMetadataLimit => &mut limits.metadata_bytes,
+        Flaw::NoNameLimit => &mut limits.name_bytes,
+        Flaw::NoStreamLimit => &mut limits.stream_bytes,
+        Flaw::NoTagsLimit => &mut limits.tags,
+        Flaw::NoTagLimit => &mut limits.tag_bytes,
+        Flaw::NoKeyLimit => &mut limits.key_bytes,
+        _ => return limits,
+    };
+    *limit *= 2;
+    limits
+}
+
+impl EventStore for Wrong {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::standard()
+    }
+
+    fn partition_of(&self, stream: &StreamId) -> Partition {
+        if self.has(Flaw::EachHandlePartitions) && self.second {
+            return Partition::new(1);
+        }
+        self.inner.partition_of(stream)
+    }
+
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
+        Box::pin(self.append_wrongly(append))
+    }
+
+    fn find_key(&self, key: &CommandKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
+        let key = self.key(key);
+        Box::pin(self.find_key_wrongly(key))
+    }
+
+    fn read_stream(&self, read: StreamRead) -> BoxFuture<'_, Result<StreamSlice, StoreError>> {
+        Box::pin(self.read_stream_wrongly(read))
+    }
+
+    fn read_log(&self, read: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {
+        Box::pin(self.read_log_wrongly(read))
+    }
+
+    fn head(&self, partition: Partition) -> BoxFuture<'_, Result<Head, StoreError>> {
+        Box::pin(self.head_wrongly(partition))
+    }
+
+    fn wait(&self, partition: Partition, after: Position) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.wait_wrongly(partition, after))
+    }
+}

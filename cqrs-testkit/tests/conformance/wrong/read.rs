@@ -1,0 +1,317 @@
+//! Reads, spoilt.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use cqrs_core::error::StoreError;
+use cqrs_core::event::{Metadata, RecordedEvent, Tags, Timestamp};
+use cqrs_core::store::{
+    Appended, CommandKey, Detail, Direction, Head, LogRead, LogSlice, Query, StreamRead, StreamSlice,
+};
+use cqrs_core::{Partition, Position, Version};
+use uuid::Uuid;
+
+use super::{Flaw, Wrong, linger, lock};
+
+type Event = Arc<RecordedEvent>;
+
+impl Wrong {
+    /// All events of the first partition as they are.
+    pub(super) async fn everything(&self) -> Vec<Event> {
+        let read = all_of(Partition::ONLY);
+        self.inner.read_log(read).await.map(|slice| slice.events).unwrap_or_default()
+    }
+
+    pub(super) async fn everything_everywhere(&self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for partition in (0..self.inner.capabilities().partitions).map(Partition::new) {
+            let slice = self.inner.read_log(all_of(partition)).await;
+            events.extend(slice.map(|slice| slice.events).unwrap_or_default());
+        }
+        events
+    }
+
+    pub(super) async fn find_key_wrongly(&self, key: CommandKey) -> Result<Option<Appended>, StoreError> {
+        if lock(&self.state.hidden_keys).contains(&key) {
+            return Ok(None);
+        }
+        let mut found = self.inner.find_key(&key).await?;
+        if let Some(appended) = &mut found
+            && self.has(Flaw::FindsKeysWithoutPosition)
+        {
+            appended.position = Position::START;
+        }
+        Ok(found.map(|appended| self.tell(appended)))
+    }
+
+    pub(super) fn version(&self, version: Version) -> Version {
+        let skips = self.has(Flaw::SkipsAVersion) && version.get() > 7;
+        if skips { version.next() } else { version }
+    }
+
+    pub(super) async fn read_stream_wrongly(&self, mut read: StreamRead) -> Result<StreamSlice, StoreError> {
+        if self.has(Flaw::DroppedReadsBlock) {
+            self.unblocked().await;
+            self.state.busy.store(true, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            self.state.busy.store(false, Ordering::SeqCst);
+        }
+        read.stream = self.stream(&read.stream);
+        let length = self.inner.read_stream(read.clone()).await?.version;
+        let (stream, wanted) = (read.stream.clone(), read.clone());
+        match self.flaw {
+            Flaw::SkipsAVersion if read.from.get() > 8 => read.from = Version::new(read.from.get() - 1),
+            Flaw::ReadsOneTooMany if read.limit < 1_000 => read.limit += 1,
+            Flaw::RepeatsTheLastEvent if length > Version::NONE && read.from > length.next() => {
+                read.from = length;
+            }
+            _ => {}
+        }
+        let mut slice = self.inner.read_stream(read).await?;
+        let backward = wanted.direction == Direction::Backward;
+        match self.flaw {
+            Flaw::NothingFromVersionNone if wanted.from == Version::NONE => slice.events.clear(),
+            Flaw::NothingFromBehindTheEnd if backward && wanted.from > length => slice.events.clear(),
+            Flaw::FindsStreamsByPrefix if length == Version::NONE => {
+                slice.events = self.everything_everywhere().await;
+                slice.events.retain(|event| event.meta.stream.as_str().starts_with(stream.as_str()));
+            }
+            Flaw::ReadsTheVersionLater => {
+                linger().await;
+                slice.version = self.inner.read_stream(wanted.clone()).await?.version;
+            }
+            Flaw::TellsTheVersionOfTheSlice if !slice.events.is_empty() => {
+                let versions = slice.events.iter().map(|event| event.meta.version);
+                slice.version = versions.max().unwrap_or_default();
+            }
+            Flaw::OtherHandlesLag if self.second => _ = slice.events.pop(),
+            _ => {}
+        }
+        slice.version = self.version(slice.version);
+        self.spoil(&mut slice.events, |event| self.spoil_of_stream(event, wanted.detail));
+        Ok(slice)
+    }
+
+    fn spoil_of_stream(&self, event: &mut RecordedEvent, detail: Detail) {
+        self.spoil_event(event);
+        match self.flaw {
+            Flaw::TagsAreOnlyAnIndex => event.tags = Tags::default(),
+            Flaw::FoldsWithoutPosition if detail == Detail::Fold => event.meta.position = Position::START,
+            _ => {}
+        }
+    }
+
+    fn spoil(&self, events: &mut [Event], how: impl Fn(&mut RecordedEvent)) {
+        for event in events {
+            let mut spoilt = RecordedEvent::clone(event);
+            how(&mut spoilt);
+            *event = Arc::new(spoilt);
+        }
+    }
+
+    fn spoil_event(&self, event: &mut RecordedEvent) {
+        event.meta.version = self.version(event.meta.version);
+        event.meta.position = self.position(event.meta.position);
+        match self.flaw {
+            Flaw::SmallSchemaVersions => event.schema_version = event.schema_version.min(32_767),
+            Flaw::PayloadsAreText => {
+                let text = String::from_utf8_lossy(&event.payload).into_owned();
+                event.payload = Bytes::from(text);
+            }
+            Flaw::TimesInMilliseconds => {
+                event.meta.time = Timestamp::from_micros(event.meta.time.as_micros() / 1_000 * 1_000);
+            }
+            Flaw::DropsEmptyMetadata => {
+                let mut metadata = Metadata::clone(&event.meta.metadata);
+                metadata.entries.retain(|_, value| !value.is_empty());
+                event.meta.metadata = Arc::new(metadata);
+            }
+            Flaw::MetadataWithoutNul => {
+                let mut metadata = Metadata::clone(&event.meta.metadata);
+                let clean = |(name, value): (String, String)| (name, value.replace('\0', ""));
+                metadata.entries = metadata.entries.into_iter().map(clean).collect();
+                event.meta.metadata = Arc::new(metadata);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) async fn read_log_wrongly(&self, mut read: LogRead) -> Result<LogSlice, StoreError> {
+        let asked = read.clone();
+        read.after = self.position_inside(read.after);
+        read.up_to = read.up_to.map(|up_to| self.position_inside(up_to));
+        match self.flaw {
+            Flaw::ReadsTheLogOneTooFar if read.limit < 1_000 => read.limit += 1,
+            Flaw::MissingPartitionsAreEmpty => {
+                let there = read.partition.get() < self.inner.capabilities().partitions;
+                if !there {
+                    let head = self.inner.head(Partition::ONLY).await?;
+                    return Ok(LogSlice { events: Vec::new(), read_to: head.position, head });
+                }
+            }
+            Flaw::FiltersByFirstName
+            | Flaw::NamesWithoutCase
+            | Flaw::TagsWithoutCase
+            | Flaw::FiltersByAnyTag => {
+                return self.filtered(read).await;
+            }
+            _ => {}
+        }
+        let mut slice = self.inner.read_log(read).await?;
+        self.spoil_slice(&mut slice, &asked).await?;
+        slice.head.log = match self.flaw {
+            Flaw::ReadsTellAnotherLog => cqrs_core::store::LogId(Uuid::from_u128(3)),
+            _ => self.log(slice.head.log),
+        };
+        slice.head.position = self.position(slice.head.position);
+        slice.read_to = self.position(slice.read_to);
+        self.spoil(&mut slice.events, |event| {
+            self.spoil_event(event);
+            if self.has(Flaw::EventsLieInTheFirst) {
+                event.meta.partition = Partition::ONLY;
+            }
+        });
+        Ok(slice)
+    }
+
+    async fn spoil_slice(&self, slice: &mut LogSlice, asked: &LogRead) -> Result<(), StoreError> {
+        let LogSlice { events, read_to, head } = slice;
+        match self.flaw {
+            Flaw::OrdersByTime => order_by_time(events),
+            Flaw::OtherHandlesLag if self.second => {
+                events.retain(|event| event.meta.position < head.position);
+            }
+            Flaw::CommitsLate => {
+                let hidden = lock(&self.state.hidden);
+                let first = events.iter().find(|event| hidden.contains(&event.meta.id));
+                if let Some(first) = first {
+                    *read_to = Position::new(first.meta.position.get() - 1);
+                }
+                events.retain(|event| !hidden.contains(&event.meta.id));
+            }
+            Flaw::ReadsTheHeadLater if *read_to == head.position => {
+                linger().await;
+                *head = self.inner.head(asked.partition).await?;
+                *read_to = head.position;
+            }
+            Flaw::LeavesUpToOut => {
+                events.retain(|event| asked.up_to.is_none_or(|up_to| event.meta.position < up_to));
+            }
+            Flaw::SaysItReadToTheHead if asked.limit < 1_000 => *read_to = head.position,
+            Flaw::SaysItReadBeyondUpTo if asked.up_to.is_some() => *read_to = head.position,
+            Flaw::GivesEventsForEachItem => {
+                let items = asked.query.items().unwrap_or_default();
+                let times = |event: &Event| {
+                    items.iter().filter(|item| item.matches(&event.name, &event.tags)).count().max(1)
+                };
+                *events = events.iter().flat_map(|event| vec![event.clone(); times(event)]).collect();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Reads by a filter that is wrong.
+    async fn filtered(&self, read: LogRead) -> Result<LogSlice, StoreError> {
+        let (query, limit) = (read.query.clone(), read.limit);
+        let mut slice = self.inner.read_log(LogRead { query: Query::all(), limit: 100_000, ..read }).await?;
+        slice.events.retain(|event| self.passes(event, &query));
+        if slice.events.len() > limit {
+            slice.events.truncate(limit);
+            slice.read_to = slice.events.last().map_or(slice.read_to, |last| last.meta.position);
+        }
+        Ok(slice)
+    }
+
+    fn passes(&self, event: &RecordedEvent, query: &Query) -> bool {
+        let right = query.matches(&event.name, &event.tags);
+        let Some([item]) = query.items() else { return right };
+        let same = |one: &str, other: &str| one.eq_ignore_ascii_case(other);
+        match self.flaw {
+            Flaw::FiltersByFirstName if item.tags.is_empty() => {
+                item.names.first().is_none_or(|name| *name == event.name)
+            }
+            Flaw::NamesWithoutCase if item.tags.is_empty() => {
+                item.names.is_empty() || item.names.iter().any(|name| same(name, &event.name))
+            }
+            Flaw::TagsWithoutCase if item.names.is_empty() => item
+                .tags
+                .iter()
+                .all(|wanted| event.tags.iter().any(|tag| same(tag.as_str(), wanted.as_str()))),
+            Flaw::FiltersByAnyTag if item.names.is_empty() && !item.tags.is_empty() => {
+                item.tags.iter().any(|wanted| event.tags.contains(wanted))
+            }
+            _ => right,
+        }
+    }
+
+    pub(super) async fn head_wrongly(&self, partition: Partition) -> Result<Head, StoreError> {
+        let mut head = self.inner.head(partition).await?;
+        match self.flaw {
+            Flaw::EmptyLogsEndAtOne if head.position == Position::START => head.position = Position::new(1),
+            Flaw::OneHeadForAll => {
+                head.position = Position::new(self.everything_everywhere().await.len() as u64);
+            }
+            _ => {}
+        }
+        Ok(Head { log: self.log(head.log), position: self.position(head.position) })
+    }
+
+    pub(super) async fn wait_wrongly(&self, partition: Partition, after: Position) -> Result<(), StoreError> {
+        let after = self.position_inside(after);
+        let partition = if self.has(Flaw::WaitsForTheFirst) { Partition::ONLY } else { partition };
+        let there = self.inner.head(partition).await?.position > after;
+        let (waiting, busy) = (&self.state.waiting, &self.state.busy);
+        match self.flaw {
+            Flaw::WaitsForTheNextAppend if there => std::future::pending().await,
+            Flaw::WakesOnce if !there => {
+                if busy.load(Ordering::SeqCst) {
+                    std::future::pending::<()>().await;
+                }
+                let outcome = self.inner.wait(partition, after).await;
+                busy.store(true, Ordering::SeqCst);
+                outcome
+            }
+            Flaw::WakesOne if !there => {
+                if waiting.fetch_add(1, Ordering::SeqCst) > 0 {
+                    std::future::pending::<()>().await;
+                }
+                let outcome = self.inner.wait(partition, after).await;
+                waiting.fetch_sub(1, Ordering::SeqCst);
+                outcome
+            }
+            Flaw::DroppedWaitsBlock => {
+                let mut blocks = Blocks(self, true);
+                let outcome = self.inner.wait(partition, after).await;
+                blocks.1 = false;
+                outcome
+            }
+            _ => self.inner.wait(partition, after).await,
+        }
+    }
+}
+
+/// Blocks the store when it is dropped too early.
+struct Blocks<'a>(&'a Wrong, bool);
+
+impl Drop for Blocks<'_> {
+    fn drop(&mut self) {
+        self.0.state.busy.fetch_or(self.1, Ordering::SeqCst);
+    }
+}
+
+fn all_of(partition: Partition) -> LogRead {
+    LogRead { partition, after: Position::START, up_to: None, query: Query::all(), limit: 100_000 }
+}
+
+/// The positions stay where they are, the events take their places by the time that they tell.
+fn order_by_time(events: &mut [Event]) {
+    let positions: Vec<Position> = events.iter().map(|event| event.meta.position).collect();
+    events.sort_by_key(|event| event.meta.time);
+    for (event, position) in events.iter_mut().zip(positions) {
+        let mut moved = RecordedEvent::clone(event);
+        moved.meta.position = position;
+        *event = Arc::new(moved);
+    }
+}
