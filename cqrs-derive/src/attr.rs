@@ -1,6 +1,6 @@
 //! The only reader of raw attributes: from tokens to typed values that remember where they stood.
 
-use proc_macro2::{Delimiter, Spacing, Span, TokenStream, TokenTree};
+use proc_macro2::{Spacing, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream, Parser as _};
@@ -421,7 +421,6 @@ fn parenthesized<T: Parse>(input: ParseStream<'_>) -> syn::Result<Option<(Span, 
         return Ok(None);
     }
     let TokenTree::Group(group) = input.parse::<TokenTree>()? else { return Ok(None) };
-    debug_assert!(group.delimiter() == Delimiter::Parenthesis);
     let list = Punctuated::<T, Token![,]>::parse_terminated.parse2(group.stream())?;
     Ok(Some((group.span(), list.into_iter().collect())))
 }

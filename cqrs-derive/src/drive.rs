@@ -94,3 +94,97 @@ fn block(item: &TokenStream, attribute: &str) -> Result<ItemImpl, TokenStream> {
         Err(error) => Err(error.to_compile_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proc_macro2::{Group, TokenStream, TokenTree};
+    use quote::quote;
+
+    use super::{aggregate, command, event, projection};
+
+    /// What somebody has typed so far: each prefix of the tokens, with all groups closed.
+    fn prefixes(tokens: TokenStream) -> Vec<TokenStream> {
+        let mut all = vec![TokenStream::new()];
+        let mut before = TokenStream::new();
+        for token in tokens {
+            if let TokenTree::Group(group) = &token {
+                for inner in prefixes(group.stream()) {
+                    let mut typed = before.clone();
+                    typed.extend([TokenTree::Group(Group::new(group.delimiter(), inner))]);
+                    all.push(typed);
+                }
+            }
+            before.extend([token]);
+            all.push(before.clone());
+        }
+        all
+    }
+
+    /// Whatever is typed, what comes out is Rust, be it `compile_error!`.
+    #[track_caller]
+    fn check(expand: impl Fn(TokenStream) -> TokenStream, typed: TokenStream) {
+        for typed in prefixes(typed) {
+            let expanded = expand(typed.clone());
+            assert!(syn::parse2::<syn::File>(expanded.clone()).is_ok(), "{typed}\nbecomes\n{expanded}");
+        }
+    }
+
+    #[test]
+    fn survives_a_half_typed_event() {
+        check(
+            event,
+            quote! {
+                #[event(name = "opened", version = 3, from = Old, replaces(A<B, C>, D), codec = Json, crate = a::b)]
+                #[event(upcast(f, g::h))]
+                pub struct Opened { #[tag(name = "by")] owner: Option<String>, #[tag] at: u64 }
+            },
+        );
+    }
+
+    #[test]
+    fn survives_a_half_typed_command() {
+        check(
+            command,
+            quote! {
+                #[command(name = "open", crate = a::b)]
+                pub enum Open<T: Clone> where T: Send {
+                    A { #[id] id: u64, #[expected_version] seen: Version },
+                    B(#[id] u64, #[idempotency_key] T),
+                }
+            },
+        );
+    }
+
+    fn account() -> TokenStream {
+        quote! {
+            impl Account {
+                #[handle] async fn open(cmd: Open, at: &Context) -> Result<(Opened, Vec<Seen>), Error> { todo() }
+                #[handle] fn close(old: Option<&Self>, cmd: &Close, to: &dyn Mailer) {}
+                #[apply] fn opened(event: &Opened) -> Self { Self }
+                #[apply] fn closed(&mut self, event: &a::Closed) {}
+            }
+        }
+    }
+
+    fn summary() -> TokenStream {
+        quote! {
+            impl Summary {
+                #[on(key = [event.from, event.to])] fn opened(event: &Opened, meta: &EventMeta) -> Self { Self }
+                #[on] fn closed(self, Closed { at, .. }: &a::Closed) -> Option<Self> { None }
+            }
+        }
+    }
+
+    #[test]
+    fn survives_a_half_typed_aggregate() {
+        check(|item| aggregate(quote!(id = u64, error = Error), &item), account());
+        let args = quote!(id = a::Id<B, C>, error = Error, name = "a", events = Facts, crate = a::b);
+        check(|args| aggregate(args, &account()), args);
+    }
+
+    #[test]
+    fn survives_a_half_typed_projection() {
+        check(|item| projection(quote!(name = "s", key = u64), &item), summary());
+        check(|args| projection(args, &summary()), quote!(name = "a", key = a::Id<B, C>, crate = a::b));
+    }
+}

@@ -1,4 +1,5 @@
-//! The macros of `cqrs`. They are re-exported there; use them from there.
+//! The macros of `cqrs`. Use them through that crate, which re-exports them: what they generate
+//! calls its private door, and both are released together.
 #![forbid(unsafe_code)]
 
 mod attr;
@@ -13,91 +14,286 @@ mod suggest;
 
 use proc_macro::TokenStream;
 
-/// Makes a struct an event: a fact with a stored name and a schema version.
+/// Makes a struct an event: a fact with a stored name and a version.
 ///
-/// It also needs serde's `Serialize` and `Deserialize`.
+/// ```
+/// use cqrs::prelude::*;
 ///
-/// | `#[event(…)]` | |
+/// #[derive(Event, Serialize, Deserialize)]
+/// pub struct Opened {
+///     pub owner: String,
+/// }
+/// ```
+///
+/// becomes
+///
+/// ```text
+/// impl Event for Opened {
+///     const NAME: &'static str = "Opened";
+///     const VERSION: u32 = 1;
+///     type Codec = Json;
+/// }
+/// ```
+///
+/// The stored name is the struct's unless `name` says otherwise. It outlives the type: once events
+/// are stored, a renamed struct keeps its old name by `#[event(name = "…")]`. Two events with one
+/// name in an aggregate do not compile; over the whole program, the engine refuses to start.
+///
+/// # `#[event(…)]` on the struct
+///
+/// | argument | meaning |
 /// | --- | --- |
-/// | `name = "…"` | the stored name; that of the struct unless set |
-/// | `version = 2` | the schema version, from 1; 1 unless set |
-/// | `from = OldType` | the type of the version before; needs `impl From<OldType> for This` |
-/// | `upcast(f, g)` | or a function on the JSON for each version before this one, the oldest first |
-/// | `replaces = OldType`, `replaces(A, B)` | events whose place this one takes; needs `impl From<OldType> for Vec<This>` |
-/// | `codec = Type` | how it becomes bytes; JSON unless set |
-/// | `crate = path` | where the crate `cqrs` is, if it has another name |
+/// | `name = "account-opened"` | the stored name |
+/// | `version = 2` | the version of this shape, from 1 |
+/// | `from = OpenedV1` | the type that the version before had; `impl From<OpenedV1> for Opened` is the way |
+/// | `upcast(from_v1, from_v2)` | functions from JSON to JSON, one per former version, instead of types |
+/// | `replaces = Stayed`, `replaces(A, B)` | events that are no longer written; `impl From<Stayed> for Vec<NightSpent>` says what each becomes: several, one or nothing |
+/// | `codec = Cbor` | how it becomes bytes, a type that implements `Codec`; JSON if left out |
+/// | `crate = my::cqrs` | where the crate `cqrs` is found |
 ///
-/// `#[tag]` or `#[tag(name = "…")]` on a field makes it an indexed fact, `key:value`; an `Option`, array
-/// or `Vec` tags each value.
+/// A version without a way from the version before does not compile, and neither does a chain
+/// with a missing hop or a cycle.
 ///
-/// More is on the guide's page "Events".
+/// ```
+/// # use cqrs::prelude::*;
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(name = "opened")]
+/// struct OpenedV1 {
+///     name: String,
+/// }
+///
+/// #[derive(Event, Serialize, Deserialize)]
+/// #[event(name = "opened", version = 2, from = OpenedV1)]
+/// struct Opened {
+///     owner: String,
+///     newsletter: bool,
+/// }
+///
+/// impl From<OpenedV1> for Opened {
+///     fn from(old: OpenedV1) -> Self {
+///         Self { owner: old.name, newsletter: false }
+///     }
+/// }
+/// ```
+///
+/// # `#[tag]` on a field
+///
+/// Makes the field an indexed fact, `field:value`; `#[tag(name = "course")]` names it otherwise. The
+/// type needs `Display`; an `Option`, array or `Vec` of such tags each value that is there.
 #[proc_macro_derive(Event, attributes(event, tag))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     drive::event(input.into()).into()
 }
-/// Makes a struct or an enum a command: a request to one aggregate.
+
+/// Makes a struct or an enum a command: a request to one aggregate, which its id routes.
 ///
-/// | on a field | |
+/// ```
+/// # use cqrs::prelude::*;
+/// #[derive(Command)]
+/// pub struct Deposit {
+///     #[id]
+///     pub account: u64,
+///     pub cents: u64,
+/// }
+/// # #[derive(Default)]
+/// # pub struct Account;
+/// # #[aggregate(id = u64)]
+/// # impl Account {
+/// #     #[handle]
+/// #     fn deposit(&self, _: Deposit) {}
+/// # }
+/// ```
+///
+/// becomes
+///
+/// ```text
+/// impl Command for Deposit {
+///     type Id = u64;
+///     type Aggregate = Account; // the one whose `#[aggregate]` block handles it
+///     const NAME: &'static str = "Deposit";
+///     fn id(&self) -> &u64 { &self.account }
+///     …
+/// }
+/// ```
+///
+/// A command that no aggregate handles, or two do, does not compile. The aggregate lies in the
+/// same crate and is at least as visible as its commands. In an enum each variant has its own
+/// `#[id]`, all of one type. A command may be generic; a handler takes it with types filled in.
+///
+/// # On the command
+///
+/// `#[command(name = "…")]` gives a name for messages and idempotency keys other than the type's;
+/// `#[command(crate = my::cqrs)]` says where the crate is found.
+///
+/// # On its fields
+///
+/// | attribute | meaning |
 /// | --- | --- |
-/// | `#[id]` | the id of the aggregate that it is for; exactly one, in an enum one per variant |
-/// | `#[expected_version]` | a `Version`, or an `Option` of it: what the stream must have |
-/// | `#[idempotency_key]` | anything that prints, or an `Option` of it: what makes a second delivery answer with the first receipt |
+/// | `#[id]` | names the aggregate; exactly one |
+/// | `#[expected_version]` | a `Version`, or an `Option` of it: the stream must have it |
+/// | `#[idempotency_key]` | anything with `Display`, or an `Option` of it: a repeated delivery with this key answers with the first receipt |
 ///
-/// `#[command(name = "…")]` sets the name, which is that of the type unless set; `#[command(crate = path)]`
-/// says where the crate `cqrs` is.
-///
-/// More is on the guide's page "Aggregates".
+/// Every field is `Clone`: a command that lost a race is decided again.
 #[proc_macro_derive(Command, attributes(command, id, expected_version, idempotency_key))]
 pub fn derive_command(input: TokenStream) -> TokenStream {
     drive::command(input.into()).into()
 }
-/// Makes the type of an `impl` block an aggregate: state that is folded from events, and handlers that
-/// decide on it.
+
+/// Makes a type an aggregate: the methods of this `impl` block decide commands and fold events.
 ///
-/// | `#[aggregate(…)]` | |
+/// ```
+/// # use cqrs::prelude::*;
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # pub struct Opened { owner: String }
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # pub struct Deposited { cents: u64 }
+/// # #[derive(Command)]
+/// # pub struct Open { #[id] account: u64, owner: String }
+/// # #[derive(Command)]
+/// # pub struct Deposit { #[id] account: u64, cents: u64 }
+/// pub struct Account {
+///     balance: u64,
+/// }
+///
+/// #[aggregate(id = u64, error = std::fmt::Error)]
+/// impl Account {
+///     #[handle]
+///     fn open(cmd: Open) -> Opened {
+///         Opened { owner: cmd.owner }
+///     }
+///     #[handle]
+///     fn deposit(&self, cmd: Deposit) -> Result<Deposited, std::fmt::Error> {
+///         Ok(Deposited { cents: cmd.cents })
+///     }
+///
+///     #[apply]
+///     fn opened(_: &Opened) -> Self {
+///         Account { balance: 0 }
+///     }
+///     #[apply]
+///     fn deposited(&mut self, event: &Deposited) {
+///         self.balance += event.cents;
+///     }
+/// }
+/// ```
+///
+/// stays as it is, and beside it come
+///
+/// ```text
+/// /// Everything that can happen to `Account`: the events with an `#[apply]`.
+/// pub enum AccountEvent { Opened(Opened), Deposited(Deposited) } // with `From` for each
+///
+/// impl Aggregate for Account { … } // its names and types, and the fold
+/// impl Handle<Open> for Account { … } // and for each other command
+/// impl Register for Account { … } // submitted at link time
+/// ```
+///
+/// # Arguments
+///
+/// | argument | meaning |
 /// | --- | --- |
-/// | `id = Type` | the type of its id; required |
-/// | `error = Type` | what its handlers refuse with; without it they cannot |
-/// | `name = "…"` | the category of its streams; the name of the type unless set |
-/// | `events = Name` | the name of the generated enum of events; `AccountEvent` for an `Account` unless set |
-/// | `crate = path` | where the crate `cqrs` is, if it has another name |
+/// | `id = AccountId` | what names one of them |
+/// | `error = AccountError` | what handlers refuse with; if left out, they never do |
+/// | `name = "account"` | the category of its streams; the type's name if left out |
+/// | `events = AccountFact` | what the generated enum is called; `AccountEvent` if left out |
+/// | `crate = my::cqrs` | where the crate `cqrs` is found |
 ///
-/// | method | |
+/// # `#[handle]`
+///
+/// The receiver says what must exist, and the engine refuses for you if it does not:
+///
+/// | signature | the stream |
 /// | --- | --- |
-/// | `#[handle] fn open(cmd: Open) -> …` | decides if there is nothing yet |
-/// | `#[handle] fn deposit(&self, cmd: Deposit) -> …` | decides if the stream exists |
-/// | `#[handle] fn touch(this: Option<&Self>, cmd: Touch) -> …` | decides in either case |
-/// | `#[apply] fn opened(e: &Opened) -> Self` | creates the state |
-/// | `#[apply] fn deposited(&mut self, e: &Deposited)` | changes it |
-/// | `#[apply] fn touched(this: Option<&Self>, e: &Touched) -> Self` | either; also `Option<Self>` |
+/// | `fn open(cmd: Open)` | must not exist: this creates |
+/// | `fn deposit(&self, cmd: Deposit)` | must exist |
+/// | `fn note(account: Option<&Self>, cmd: Note)` | may exist |
 ///
-/// Behind its command a handler may take `&Context` and services, and it may be `async`. It returns one
-/// event, a tuple, `Option`, array or `Vec` of them, or nothing; or a `Result` of that and the error.
+/// The command may be taken by reference. Behind it a handler takes what else it needs, each by
+/// reference: `&Context`, and any `Service`; the engine does not start if a service is missing. It
+/// may be `async`. It returns what happened: an event, a tuple, `Option`, array or `Vec` of events,
+/// or nothing; or a `Result` of that and the error.
 ///
-/// More is on the guide's page "Aggregates".
+/// # `#[apply]`
+///
+/// | signature | the state |
+/// | --- | --- |
+/// | `fn opened(event: &Opened) -> Self` | begins with this event |
+/// | `fn deposited(&mut self, event: &Deposited)` | changes |
+/// | `fn moved(account: Option<&Self>, event: &Moved) -> Self` | begins or changes; `Option<Self>` works too |
+///
+/// If none begins it, the state is there from the start, as its `Default`. If some do, a handler that
+/// creates has to return one of those events first.
+///
+/// Methods without `#[handle]` or `#[apply]` are left alone.
 #[proc_macro_attribute]
 pub fn aggregate(args: TokenStream, item: TokenStream) -> TokenStream {
     drive::aggregate(args.into(), &item.into()).into()
 }
-/// Makes the type of an `impl` block a projection: a read model with one document per key.
+
+/// Makes a type a projection: one document per key, folded from the events that the methods of this
+/// `impl` block name.
 ///
-/// | `#[projection(…)]` | |
+/// ```
+/// # use cqrs::prelude::*;
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # pub struct Opened { owner: String }
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # pub struct Transferred { from: u64, to: u64 }
+/// # #[derive(Event, Serialize, Deserialize)]
+/// # pub struct Closed;
+/// #[derive(Serialize, Deserialize)]
+/// pub struct Summary {
+///     pub owner: String,
+///     pub transfers: u32,
+/// }
+///
+/// #[projection(name = "account-summary", key = u64)]
+/// impl Summary {
+///     #[on]
+///     fn opened(event: &Opened) -> Self {
+///         Summary { owner: event.owner.clone(), transfers: 0 }
+///     }
+///     #[on(key = [event.from, event.to])]
+///     fn transferred(&mut self, event: &Transferred) {
+///         self.transfers += 1;
+///     }
+///     #[on]
+///     fn closed(self, _: &Closed) -> Option<Self> {
+///         None
+///     }
+/// }
+/// ```
+///
+/// stays as it is, and beside it come
+///
+/// ```text
+/// impl Projection for Summary { … } // its names, which documents an event changes, and the fold
+/// impl Register for Summary { … } // submitted at link time
+/// ```
+///
+/// # Arguments
+///
+/// | argument | meaning |
 /// | --- | --- |
-/// | `name = "…"` | names its documents and its checkpoint in the store; required |
-/// | `key = Type` | the type of the key; required |
-/// | `crate = path` | where the crate `cqrs` is, if it has another name |
+/// | `name = "account-summary"` | names its documents and its checkpoint in the store |
+/// | `key = AccountId` | what names one document |
+/// | `crate = my::cqrs` | where the crate `cqrs` is found |
 ///
-/// | method | |
+/// # `#[on]`
+///
+/// | signature | the document |
 /// | --- | --- |
-/// | `#[on] fn opened(e: &Opened) -> Self` | creates the document |
-/// | `#[on] fn deposited(&mut self, e: &Deposited)` | changes it |
-/// | `#[on] fn closed(self, e: &Closed) -> Option<Self>` | replaces it, or deletes it with `None` |
-/// | `#[on] fn seen(this: Option<Self>, e: &Seen) -> Self` | either; may also give `Option<Self>`, and take `Option<&Self>` |
+/// | `fn opened(event: &Opened) -> Self` | begins |
+/// | `fn deposited(&mut self, event: &Deposited)` | changes |
+/// | `fn closed(self, event: &Closed) -> Option<Self>` | changes, or is deleted with `None` |
+/// | `fn seen(old: Option<Self>, event: &Seen) -> Self` | begins or changes; `Option<&Self>` works too, and `-> Option<Self>` may delete |
 ///
-/// The document is that of the stream's id, or with `#[on(key = …)]` that of the key, or those of the
-/// keys, that the expression gives. `meta: &EventMeta` may stand behind the event.
+/// Behind the event each may take `meta: &EventMeta`. If none begins it, a document starts from its
+/// `Default`.
 ///
-/// More is on the guide's page "Projections".
+/// An event changes the document whose key is the id of its stream. `#[on(key = …)]` says otherwise:
+/// an expression over the method's own parameters, event and meta, that gives a key, a reference to one,
+/// or an `Option`, array or `Vec` of keys.
 #[proc_macro_attribute]
 pub fn projection(args: TokenStream, item: TokenStream) -> TokenStream {
     drive::projection(args.into(), &item.into()).into()

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use cqrs::aggregate::Refusal;
+use cqrs::aggregate::{IntoDecision, IntoEvents, Refusal};
 use cqrs::context::Services;
 use cqrs::prelude::*;
 use cqrs::{Command as _, Handle, Version};
@@ -77,6 +77,13 @@ struct Count {
     sku: Sku,
 }
 
+#[derive(Command)]
+struct Recount {
+    #[id]
+    sku: Sku,
+    lost: u32,
+}
+
 struct Rates {
     cents_per_euro: u64,
 }
@@ -120,6 +127,11 @@ impl Item {
     #[handle]
     fn count(&self, _: Count, ctx: &Context) {
         assert_eq!(ctx.stream.category(), "Item");
+    }
+
+    #[handle]
+    fn recount(&self, cmd: Recount) -> impl IntoEvents<Self> + IntoDecision<Self, First = Taken> + use<> {
+        Taken { pieces: self.pieces.min(cmd.lost) }
     }
 
     #[apply]
@@ -185,6 +197,12 @@ fn services_and_context_are_handed_in() {
 fn a_generic_command_is_handled_for_one_type() {
     let events = decide(vec![], Note { sku: Item::sku(), text: "four".to_owned() }).unwrap();
     assert!(matches!(&events[..], [ItemEvent::Stocked(Stocked { pieces: 4 })]));
+}
+
+#[test]
+fn an_answer_may_hide_its_type() {
+    let events = decide(vec![Stocked { pieces: 1 }.into()], Recount { sku: Item::sku(), lost: 3 });
+    assert!(matches!(&events.unwrap()[..], [ItemEvent::Taken(Taken { pieces: 1 })]));
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Versions, tags and codecs of events.
 
+use bytes::Bytes;
+use cqrs::codec::{CodecError, Json};
 use cqrs::prelude::*;
-use cqrs::{Event as _, Tag};
+use cqrs::{Codec, Event as _, Tag};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::support::{read, stored};
@@ -73,7 +76,22 @@ struct Paid {
     currency: String,
 }
 
+/// A codec of one's own: JSON back to front.
+struct Backwards;
+
+impl Codec for Backwards {
+    fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
+        Ok(Json::encode(value)?.iter().rev().copied().collect())
+    }
+
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+        let bytes: Vec<u8> = bytes.iter().rev().copied().collect();
+        Json::decode(&bytes)
+    }
+}
+
 #[derive(Event, Serialize, Deserialize)]
+#[event(codec = Backwards)]
 struct Left;
 
 #[derive(Event, Serialize, Deserialize)]
@@ -160,6 +178,13 @@ fn raw_json_is_lifted_step_by_step() {
 }
 
 #[test]
+fn a_codec_of_ones_own_writes_and_reads() {
+    assert!(matches!(read("Left", 1, "llun").as_deref(), Ok([GuestFact::Left(Left)])));
+    let shown = format!("{:?}", GuestFact::from(NightSpent(90)));
+    assert_eq!(shown, "NightSpent 90");
+}
+
+#[test]
 fn tags_come_from_fields() {
     let tags = |event: &Labelled| {
         let mut tags = cqrs::event::Tags::default();
@@ -175,7 +200,7 @@ fn tags_come_from_fields() {
 #[test]
 fn an_aggregate_without_creating_apply_starts_from_default() {
     let events = crate::support::decide(vec![], CheckOut { guest: 1 }).unwrap();
-    assert_eq!(stored::<GuestFact>(&events), [("Left".to_owned(), 1, "null".to_owned())]);
+    assert_eq!(stored::<GuestFact>(&events), [("Left".to_owned(), 1, "llun".to_owned())]);
     const { assert!(<Guest as cqrs::Aggregate>::ALWAYS_EXISTS) };
     assert_eq!(crate::support::fold::<Guest>([NightSpent(90).into()]).unwrap().nights, 1);
 }

@@ -55,6 +55,11 @@ fn event_history(event: &Event<'_>, errors: &Errors) {
                 ),
             );
         }
+    } else if let (Some(steps), Some(_)) = (&event.upcast, &event.codec) {
+        errors.at(
+            &steps.keyword,
+            "`upcast` works on JSON, but `codec` stores something else: use `from = …` with the type it was",
+        );
     } else if let Some(steps) = &event.upcast {
         let (have, need) = (steps.functions.len(), version as usize - 1);
         if have != need {

@@ -4,8 +4,8 @@ use syn::{GenericParam, PatType, Safety, Type};
 
 use crate::attr::{names, spelled};
 use crate::errors::Errors;
-use crate::model::aggregate::{Fold, Needs};
-use crate::model::method::{Method, Takes, argument_of, is_self};
+use crate::model::aggregate::Needs;
+use crate::model::method::{Fold, Method, Takes, argument_of, is_self};
 
 /// No generics, no `unsafe`, no `cfg`; a fold is not `async` either.
 pub(crate) fn plain_signature(method: &Method<'_>, attribute: &str, errors: &Errors) {

@@ -3,7 +3,8 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident};
 use syn::spanned::Spanned as _;
-use syn::{Ident, Type};
+use syn::visit::Visit;
+use syn::{Ident, Type, TypeImplTrait};
 
 use super::event_set;
 use crate::check::type_ident;
@@ -19,6 +20,7 @@ pub(crate) fn expand(model: &Aggregate<'_>) -> TokenStream {
         conversions(model),
         state(model),
         links(model),
+        routes(model),
         model.handlers.iter().map(|handler| handle(model, handler)).collect(),
         super::registration(model.ty, "aggregate"),
     ];
@@ -63,7 +65,7 @@ fn conversions(model: &Aggregate<'_>) -> TokenStream {
     let each = model.applies.iter().map(|apply| (apply.event.to_token_stream(), apply.fold.begins()));
     let this = model.ty;
     let one = |(event, begins): (TokenStream, bool)| {
-        let begins = (begins || !model.is_created()).then(|| emit!(impl __cqrs::Begins<#this> for #event {}));
+        let begins = (begins && model.is_created()).then(|| emit!(impl __cqrs::Begins<#this> for #event {}));
         emit! {
             #[automatically_derived]
             impl __cqrs::IntoEvents<#this> for #event {
@@ -181,9 +183,29 @@ fn links(model: &Aggregate<'_>) -> TokenStream {
     }
 }
 
+/// The id of each command is that of the aggregate.
+///
+/// ```text
+/// const _: fn() = || {
+///     use __cqrs::Nowhere as _;
+///     __cqrs::Route::<Deposit>::OF.to::<Account>();
+/// };
+/// ```
+fn routes(model: &Aggregate<'_>) -> TokenStream {
+    let this = model.ty;
+    let route = |Handler { command, .. }: &Handler<'_>| emit_as!(command.span() => __cqrs::Route::<#command>::OF.to::<#this>(););
+    let routes = model.handlers.iter().map(route);
+    emit! {
+        const _: fn() = || {
+            #[allow(unused_imports, reason = "for what is not a command")]
+            use __cqrs::Nowhere as _;
+            #(#routes)*
+        };
+    }
+}
+
 /// ```text
 /// impl __cqrs::HandledBy for Deposit { type Aggregate = Account; }
-/// const _: fn() = || { __cqrs::Route::<Deposit>::OF.to::<Account>() };
 /// impl __cqrs::Handle<Deposit> for Account {
 ///     const REACHES_OUT: bool = false;
 ///     fn handle<'a>(current: __cqrs::Current<'a, Self>, command: Deposit, around: &__cqrs::Surroundings<'a>)
@@ -202,16 +224,10 @@ fn handle(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
     let reaches_out = *is_async || handler.services().next().is_some();
     let answer = answer(model, handler);
     let link = emit_as!(command.span() => impl __cqrs::HandledBy for #command { type Aggregate = #this; });
-    let route = emit_as!(command.span() => __cqrs::Route::<#command>::OF.to::<#this>());
     let handle = emit_as!(command.span() => __cqrs::Handle<#command>);
     emit! {
         #[automatically_derived]
         #link
-        const _: fn() = || {
-            #[allow(unused_imports, reason = "for what is not a command")]
-            use __cqrs::Nowhere as _;
-            #route
-        };
         #[automatically_derived]
         impl #handle for #this {
             const REACHES_OUT: ::core::primitive::bool = #reaches_out;
@@ -245,11 +261,28 @@ fn decide(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
         (false, true) => "decide_later",
         (true, true) => "decide_first_later",
     };
-    let returns = handler.returns.map_or_else(|| emit!(()), ToTokens::to_token_stream);
+    let returns = match handler.returns {
+        None => emit!(()),
+        // Such a type cannot be named again; the closure says what it is.
+        Some(ty) if has_impl_trait(ty) => emit!(_),
+        Some(ty) => ty.to_token_stream(),
+    };
     let future = handler.is_async.then(|| emit_at!(handler.method.span() => , _));
     let span = handler.method.span();
     let name = Ident::new(name, at(span));
     emit_at!(span => __cqrs::#name::<Self, #returns #future>)
+}
+
+fn has_impl_trait(ty: &Type) -> bool {
+    struct Finder(bool);
+    impl<'a> Visit<'a> for Finder {
+        fn visit_type_impl_trait(&mut self, _: &'a TypeImplTrait) {
+            self.0 = true;
+        }
+    }
+    let mut finder = Finder(false);
+    finder.visit_type(ty);
+    finder.0
 }
 
 /// What comes before the user's method is called, and the call.

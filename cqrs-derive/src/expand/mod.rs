@@ -10,7 +10,7 @@ use proc_macro2::{Span, TokenStream};
 use syn::spanned::Spanned as _;
 use syn::{Ident, Type};
 
-use crate::model::aggregate::Fold;
+use crate::model::method::Fold;
 use crate::paths::{at, emit};
 
 /// One arm of a fold: `__cqrs::creates(__state, || Self::opened(__event))`.

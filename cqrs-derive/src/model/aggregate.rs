@@ -3,7 +3,7 @@
 use proc_macro2::TokenStream;
 use syn::{Attribute, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Type};
 
-use super::method::Method;
+use super::method::{Fold, Method};
 use super::plain;
 use crate::attr::{self, AggregateArgs, names};
 use crate::check;
@@ -46,28 +46,6 @@ pub(crate) struct Handler<'a> {
     pub(crate) returns: Option<&'a Type>,
     /// Whether a mistake was found: then it only stands for its command.
     pub(crate) broken: bool,
-}
-
-/// What a fold does to the state.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fold {
-    /// No `self`, gives one.
-    Creates,
-    /// `&mut self`.
-    Changes,
-    /// `self`, gives what it becomes. Documents only.
-    Consumes,
-    /// `Option<&Self>`.
-    MaybeShared,
-    /// `Option<Self>`.
-    MaybeOwned,
-}
-
-impl Fold {
-    /// Whether it can be the first.
-    pub(crate) fn begins(self) -> bool {
-        !matches!(self, Self::Changes | Self::Consumes)
-    }
 }
 
 /// A method with `#[apply]`.

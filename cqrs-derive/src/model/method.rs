@@ -22,6 +22,28 @@ pub(crate) enum Takes<'a> {
     MaybeOwned(&'a PatType),
 }
 
+/// What a fold does to the state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fold {
+    /// No `self`, gives one.
+    Creates,
+    /// `&mut self`.
+    Changes,
+    /// `self`, gives what it becomes. Documents only.
+    Consumes,
+    /// `Option<&Self>`.
+    MaybeShared,
+    /// `Option<Self>`.
+    MaybeOwned,
+}
+
+impl Fold {
+    /// Whether it can be the first.
+    pub(crate) fn begins(self) -> bool {
+        !matches!(self, Self::Changes | Self::Consumes)
+    }
+}
+
 /// A marked method.
 pub(crate) struct Method<'a> {
     pub(crate) item: &'a ImplItemFn,

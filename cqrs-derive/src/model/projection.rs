@@ -3,8 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use syn::{Expr, Ident, ImplItem, ImplItemFn, ItemImpl, Pat, PatType, Type};
 
-use super::aggregate::Fold;
-use super::method::Method;
+use super::method::{Fold, Method};
 use super::plain;
 use crate::attr::{self, ProjectionArgs, names};
 use crate::check;

@@ -1,0 +1,37 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+#[derive(Event, Serialize, Deserialize)]
+struct Closed;
+
+#[derive(Command)]
+struct Open {
+    #[id]
+    account: u64,
+}
+#[derive(Command)]
+struct Close {
+    #[id]
+    account: u64,
+}
+
+struct Account;
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(_: Open) -> Opened {
+        Opened
+    }
+    #[handle]
+    fn close(&self, _: Close) -> (Opened, Option<Closed>) {
+        (Opened, Some(Closed))
+    }
+    #[apply]
+    fn opened(_: &Opened) -> Self {
+        Account
+    }
+}
+
+fn main() {}

@@ -1,0 +1,7 @@
+struct Rates;
+
+fn asks<S: cqrs::Service>() {}
+
+fn main() {
+    asks::<Rates>();
+}

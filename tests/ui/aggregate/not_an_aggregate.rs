@@ -1,0 +1,7 @@
+struct Account;
+
+fn asks<A: cqrs::Aggregate>() {}
+
+fn main() {
+    asks::<Account>();
+}

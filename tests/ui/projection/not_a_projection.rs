@@ -1,0 +1,7 @@
+struct Summary;
+
+fn asks<P: cqrs::Projection>() {}
+
+fn main() {
+    asks::<Summary>();
+}
