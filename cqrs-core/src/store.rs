@@ -235,7 +235,9 @@ impl Limits {
         if size <= limit {
             return Ok(());
         }
-        Err(StoreError::invalid(format!("the stream id of this command has {size} bytes; the limit is {limit}")))
+        Err(StoreError::invalid(format!(
+            "the stream id of this command has {size} bytes; the limit is {limit}"
+        )))
     }
 
     /// Refuses an append that breaks a limit or has an empty idempotency key. Every store calls this

@@ -155,7 +155,8 @@ impl<P: Projection> Work for DecodedBatch<P> {
             }
         }
         let close = |(document, at): (Option<P>, usize)| {
-            let encode = || document.as_ref().map(codec::encode::<Json, P>).transpose().map_err(FoldFault::Document);
+            let encode =
+                || document.as_ref().map(codec::encode::<Json, P>).transpose().map_err(FoldFault::Document);
             caught(encode).map_err(|fault| self.steps[at].fault(fault))
         };
         folded.into_iter().zip(last).map(close).collect()
