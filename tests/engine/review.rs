@@ -583,6 +583,23 @@ fn ids_do_not_run_over_the_end_of_time() {
     }
 }
 
+/// Between reading the log and reading the documents, another owner folds the same events.
+#[tokio::test]
+async fn what_another_owner_has_folded_is_no_fault() {
+    let slow = Odd::new(Duration::from_millis(100)).await;
+    let (log, documents) = (Arc::new(slow.clone()), Arc::new(slow.0.documents.clone()));
+    let late = quiet(slow.stores()).await;
+    let other = quiet(Stores { log, documents }).await;
+    open(&other, 1, 5).await;
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        other.catch_up().await.unwrap();
+    };
+    let (end, ()) = tokio::join!(late.catch_up(), meanwhile);
+    end.unwrap();
+    assert_eq!(late.get::<Summary>(&1).await.unwrap().unwrap().postings, 1);
+}
+
 /// Two engines on one store, with nothing wrong anywhere: each batch of one fences the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a figure rather than a rule: there is no lease yet, so two owners take turns all the time"]
