@@ -79,12 +79,15 @@ pub struct TimeOrderedIds {
 
 impl IdSource for TimeOrderedIds {
     fn next(&self, now: Timestamp) -> Uuid {
-        let base = (now.as_micros() / 1000) << 16;
-        let step = |last: u64| Some(base.max(last + 1));
+        const LAST_MILLI: u64 = (1 << 48) - 1;
+        let base = (now.as_micros() / 1000).min(LAST_MILLI) << 16;
+        // At the end of the 48 bits only the random ones tell ids apart.
+        let after = |last: u64| base.max(last.saturating_add(1));
+        let step = |last: u64| Some(after(last));
         let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
         // The closure never refuses, so both arms carry the former value.
         let (Ok(former) | Err(former)) = last;
-        let tick = base.max(former + 1);
+        let tick = after(former);
         // A random v4 gives the tail; 12 bits of the counter go into `rand_a`, 4 follow the variant.
         let random = Uuid::new_v4().as_u128() & ((1 << 58) - 1);
         let counter = u128::from(tick & 0xffff);

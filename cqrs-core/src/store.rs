@@ -23,6 +23,9 @@
 //! - **Identity.** A log has an id of its own, [`LogId`], made at random when it is created and
 //!   kept for as long as the log's history is. A log that is restored from a backup or rewound by a
 //!   failover MUST get a new one where the store can notice.
+//! - **Heads only grow.** A head that one call has shown, no later call on any handle falls short
+//!   of. A follower takes a head before its checkpoint for a rewound log and stops, so a store that
+//!   reads from replicas waits until the replica has got there.
 //!
 //! # Append
 //!

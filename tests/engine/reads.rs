@@ -221,7 +221,9 @@ async fn zombie(flaw: Option<Flaw>) -> (Shown, Shown) {
     new.catch_up().await.unwrap();
     let _ = old.catch_up().await;
     some_work(&new, 6..9).await;
-    new.catch_up().await.unwrap();
+    // On a wrong store its own events may misfit by now.
+    let end = new.catch_up().await;
+    assert!(flaw.is_some() || end.is_ok(), "{end:?}");
     (shown(&new).await, fresh_fold(&stores).await)
 }
 

@@ -470,11 +470,26 @@ impl Follower {
             inner.documents.commit(batch).await?;
             claim.checkpoints.insert(partition, to);
             self.moved(partition, to.position, slice.head);
+        } else if self.is_moved(inner, claim).await? {
+            // Another owner has folded these events already: on its documents they come twice, and
+            // that is all that is wrong with them. A commit would have told.
+            return Err(Trouble::Fenced);
         }
         match folded.fault {
             Some(error) => Err(Trouble::Fault(ConsumerFault::Event(Arc::new(error)))),
             None => Ok(true),
         }
+    }
+
+    /// Whether somebody else has moved a checkpoint since the claim.
+    async fn is_moved(&self, inner: &Inner, claim: &Claim) -> Result<bool, StoreError> {
+        for partition in self.partitions() {
+            let stored = inner.documents.checkpoint(self.name(), partition).await?;
+            if stored.as_ref() != claim.checkpoints.get(&partition) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes the consumer over, and makes sure that its checkpoints are of this log's history.
