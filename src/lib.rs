@@ -16,3 +16,22 @@ pub mod prelude {
     pub use cqrs_derive::{Command, Event, aggregate, projection};
     pub use serde::{Deserialize, Serialize};
 }
+
+/// The pages of the guide, so that their examples are compiled and run.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../docs/guide/README.md")]
+    mod index {}
+    #[doc = include_str!("../docs/guide/events.md")]
+    mod events {}
+    #[doc = include_str!("../docs/guide/aggregates.md")]
+    mod aggregates {}
+    #[doc = include_str!("../docs/guide/projections.md")]
+    mod projections {}
+    #[doc = include_str!("../docs/guide/engine.md")]
+    mod engine {}
+    #[doc = include_str!("../docs/guide/testing.md")]
+    mod testing {}
+    #[doc = include_str!("../docs/guide/stores.md")]
+    mod stores {}
+}

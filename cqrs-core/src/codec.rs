@@ -76,6 +76,17 @@ impl Codec for Json {
     }
 }
 
+/// Writes a value that is to be stored, and refuses one that would not come back: JSON has no word
+/// for a float that is not a number, and writes `null`, which is read as none.
+pub(crate) fn encode<C: Codec, T: Storable>(value: &T) -> Result<Bytes, CodecError> {
+    let bytes = value.to_bytes::<C>()?;
+    if memchr::memmem::find(&bytes, b"null").is_some() {
+        let back = T::from_bytes::<C>(&bytes).map(drop);
+        back.map_err(|error| CodecError::new(format!("what it writes could not be read back: {error}")))?;
+    }
+    Ok(bytes)
+}
+
 /// A value that does not become bytes, or bytes that do not become a value.
 #[derive(Debug)]
 pub struct CodecError(Box<dyn std::error::Error + Send + Sync>);

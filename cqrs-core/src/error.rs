@@ -188,7 +188,29 @@ pub enum FoldFault {
     Key(NotAKey),
     /// The stored document that it changes does not fit its type.
     Document(CodecError),
+    /// The projection's code panicked on it.
+    Panicked(Panicked),
 }
+
+/// What a panic said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Panicked(String);
+
+impl Panicked {
+    pub(crate) fn new(panic: &(dyn std::any::Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self(text.unwrap_or("without a message").to_owned())
+    }
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the code that folds it panicked: {}", self.0)
+    }
+}
+
+impl StdError for Panicked {}
 
 impl FoldError {
     pub(crate) fn new(name: &str, meta: &EventMeta, fault: impl Into<FoldFault>) -> Self {
@@ -274,6 +296,7 @@ impl StdError for FoldError {
             FoldFault::Misfit(error) => error,
             FoldFault::Key(error) => error,
             FoldFault::Document(error) => error,
+            FoldFault::Panicked(error) => error,
         })
     }
 }

@@ -16,8 +16,9 @@ use crate::id::{Partition, Position, StreamId, Version};
 /// A fact that has happened. Derive it; see `#[derive(Event)]`.
 ///
 /// An event is stored under [`NAME`](Self::NAME) and [`VERSION`](Self::VERSION), never under its
-/// Rust path, so types can be moved and renamed. What was stored under an older version is read
-/// through [`upcast`](Self::upcast).
+/// Rust path, so types can be moved; and renamed, if `#[event(name = "…")]` keeps the stored name,
+/// which is the type's unless set. What was stored under an older version is read through
+/// [`upcast`](Self::upcast).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
     label = "not an event",

@@ -19,6 +19,8 @@ use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::future::Future;
 
+use crate::codec;
+
 // Short names for the signatures that generated code repeats.
 /// What [`EventSet::encode`] gives.
 pub type EncodeResult = Result<Encoded, CodecError>;
@@ -43,7 +45,7 @@ pub type Text<'a> = Cow<'a, str>;
 pub fn encode<E: Event>(event: &E) -> Result<Encoded, CodecError> {
     let mut tags = Tags::default();
     event.tags(&mut tags);
-    Ok(Encoded { name: E::NAME, version: E::VERSION, payload: event.to_bytes::<E::Codec>()?, tags })
+    Ok(Encoded { name: E::NAME, version: E::VERSION, payload: codec::encode::<E::Codec, E>(event)?, tags })
 }
 
 /// Decodes a stored event into `E` if it is one of its shapes, today's or a former one; answers

@@ -7,7 +7,7 @@ use std::fmt;
 use crate::aggregate::Aggregate;
 use crate::context::{ServiceType, Services};
 use crate::engine::consumer::{Consumer, DocumentConsumer};
-use crate::event::EventSet;
+use crate::event::{EventSet, Shape};
 use crate::projection::Projection;
 
 /// One aggregate or projection, as the macros submit it. Also the type's own description of
@@ -48,6 +48,8 @@ pub(crate) struct EventEntry {
     pub(crate) name: &'static str,
     pub(crate) type_id: TypeId,
     pub(crate) type_name: &'static str,
+    shape: Shape,
+    former: Vec<Shape>,
 }
 
 inventory::collect!(Registration);
@@ -95,10 +97,16 @@ impl fmt::Debug for Registration {
 }
 
 fn entries<S: EventSet>() -> Vec<EventEntry> {
-    let entry = |kind: &crate::event::EventType<S>| EventEntry {
-        name: kind.name,
-        type_id: (kind.type_id)(),
-        type_name: (kind.type_name)(),
+    let entry = |kind: &crate::event::EventType<S>| {
+        let mut former = Vec::new();
+        (kind.former)(&mut former);
+        EventEntry {
+            name: kind.name,
+            type_id: (kind.type_id)(),
+            type_name: (kind.type_name)(),
+            shape: Shape { name: kind.name, version: kind.version },
+            former,
+        }
     };
     S::TYPES.iter().map(entry).collect()
 }
@@ -159,6 +167,7 @@ impl Registry {
         let mut faults = Vec::new();
         self.check_names(&mut faults);
         self.check_events(&mut faults);
+        self.check_successors(&mut faults);
         self.check_services(services, &mut faults);
         if faults.is_empty() { Ok(()) } else { Err(RegistryError { faults }) }
     }
@@ -193,6 +202,22 @@ impl Registry {
                         seen.insert(event.name, (event, entry));
                     }
                 }
+            }
+        }
+    }
+
+    /// An event beside the one that replaces it: what is stored would be decoded as both.
+    fn check_successors(&self, faults: &mut Vec<String>) {
+        for entry in &self.0 {
+            let events = (entry.events)();
+            for new in &events {
+                let doubled = events.iter().filter(|old| new.former.contains(&old.shape));
+                faults.extend(doubled.map(|old| {
+                    format!(
+                        "in {entry:?} `{}` replaces `{}`, which has a method of its own there: a stored `{}` would be folded twice; take one of the two methods out",
+                        new.name, old.name, old.name,
+                    )
+                }));
             }
         }
     }

@@ -209,7 +209,7 @@ pub struct Limits {
     pub tags: usize,
     /// One tag, `key:value`.
     pub tag_bytes: usize,
-    /// An idempotency key.
+    /// An idempotency key, which has at least one.
     pub key_bytes: usize,
 }
 
@@ -229,7 +229,19 @@ impl Limits {
         }
     }
 
-    /// Refuses an append that breaks a limit. Every store calls this first.
+    /// Refuses a stream whose id is too long, before anything is done with it.
+    pub(crate) fn check_stream(&self, stream: &StreamId) -> Result<(), StoreError> {
+        let (size, limit) = (stream.as_str().len(), self.stream_bytes);
+        if size <= limit {
+            return Ok(());
+        }
+        Err(StoreError::invalid(format!(
+            "the stream id of this command has {size} bytes; the limit is {limit}"
+        )))
+    }
+
+    /// Refuses an append that breaks a limit or has an empty idempotency key. Every store calls this
+    /// first.
     ///
     /// # Errors
     /// [`StoreErrorKind::Invalid`] with a message that names the limit, what breaks it and by how
@@ -244,6 +256,10 @@ impl Limits {
         let whole = &"this append";
         within("the batch", whole, "events", append.events.len(), self.batch_events)?;
         if let Some(key) = &append.key {
+            if key.key.is_empty() {
+                // Forgotten rather than meant: the second such command would be taken for the first.
+                return Err(StoreError::invalid(format!("the idempotency key of {} is empty", key.stream)));
+            }
             within("the idempotency key", &key.stream, "bytes", key.key.len(), self.key_bytes)?;
             within("the stream id", whole, "bytes", key.stream.as_str().len(), self.stream_bytes)?;
         }

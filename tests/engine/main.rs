@@ -14,4 +14,5 @@ mod bank;
 mod flawed;
 mod reads;
 mod registry;
+mod review;
 mod writes;

@@ -162,7 +162,7 @@ async fn an_unknown_url_names_what_can_be_opened_and_no_password() {
     let error = Engine::open("postgres://ada:secret@db/bank").await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no store here opens `postgres:…`; this program knows `memory:`. A store is brought by its feature of the crate `cqrs`"
+        "no store here opens `postgres:…`; this program knows `memory:`. A store is brought by a feature of the crate `cqrs`, or by a crate of its own that is linked"
     );
     let error = Engine::open("memory:bank").await.unwrap_err();
     assert!(error.to_string().contains("write `memory:`"), "{error}");

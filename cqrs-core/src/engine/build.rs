@@ -234,7 +234,7 @@ impl fmt::Display for OpenError {
                 // A URL may carry a password, which lies behind its scheme.
                 let scheme = url.split(':').next().unwrap_or_default();
                 let known = known.join(":`, `");
-                write!(f, "no store here opens `{scheme}:…`; this program knows `{known}:`. A store is brought by its feature of the crate `cqrs`")
+                write!(f, "no store here opens `{scheme}:…`; this program knows `{known}:`. A store is brought by a feature of the crate `cqrs`, or by a crate of its own that is linked")
             }
             Self::Registry(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::{CodecError, Json};
-use crate::error::{FoldError, FoldFault};
+use crate::codec::{self, CodecError, Json};
+use crate::error::{FoldError, FoldFault, Panicked};
 use crate::event::{EventSet as _, RecordedEvent, decode};
 use crate::projection::{Keys, Projection};
 use crate::store::Query;
@@ -83,16 +84,8 @@ impl<P: Projection> Consumer for DocumentConsumer<P> {
         let mut batch = DecodedBatch::<P> { steps: Vec::with_capacity(events.len()), keys: Vec::new() };
         let mut places = HashMap::new();
         for (good, recorded) in events.iter().enumerate() {
-            let fault = |fault: FoldFault| Fault { good, error: failed(recorded, fault) };
-            let mut decoded = Vec::with_capacity(1);
-            decode::<P::Event>(&recorded.stored(), &mut |event| decoded.push(event))
-                .map_err(|error| fault(error.into()))?;
-            for event in decoded {
-                let mut keys = Keys::default();
-                P::route(&event, &recorded.meta, &mut keys).map_err(|error| fault(error.into()))?;
-                let documents = keys.iter().map(|key| batch.place(&mut places, key)).collect();
-                batch.steps.push(Step { good, recorded: recorded.clone(), event, documents });
-            }
+            caught(|| batch.add(&mut places, good, recorded))
+                .map_err(|fault| Fault { good, error: failed(recorded, fault) })?;
         }
         Ok(Routed { keys: batch.keys.clone(), work: Box::new(batch) })
     }
@@ -112,6 +105,24 @@ struct Step<P: Projection> {
 }
 
 impl<P: Projection> DecodedBatch<P> {
+    /// Decodes an event, the batch's number `good`, and finds the documents it changes.
+    fn add(
+        &mut self,
+        places: &mut HashMap<P::Key, usize>,
+        good: usize,
+        recorded: &Arc<RecordedEvent>,
+    ) -> Result<(), FoldFault> {
+        let mut decoded = Vec::with_capacity(1);
+        decode::<P::Event>(&recorded.stored(), &mut |event| decoded.push(event))?;
+        for event in decoded {
+            let mut keys = Keys::default();
+            P::route(&event, &recorded.meta, &mut keys)?;
+            let documents = keys.iter().map(|key| self.place(places, key)).collect();
+            self.steps.push(Step { good, recorded: recorded.clone(), event, documents });
+        }
+        Ok(())
+    }
+
     /// The place of a key's document among those of the batch; each key has one.
     fn place(&mut self, places: &mut HashMap<P::Key, usize>, key: &P::Key) -> usize {
         if let Some(place) = places.get(key) {
@@ -134,22 +145,23 @@ impl<P: Projection> Work for DecodedBatch<P> {
             for place in &step.documents {
                 // Places are given in the order in which they are first reached.
                 while folded.len() <= *place {
-                    let document = open(stored.next().flatten());
-                    folded.push(document.map_err(|error| step.fault(FoldFault::Document(error)))?);
+                    let document = caught(|| open(stored.next().flatten()).map_err(FoldFault::Document));
+                    folded.push(document.map_err(|fault| step.fault(fault))?);
                 }
                 let document = &mut folded[*place];
                 // As between two batches: what an event removed begins anew with the next one.
                 if document.is_none() {
                     *document = P::initial();
                 }
-                let applied = P::apply(document, &step.event, &step.recorded.meta);
-                applied.map_err(|error| step.fault(error.into()))?;
+                let applied = caught(|| Ok(P::apply(document, &step.event, &step.recorded.meta)?));
+                applied.map_err(|fault| step.fault(fault))?;
                 last[*place] = at;
             }
         }
         let close = |(document, at): (Option<P>, usize)| {
-            let bytes = document.as_ref().map(P::to_bytes::<Json>).transpose();
-            bytes.map_err(|error| self.steps[at].fault(FoldFault::Document(error)))
+            let encode =
+                || document.as_ref().map(codec::encode::<Json, P>).transpose().map_err(FoldFault::Document);
+            caught(encode).map_err(|fault| self.steps[at].fault(fault))
         };
         folded.into_iter().zip(last).map(close).collect()
     }
@@ -166,6 +178,13 @@ impl<P: Projection> Step<P> {
     fn fault(&self, fault: FoldFault) -> Fault {
         Fault { good: self.good, error: failed(&self.recorded, fault) }
     }
+}
+
+/// Runs the user's code on one event. A panic must not end the follower without a word: it is a
+/// fault of that event, and what the code had half changed is thrown away with the batch.
+fn caught<T>(work: impl FnOnce() -> Result<T, FoldFault>) -> Result<T, FoldFault> {
+    let end = catch_unwind(AssertUnwindSafe(work));
+    end.unwrap_or_else(|panic| Err(FoldFault::Panicked(Panicked::new(&*panic))))
 }
 
 fn failed(recorded: &RecordedEvent, fault: FoldFault) -> FoldError {

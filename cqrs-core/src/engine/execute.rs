@@ -161,6 +161,8 @@ impl Inner {
         if !self.aggregates.contains(&request.aggregate.0) {
             return Err(Failure::NotRegistered(request.aggregate.1).into());
         }
+        // A slot is kept for a while, also if the command is refused: ids of any size would fill memory.
+        self.log.limits().check_stream(&request.stream)?;
         let slot = self.slots.of(&request.stream);
         let mut turn = slot.lock().await;
         // A handler that reaches outside must not run twice; a pure one may, and saves the look-up.
@@ -287,7 +289,9 @@ impl Inner {
     }
 
     async fn append(&self, request: &Request, events: Vec<NewEvent>, at: &mut At) -> Result<End, Stop> {
-        let first = events.first().map(|event| event.id);
+        // Of an append all is there or nothing, so the last event tells.
+        let last = events.last().map(|event| event.id);
+        let behind = Version::new(at.version.get() + events.len() as u64);
         let guard = Guard::stream(request.stream.clone(), Expected::Version(at.version));
         let span = tracing::debug_span!("append", events = events.len());
         let append = Append::new(events, guard).with_key(request.key.clone());
@@ -303,7 +307,7 @@ impl Inner {
             Err(AppendError::Conflict(conflict)) => Ok(End::Lost(conflict)),
             Err(AppendError::Duplicate(done)) => Ok(End::Forgotten(repeated(request, &done))),
             Err(AppendError::Store(error)) if error.kind() == StoreErrorKind::Unknown => {
-                match self.was_written(request, at.version, first).await {
+                match self.was_written(request, behind, last).await {
                     Ok(Some(receipt)) => Ok(End::Forgotten(receipt)),
                     // Still not known, or not there yet: the caller hears the original fault.
                     Ok(None) | Err(_) => Err(error.into()),
@@ -313,33 +317,30 @@ impl Inner {
         }
     }
 
-    /// Resolves an append of which the store cannot say whether it was committed: the event that
-    /// follows the state we decided on is ours, or not.
+    /// Resolves an append of which the store cannot say whether it was committed: the event at the
+    /// version that our last one would have is ours, or not. What others wrote behind it is none of
+    /// the receipt's business.
     async fn was_written(
         &self,
         request: &Request,
         version: Version,
-        first: Option<uuid::Uuid>,
+        last: Option<uuid::Uuid>,
     ) -> Result<Option<Receipt>, Failure> {
-        if let Some(receipt) = self.first_receipt(request).await? {
-            return Ok(Some(receipt));
-        }
-        let Some(first) = first else { return Ok(None) };
+        let Some(last) = last else { return self.first_receipt(request).await };
         let read = StreamRead {
             stream: request.stream.clone(),
-            from: version.next(),
+            from: version,
             direction: Direction::Forward,
-            limit: self.log.limits().batch_events,
+            limit: 1,
             detail: Detail::Full,
         };
         let events = self.log.read_stream(read).await?.events;
-        if events.first().is_none_or(|event| event.meta.id != first) {
-            return Ok(None);
-        }
+        let Some(ours) = events.first().filter(|event| event.meta.id == last) else {
+            return self.first_receipt(request).await;
+        };
         let partition = self.log.partition_of(&request.stream);
         let head = self.log.head(partition).await?;
-        let last = events.last().map(|event| (event.meta.position, event.meta.version));
-        Ok(last.map(|(position, version)| Receipt::new(head.log, partition, position, version)))
+        Ok(Some(Receipt::new(head.log, partition, ours.meta.position, version)))
     }
 
     /// The receipt of an earlier delivery, else the stop: what was accepted once is not refused

@@ -29,6 +29,24 @@ const POLL: Duration = Duration::from_millis(500);
 /// Between two tries after a fault of a store: from the first to the last, doubling.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(10));
 
+/// Waits that double from one fault to the next. They have to outgrow a batch: of two owners that
+/// take a consumer from each other, one gets through only while the other waits.
+struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(BACKOFF.0)
+    }
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let now = self.0;
+        self.0 = (now * 2).min(BACKOFF.1);
+        now
+    }
+}
+
 /// One consumer.
 pub(super) struct Follower {
     consumer: Box<dyn Consumer>,
@@ -172,6 +190,26 @@ enum Step {
     AtHead,
 }
 
+/// What a follower does between two steps.
+enum Rest {
+    /// There may be more.
+    None,
+    /// At the end of the log.
+    UntilNews,
+    /// After what may pass.
+    For(Duration),
+    /// After what does not pass by itself.
+    UntilRevived,
+}
+
+/// What ended a rest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    ToStop,
+    ByNews,
+    ByTime,
+}
+
 /// Why one step did not work.
 enum Trouble {
     /// A store failed: try again.
@@ -236,47 +274,58 @@ impl Follower {
 
     /// Follows the log until told to stop.
     pub(super) async fn run(self: Arc<Self>, inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-        let mut wait = BACKOFF.0;
+        let mut backoff = Backoff::default();
+        let mut woken = Woken::ByTime;
         loop {
             // A step is not cut short: what has begun is finished, then the follower stops.
-            let rest = match self.step(&inner).await {
-                Ok(Step::Moved) => Duration::ZERO,
-                Ok(Step::AtHead) => POLL,
-                Err(Trouble::Fault(_)) => Duration::MAX,
-                Err(Trouble::Store(_) | Trouble::Fenced) => {
-                    wait = (wait * 2).min(BACKOFF.1);
-                    wait
-                }
-            };
-            if rest <= POLL {
-                wait = BACKOFF.0;
+            let step = self.step(&inner).await;
+            if step.is_ok() {
+                backoff = Backoff::default();
             }
-            if self.rest(&inner, &mut stop, rest).await {
+            let rest = match step {
+                Ok(Step::Moved) => Rest::None,
+                // Woken for nothing: a store's `wait` may come back early, even each time.
+                Ok(Step::AtHead) if woken == Woken::ByNews => Rest::For(backoff.next()),
+                Ok(Step::AtHead) => Rest::UntilNews,
+                Err(Trouble::Fault(_)) => Rest::UntilRevived,
+                Err(Trouble::Store(_) | Trouble::Fenced) => Rest::For(backoff.next()),
+            };
+            woken = self.rest(&inner, &mut stop, rest).await;
+            if woken == Woken::ToStop {
                 return;
             }
         }
     }
 
-    /// Rests until there is news or the time is over; answers whether to stop.
-    async fn rest(&self, inner: &Inner, stop: &mut watch::Receiver<bool>, time: Duration) -> bool {
+    async fn rest(&self, inner: &Inner, stop: &mut watch::Receiver<bool>, rest: Rest) -> Woken {
         if *stop.borrow() || stop.has_changed().is_err() {
-            return true;
+            return Woken::ToStop;
         }
-        if time.is_zero() {
-            return false;
-        }
-        let news = async {
-            if time != POLL {
-                // It rests after a fault, which news do not mend.
-                std::future::pending::<()>().await;
+        let mut woken = Woken::ByTime;
+        let over = async {
+            match rest {
+                Rest::None => {}
+                Rest::For(time) => tokio::time::sleep(time).await,
+                Rest::UntilNews => {
+                    if race(self.news(inner), tokio::time::sleep(POLL)).await == Side::First {
+                        woken = Woken::ByNews;
+                    }
+                }
+                Rest::UntilRevived => self.revived().await,
             }
-            self.news(inner).await;
         };
         let stopped = async {
             // An error means that the last handle of the engine is gone.
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        race(stopped, race(news, tokio::time::sleep(time))).await == Side::First
+        if race(stopped, over).await == Side::First { Woken::ToStop } else { woken }
+    }
+
+    /// Waits until it is no longer stopped: a `catch_up` may get over what stopped it.
+    async fn revived(&self) {
+        let stopped = |progress: &Progress| matches!(progress.state, ConsumerState::Stopped(_));
+        // It gives no error, for the sender is here.
+        let _ = self.watch().wait_for(|progress| !stopped(progress)).await;
     }
 
     /// Waits until some partition has grown. If the store cannot wait, this never ends, and the
@@ -332,10 +381,11 @@ impl Follower {
     /// One step that counts; after losing the consumer to another owner, the one that takes it back.
     async fn forward(&self, inner: &Inner) -> Result<Step, CatchUpError> {
         let projection = self.name();
+        let mut backoff = Backoff::default();
         loop {
             match self.step(inner).await {
                 Ok(step) => return Ok(step),
-                Err(Trouble::Fenced) => tokio::time::sleep(BACKOFF.0).await,
+                Err(Trouble::Fenced) => tokio::time::sleep(backoff.next()).await,
                 Err(Trouble::Store(source)) => return Err(CatchUpError::Store { projection, source }),
                 Err(Trouble::Fault(fault)) => return Err(CatchUpError::Stopped { projection, fault }),
             }
@@ -395,6 +445,10 @@ impl Follower {
         let after = position(from);
         let read = LogRead { partition, after, up_to: None, query: self.query.clone(), limit: BATCH };
         let slice = inner.log.read_log(read).await?;
+        // A log that was rewound under a living follower would grow past its place unseen.
+        if let Some(from) = from {
+            compare(from, slice.head).map_err(Trouble::Fault)?;
+        }
         if slice.read_to <= after {
             self.moved(partition, after, slice.head);
             return Ok(false);
@@ -494,13 +548,7 @@ async fn check(
     checkpoint: Checkpoint,
     head: Head,
 ) -> Result<(), Trouble> {
-    if checkpoint.log != head.log {
-        return Err(Trouble::Fault(ConsumerFault::OtherLog));
-    }
-    let rewound = ConsumerFault::Rewound { checkpoint: checkpoint.position, head: head.position };
-    if checkpoint.position > head.position {
-        return Err(Trouble::Fault(rewound));
-    }
+    compare(checkpoint, head).map_err(Trouble::Fault)?;
     let Some(event) = checkpoint.event else { return Ok(()) };
     let read = LogRead {
         partition,
@@ -513,7 +561,22 @@ async fn check(
     if there.first().is_some_and(|there| there.meta.id == event) {
         return Ok(());
     }
-    Err(Trouble::Fault(rewound))
+    Err(Trouble::Fault(rewound(checkpoint, head)))
+}
+
+/// Makes sure, as far as the head shows, that a checkpoint is of the history that the log has now.
+fn compare(checkpoint: Checkpoint, head: Head) -> Result<(), ConsumerFault> {
+    if checkpoint.log != head.log {
+        return Err(ConsumerFault::OtherLog);
+    }
+    if checkpoint.position > head.position {
+        return Err(rewound(checkpoint, head));
+    }
+    Ok(())
+}
+
+fn rewound(checkpoint: Checkpoint, head: Head) -> ConsumerFault {
+    ConsumerFault::Rewound { checkpoint: checkpoint.position, head: head.position }
 }
 
 /// What a batch does, and how far it got.

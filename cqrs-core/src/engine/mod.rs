@@ -124,10 +124,12 @@ impl Engine {
     pub async fn shutdown(&self) {
         self.0.inner.gate.close().await;
         self.0.stop.send_replace(true);
-        let running = std::mem::take(&mut *self.0.running.lock().await);
-        for task in running {
-            // A follower that panicked has reported that itself; there is nothing left to wait for.
+        // Each is taken off when it is done, so that who gives up waiting, or comes second, can wait.
+        let mut running = self.0.running.lock().await;
+        while let Some(task) = running.last_mut() {
+            // One that panicked is done too.
             let _ = task.await;
+            running.pop();
         }
     }
 }

@@ -250,7 +250,6 @@ impl Inner {
         timeout: Duration,
     ) -> Result<(), ReadError> {
         let follower = self.followers.get(projection).ok_or(ReadError::NotRegistered(projection))?;
-        let wanted = receipt.position();
         if receipt.partition().get() >= self.log.capabilities().partitions {
             return Err(ReadError::ForeignReceipt);
         }
@@ -266,15 +265,7 @@ impl Inner {
         };
         match tokio::time::timeout(timeout, reached).await {
             Ok(end) => end,
-            Err(_) => {
-                let progress = follower.watch().borrow().clone();
-                let position = progress.on(receipt.partition());
-                let trouble = match progress.state {
-                    ConsumerState::Retrying(why) => Some(why),
-                    ConsumerState::Following | ConsumerState::Stopped(_) => None,
-                };
-                Err(ReadError::Behind { projection, position, wanted, trouble })
-            }
+            Err(_) => Err(behind(follower, receipt)),
         }
     }
 
@@ -286,19 +277,20 @@ impl Inner {
             progress.on(partition) >= wanted || matches!(progress.state, ConsumerState::Stopped(_))
         };
         loop {
-            if let Ok(Ok(seen)) = tokio::time::timeout(LOOK, progress.wait_for(settled)).await {
-                let position = seen.on(partition);
-                return match &seen.state {
-                    ConsumerState::Stopped(fault) if position < wanted => {
-                        let (projection, fault) = (follower.name(), fault.clone());
-                        Err(ReadError::Stopped { projection, position, fault })
-                    }
-                    _ => Ok(()),
-                };
+            let seen = tokio::time::timeout(LOOK, progress.wait_for(settled)).await;
+            let seen = seen.ok().and_then(Result::ok).map(|seen| seen.clone());
+            if seen.as_ref().is_some_and(|seen| seen.on(partition) >= wanted) {
+                return Ok(());
             }
+            // What stopped this process's follower may be no trouble to a newer program's.
             let stored = self.documents.checkpoint(follower.name(), partition).await?;
             if stored.is_some_and(|checkpoint| checkpoint.position >= wanted) {
                 return Ok(());
+            }
+            if let Some(ConsumerState::Stopped(fault)) = seen.as_ref().map(|seen| &seen.state) {
+                let (projection, fault) = (follower.name(), fault.clone());
+                let position = progress.borrow().on(partition);
+                return Err(ReadError::Stopped { projection, position, fault });
             }
         }
     }
@@ -312,6 +304,19 @@ impl Inner {
                 ReadError::Stopped { projection, position, fault }
             }
             CatchUpError::Store { source, .. } => ReadError::Store(source),
-        })
+        })?;
+        // The end of the log may lie before the receipt, if it was made up or the log rewound.
+        let reached = follower.watch().borrow().on(partition) >= receipt.position();
+        if reached { Ok(()) } else { Err(behind(follower, receipt)) }
     }
+}
+
+fn behind(follower: &Follower, receipt: Receipt) -> ReadError {
+    let progress = follower.watch().borrow().clone();
+    let trouble = match &progress.state {
+        ConsumerState::Retrying(why) => Some(why.clone()),
+        ConsumerState::Following | ConsumerState::Stopped(_) => None,
+    };
+    let (position, wanted) = (progress.on(receipt.partition()), receipt.position());
+    ReadError::Behind { projection: follower.name(), position, wanted, trouble }
 }
