@@ -451,12 +451,11 @@ pub(crate) fn nearly<'a>(attrs: &'a [Attribute], name: &str) -> Option<&'a Attri
     })
 }
 
-/// Whether it marks a method for us, be it misspelt.
-pub(crate) fn is_ours(attr: &Attribute) -> bool {
+/// Whether it marks a method for us, be it misplaced, or a misspelling of one of these.
+pub(crate) fn is_ours(attr: &Attribute, of_this_macro: &[&str]) -> bool {
     let this = std::slice::from_ref(attr);
-    [names::HANDLE, names::APPLY, names::ON]
-        .iter()
-        .any(|name| attr.path().is_ident(name) || nearly(this, name).is_some())
+    [names::HANDLE, names::APPLY, names::ON].iter().any(|name| attr.path().is_ident(name))
+        || of_this_macro.iter().any(|name| nearly(this, name).is_some())
 }
 
 /// Attributes of the language whose names a short name of ours could be mistaken for.

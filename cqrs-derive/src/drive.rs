@@ -58,7 +58,7 @@ pub(crate) fn aggregate(args: TokenStream, item: &TokenStream) -> TokenStream {
     let mut model = Aggregate::read(args, &block, &errors);
     check::aggregate(&mut model, &errors);
     let generated = if fits { expand::aggregate::expand(&model) } else { fallback::aggregate(&model) };
-    finish(&block, errors, &generated)
+    finish(&block, &[names::HANDLE, names::APPLY], errors, &generated)
 }
 
 pub(crate) fn projection(args: TokenStream, item: &TokenStream) -> TokenStream {
@@ -71,13 +71,13 @@ pub(crate) fn projection(args: TokenStream, item: &TokenStream) -> TokenStream {
     let mut model = Projection::read(args, &block, &errors);
     check::projection(&mut model, &errors);
     let generated = if fits { expand::projection::expand(&model) } else { TokenStream::new() };
-    finish(&block, errors, &generated)
+    finish(&block, &[names::ON], errors, &generated)
 }
 
 /// The user's block, the mistakes, and what was made of the rest.
-fn finish(block: &ItemImpl, errors: Errors, generated: &TokenStream) -> TokenStream {
+fn finish(block: &ItemImpl, ours: &[&str], errors: Errors, generated: &TokenStream) -> TokenStream {
     let errors = errors.into_tokens();
-    let block = fallback::stripped(block.clone());
+    let block = fallback::stripped(block.clone(), ours);
     emit!(#block #errors #generated)
 }
 

@@ -72,19 +72,19 @@ pub(crate) fn aggregate(model: &Aggregate<'_>) -> TokenStream {
 }
 
 /// The user's block without our attributes; what only our shapes ask for is not linted.
-pub(crate) fn stripped(mut block: ItemImpl) -> TokenStream {
+pub(crate) fn stripped(mut block: ItemImpl, ours: &[&str]) -> TokenStream {
     for item in &mut block.items {
         let ImplItem::Fn(method) = item else { continue };
         let before = method.attrs.len();
         // A parameter may be there for the key alone.
-        if method.attrs.iter().any(|attr| attr::is_ours(attr) && matches!(attr.meta, Meta::List(_))) {
+        if method.attrs.iter().any(|attr| attr::is_ours(attr, ours) && matches!(attr.meta, Meta::List(_))) {
             for param in &mut method.sig.inputs {
                 if let FnArg::Typed(param) = param {
                     param.attrs.push(syn::parse_quote!(#[allow(unused_variables, reason = "for the key")]));
                 }
             }
         }
-        method.attrs.retain(|attr| !attr::is_ours(attr));
+        method.attrs.retain(|attr| !attr::is_ours(attr, ours));
         if method.attrs.len() < before {
             method.attrs.push(syn::parse_quote! {
                 #[allow(

@@ -14,10 +14,16 @@ fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     near.min_by_key(|known| distance(name, known)).copied()
 }
 
-/// Whether one is a slip of the hand away from the other: a third of its letters, at least one.
+/// Whether one is a slip of the hand away from the other: a third of its letters. Of names with two
+/// letters nearly everything short is near, so there only swapped and repeated letters count.
 pub(crate) fn is_near(name: &str, known: &str) -> bool {
-    let most = (known.len() / 3).clamp(1, 3);
-    distance(&name.to_lowercase(), known) <= most
+    let name = name.to_lowercase();
+    if known.len() > 2 {
+        return distance(&name, known) <= known.len() / 3;
+    }
+    let mut once: Vec<char> = name.chars().collect();
+    once.dedup();
+    once.iter().copied().eq(known.chars()) || name.chars().rev().eq(known.chars())
 }
 
 /// `` `a`, `b` and `c` ``.
@@ -59,6 +65,13 @@ mod tests {
         assert_eq!(distance("handel", "handle"), 1);
         assert_eq!(distance("aply", "apply"), 1);
         assert_eq!(distance("", "id"), 2);
+    }
+
+    #[test]
+    fn is_strict_with_short_names() {
+        assert!(super::is_near("onn", "on") && super::is_near("di", "id") && super::is_near("ID", "id"));
+        assert!(!super::is_near("op", "on") && !super::is_near("in", "id"));
+        assert!(super::is_near("kye", "key") && !super::is_near("by", "key"));
     }
 
     #[test]

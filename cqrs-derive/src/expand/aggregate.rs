@@ -148,17 +148,18 @@ fn error(model: &Aggregate<'_>) -> TokenStream {
     model.error.as_ref().map_or_else(|| emit!(::core::convert::Infallible), ToTokens::to_token_stream)
 }
 
+/// All that handlers take behind their commands; the context needs nothing.
 fn services(model: &Aggregate<'_>) -> Option<TokenStream> {
-    let mut services: Vec<&Type> = Vec::new();
-    for service in model.handlers.iter().flat_map(Handler::services) {
-        if !services.contains(&service) {
-            services.push(service);
+    let mut params: Vec<&Type> = Vec::new();
+    for param in model.handlers.iter().flat_map(|handler| handler.params.iter().copied()) {
+        if !params.contains(&param) {
+            params.push(param);
         }
     }
-    (!services.is_empty()).then(|| {
+    (!params.is_empty()).then(|| {
         emit! {
             fn services(__needed: &mut __cqrs::Needed) {
-                #(__cqrs::need(__needed, <#services as __cqrs::Param<'_>>::NEEDS);)*
+                #(__cqrs::need(__needed, <#params as __cqrs::Param<'_>>::NEEDS);)*
             }
         }
     })
@@ -220,8 +221,8 @@ fn routes(model: &Aggregate<'_>) -> TokenStream {
 /// ```
 fn handle(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
     let this = model.ty;
-    let Handler { command, is_async, .. } = handler;
-    let reaches_out = *is_async || handler.services().next().is_some();
+    let Handler { command, .. } = handler;
+    let reaches_out = reaches_out(handler);
     let answer = answer(model, handler);
     let link = emit_as!(command.span() => impl __cqrs::HandledBy for #command { type Aggregate = #this; });
     let handle = emit_as!(command.span() => __cqrs::Handle<#command>);
@@ -239,6 +240,16 @@ fn handle(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
                 #answer
             }
         }
+    }
+}
+
+/// `true`, `false`, or what the parameters say.
+fn reaches_out(handler: &Handler<'_>) -> TokenStream {
+    let params = &handler.params;
+    match (handler.is_async, params.is_empty()) {
+        (true, _) => emit!(true),
+        (false, true) => emit!(false),
+        (false, false) => emit!(#(<#params as __cqrs::Param<'_>>::NEEDS.is_some())||*),
     }
 }
 

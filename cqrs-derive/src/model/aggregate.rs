@@ -168,17 +168,6 @@ impl<'a> Handler<'a> {
             broken: errors.count() > before,
         })
     }
-
-    /// The services among the parameters: all but the context.
-    pub(crate) fn services(&self) -> impl Iterator<Item = &'a Type> + '_ {
-        self.params.iter().copied().filter(|param| !is_context(param))
-    }
-}
-
-/// `&Context`, however its path is written.
-fn is_context(param: &Type) -> bool {
-    let Type::Reference(reference) = param else { return false };
-    matches!(&*reference.elem, Type::Path(path) if path.path.segments.last().is_some_and(|last| last.ident == "Context"))
 }
 
 impl<'a> Apply<'a> {
