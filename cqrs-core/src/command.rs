@@ -18,7 +18,7 @@ pub trait Command: Sized + Send + Sync + 'static {
     type Id: Id;
     /// The one aggregate with a `#[handle]` for it.
     type Aggregate: Handle<Self>;
-    /// The name, for messages, spans and idempotency keys.
+    /// The name, for messages and spans.
     const NAME: &'static str;
 
     /// Which aggregate it is for.

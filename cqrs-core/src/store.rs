@@ -331,7 +331,10 @@ impl Append {
     }
 }
 
-/// Names one command, so that its second delivery can be told from another command.
+/// Names one request to a stream, so that its second delivery can be told from another request.
+///
+/// Which command carries it does not count: a request whose second delivery is decided differently,
+/// by another command, is still the same request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CommandKey {
     /// The stream that the command is for; keys of different streams are different.

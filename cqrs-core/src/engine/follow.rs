@@ -16,7 +16,7 @@ use tracing::Instrument as _;
 
 use super::Inner;
 use super::consumer::{Consumer, Fault};
-use crate::error::{FoldError, StoreError, chain};
+use crate::error::{FoldError, StoreError, StoreErrorKind, chain};
 use crate::event::RecordedEvent;
 use crate::id::{Partition, Position};
 use crate::read_store::{Batch, Checkpoint, Claim, CommitError};
@@ -29,20 +29,25 @@ const POLL: Duration = Duration::from_millis(500);
 /// Between two tries after a fault of a store: from the first to the last, doubling.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(10));
 
+/// For how long the one that was fenced leaves the consumer to its new owner while that one does not
+/// move: from the first time to the last, doubling.
+const STANDBY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+
 /// Waits that double from one fault to the next. They have to outgrow a batch: of two owners that
 /// take a consumer from each other, one gets through only while the other waits.
-struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(BACKOFF.0)
-    }
+struct Backoff {
+    next: Duration,
+    last: Duration,
 }
 
 impl Backoff {
+    fn new((next, last): (Duration, Duration)) -> Self {
+        Self { next, last }
+    }
+
     fn next(&mut self) -> Duration {
-        let now = self.0;
-        self.0 = (now * 2).min(BACKOFF.1);
+        let now = self.next;
+        self.next = (now * 2).min(self.last);
         now
     }
 }
@@ -99,6 +104,8 @@ pub struct ConsumerStatus {
 pub enum ConsumerState {
     /// It reads, or waits for news.
     Following,
+    /// Another engine has taken it over, and this one watches how that one gets on.
+    Standby,
     /// A store failed; it tries again by itself.
     Retrying(String),
     /// It cannot go on, and does not by itself.
@@ -112,6 +119,8 @@ pub enum ConsumerFault {
     /// An event cannot be folded into the read model. Nothing was skipped: everything before it
     /// has taken effect, and nothing behind it.
     Event(Arc<FoldError>),
+    /// A store refuses for good: a document breaks a limit, or what is stored is damaged.
+    Store(Arc<StoreError>),
     /// The checkpoint is of another log than the one that is followed.
     OtherLog,
     /// The checkpoint lies behind the end of the log, or at another event than it was made at: the
@@ -128,6 +137,7 @@ impl fmt::Display for ConsumerFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Event(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
             Self::OtherLog => f.write_str("its checkpoint is of another log"),
             Self::Rewound { checkpoint, head } => write!(
                 f,
@@ -141,6 +151,7 @@ impl std::error::Error for ConsumerFault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Event(error) => error.source(),
+            Self::Store(error) => error.source(),
             Self::OtherLog | Self::Rewound { .. } => None,
         }
     }
@@ -200,6 +211,8 @@ enum Rest {
     For(Duration),
     /// After what does not pass by itself.
     UntilRevived,
+    /// After somebody else has taken the consumer over, for as long as that one moves.
+    UntilAbandoned(Duration),
 }
 
 /// What ended a rest.
@@ -222,7 +235,15 @@ enum Trouble {
 
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        match error.kind() {
+            // Trying again gives the same answer, for ever.
+            StoreErrorKind::Invalid | StoreErrorKind::Unsupported | StoreErrorKind::Corrupt => {
+                Self::Fault(ConsumerFault::Store(Arc::new(error)))
+            }
+            StoreErrorKind::Unavailable | StoreErrorKind::Unknown | StoreErrorKind::Failed => {
+                Self::Store(error)
+            }
+        }
     }
 }
 
@@ -230,7 +251,7 @@ impl From<CommitError> for Trouble {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Fenced => Self::Fenced,
-            CommitError::Store(error) => Self::Store(error),
+            CommitError::Store(error) => error.into(),
         }
     }
 }
@@ -274,13 +295,16 @@ impl Follower {
 
     /// Follows the log until told to stop.
     pub(super) async fn run(self: Arc<Self>, inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut standby) = (Backoff::new(BACKOFF), Backoff::new(STANDBY));
         let mut woken = Woken::ByTime;
         loop {
             // A step is not cut short: what has begun is finished, then the follower stops.
             let step = self.step(&inner).await;
-            if step.is_ok() {
-                backoff = Backoff::default();
+            if let Ok(step) = &step {
+                backoff = Backoff::new(BACKOFF);
+                if let Step::Moved = step {
+                    standby = Backoff::new(STANDBY);
+                }
             }
             let rest = match step {
                 Ok(Step::Moved) => Rest::None,
@@ -288,7 +312,8 @@ impl Follower {
                 Ok(Step::AtHead) if woken == Woken::ByNews => Rest::For(backoff.next()),
                 Ok(Step::AtHead) => Rest::UntilNews,
                 Err(Trouble::Fault(_)) => Rest::UntilRevived,
-                Err(Trouble::Store(_) | Trouble::Fenced) => Rest::For(backoff.next()),
+                Err(Trouble::Store(_)) => Rest::For(backoff.next()),
+                Err(Trouble::Fenced) => Rest::UntilAbandoned(standby.next()),
             };
             woken = self.rest(&inner, &mut stop, rest).await;
             if woken == Woken::ToStop {
@@ -312,6 +337,7 @@ impl Follower {
                     }
                 }
                 Rest::UntilRevived => self.revived().await,
+                Rest::UntilAbandoned(patience) => self.abandoned(inner, patience).await,
             }
         };
         let stopped = async {
@@ -326,6 +352,34 @@ impl Follower {
         let stopped = |progress: &Progress| matches!(progress.state, ConsumerState::Stopped(_));
         // It gives no error, for the sender is here.
         let _ = self.watch().wait_for(|progress| !stopped(progress)).await;
+    }
+
+    /// Watches the new owner of the consumer until it stands still for this long although there is
+    /// something to do. Without this, two engines at rest would take the consumer from each other
+    /// at every event.
+    async fn abandoned(&self, inner: &Inner, patience: Duration) {
+        let mut before = None;
+        loop {
+            tokio::time::sleep(patience).await;
+            match self.look(inner).await {
+                Ok((now, behind)) if !behind || before.as_ref() != Some(&now) => before = Some(now),
+                // It stands still; or the store failed, which the next step will report.
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Where the stored checkpoints are, and whether there is something behind them.
+    async fn look(&self, inner: &Inner) -> Result<(Vec<Position>, bool), StoreError> {
+        let (mut positions, mut behind) = (Vec::new(), false);
+        for partition in self.partitions() {
+            let head = inner.log.head(partition).await?;
+            let stored = position(inner.documents.checkpoint(self.name(), partition).await?);
+            self.seen(partition, stored, head);
+            behind |= stored < head.position;
+            positions.push(stored);
+        }
+        Ok((positions, behind))
     }
 
     /// Waits until some partition has grown. If the store cannot wait, this never ends, and the
@@ -381,7 +435,7 @@ impl Follower {
     /// One step that counts; after losing the consumer to another owner, the one that takes it back.
     async fn forward(&self, inner: &Inner) -> Result<Step, CatchUpError> {
         let projection = self.name();
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::new(BACKOFF);
         loop {
             match self.step(inner).await {
                 Ok(step) => return Ok(step),
@@ -424,7 +478,7 @@ impl Follower {
         let consumer = self.name();
         let state = match trouble {
             Trouble::Store(error) => ConsumerState::Retrying(chain(error)),
-            Trouble::Fenced => ConsumerState::Retrying(CommitError::Fenced.to_string()),
+            Trouble::Fenced => ConsumerState::Standby,
             Trouble::Fault(fault) => ConsumerState::Stopped(fault.clone()),
         };
         match &state {
@@ -433,6 +487,9 @@ impl Follower {
             }
             ConsumerState::Retrying(why) => {
                 tracing::warn!(consumer, why, "a projection could not go on, trying again");
+            }
+            ConsumerState::Standby => {
+                tracing::info!(consumer, "another engine has taken a projection over");
             }
             ConsumerState::Following => {}
         }
@@ -476,7 +533,10 @@ impl Follower {
             return Err(Trouble::Fenced);
         }
         match folded.fault {
-            Some(error) => Err(Trouble::Fault(ConsumerFault::Event(Arc::new(error)))),
+            Some(error) => {
+                self.seen(partition, to.position, slice.head);
+                Err(Trouble::Fault(ConsumerFault::Event(Arc::new(error))))
+            }
             None => Ok(true),
         }
     }
@@ -547,11 +607,15 @@ impl Follower {
     }
 
     fn moved(&self, partition: Partition, position: Position, head: Head) {
+        self.seen(partition, position, head);
+        self.progress.send_modify(|progress| progress.state = ConsumerState::Following);
+    }
+
+    fn seen(&self, partition: Partition, position: Position, head: Head) {
         self.progress.send_modify(|progress| {
             if let Some(reached) = progress.places.get_mut(usize::from(partition.get())) {
                 *reached = Reached { position, head: head.position };
             }
-            progress.state = ConsumerState::Following;
         });
     }
 }

@@ -315,7 +315,7 @@ fn behind(follower: &Follower, receipt: Receipt) -> ReadError {
     let progress = follower.watch().borrow().clone();
     let trouble = match &progress.state {
         ConsumerState::Retrying(why) => Some(why.clone()),
-        ConsumerState::Following | ConsumerState::Stopped(_) => None,
+        ConsumerState::Following | ConsumerState::Standby | ConsumerState::Stopped(_) => None,
     };
     let (position, wanted) = (progress.on(receipt.partition()), receipt.position());
     ReadError::Behind { projection: follower.name(), position, wanted, trouble }
