@@ -61,6 +61,27 @@
 //!
 //! So the order of the checks is: limits, what the store cannot do, the key, the guard, event ids.
 //!
+//! # Several at once
+//!
+//! A store MAY commit several appends together. Then
+//!
+//! - each is checked against the log as those before it in the group leave it, and one that is refused,
+//!   for whatever reason, MUST NOT fail, change or reorder the others;
+//! - none is told of success before the commit is durable;
+//! - of two with one key, the second is told [`AppendError::Duplicate`] once the first is committed;
+//! - if the commit's outcome is not known, all of them are told [`StoreErrorKind::Unknown`].
+//!
+//! After an `Unknown`, a [`find_key`](EventStore::find_key) or
+//! [`read_stream`](EventStore::read_stream) on the same handle MUST NOT answer before the append in
+//! question can no longer take place: an answer "it is not there" is final.
+//!
+//! A handle sees one history. If the log behind it is replaced or rewound while it is open, every
+//! later call MUST fail with [`StoreErrorKind::Corrupt`] or show the new [`LogId`]; a head that was
+//! once shown is never undercut under the same id.
+//!
+//! A read SHOULD stop early, with fewer events than its limit, rather than hold more than about
+//! 16 MiB of payloads in memory.
+//!
 //! # Faults
 //!
 //! | what happened | what is given |
