@@ -81,6 +81,11 @@ impl Registration {
         }
     }
 
+    /// Whether both are the same thing of the same type.
+    fn is(&self, other: &Self) -> bool {
+        self.word() == other.word() && (self.type_id)() == (other.type_id)()
+    }
+
     fn word(&self) -> &'static str {
         match self.kind {
             Kind::Aggregate { .. } => "aggregate",
@@ -134,10 +139,12 @@ impl Registry {
         Self(all)
     }
 
-    /// Adds an aggregate or a projection by hand.
+    /// Adds an aggregate or a projection by hand; once, also if it is linked.
     #[must_use]
     pub fn with<T: Register>(mut self) -> Self {
-        self.0.push(T::REGISTRATION);
+        if !self.0.iter().any(|entry| entry.is(&T::REGISTRATION)) {
+            self.0.push(T::REGISTRATION);
+        }
         self
     }
 
@@ -177,14 +184,10 @@ impl Registry {
         for entry in &self.0 {
             let word = entry.word();
             let Some(first) = seen.insert((word, entry.name), entry) else { continue };
-            let name = entry.name;
-            faults.push(if (first.type_id)() == (entry.type_id)() {
-                format!("the {word} `{name}` is registered twice: {first:?}")
-            } else {
-                format!(
-                    "two {word}s are named `{name}`: {first:?}, {entry:?}; give one another `name = \"…\"`"
-                )
-            });
+            faults.push(format!(
+                "two {word}s are named `{}`: {first:?}, {entry:?}; give one another `name = \"…\"`",
+                entry.name
+            ));
         }
     }
 
