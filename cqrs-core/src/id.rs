@@ -1,7 +1,6 @@
 //! Names of things: domain ids, streams, partitions, versions and positions.
 
 use std::fmt;
-use std::hash::Hash;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -15,13 +14,34 @@ use std::sync::Arc;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be an id",
     label = "not an id",
-    note = "an id is stored as text: it needs `Display`, `FromStr`, `Clone`, `Eq` and `Hash`, as `u64`, `String` and `Uuid` have"
+    note = "an id is stored as text: it needs `Display` and `FromStr`, as `u64`, `String` and `Uuid` have; a newtype passes both on to what it holds"
 )]
-pub trait Id: fmt::Display + FromStr<Err: fmt::Display> + Clone + Eq + Hash + Send + Sync + 'static {}
+// Printing and parsing are methods and not supertraits, so that a type that lacks them gets the
+// message above and not one about `FromStr`.
+pub trait Id: Sized + Send + Sync + 'static {
+    /// What prints the id.
+    fn as_text(&self) -> &dyn fmt::Display;
+
+    /// Reads the id back from what it printed.
+    ///
+    /// # Errors
+    /// What its `FromStr` says.
+    fn from_text(text: &str) -> Result<Self, String>;
+}
 
 #[diagnostic::do_not_recommend]
-impl<T> Id for T where T: fmt::Display + FromStr<Err: fmt::Display> + Clone + Eq + Hash + Send + Sync + 'static
-{}
+impl<T> Id for T
+where
+    T: fmt::Display + FromStr<Err: fmt::Display> + Send + Sync + 'static,
+{
+    fn as_text(&self) -> &dyn fmt::Display {
+        self
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: T::Err| error.to_string())
+    }
+}
 
 /// The key of one stream: a category (the aggregate's name) and an id, written `category/id`.
 ///

@@ -53,7 +53,11 @@ impl<K> Default for Keys<K> {
 impl<K: Id> Keys<K> {
     /// Adds one, unless it is there.
     pub fn add(&mut self, key: K) {
-        if !self.0.contains(&key) {
+        // Most events have one key; comparing costs something only with the second.
+        let text = || key.as_text().to_string();
+        if self.0.is_empty()
+            || !self.0.iter().map(|known| known.as_text().to_string()).any(|known| known == text())
+        {
             self.0.push(key);
         }
     }
@@ -64,13 +68,8 @@ impl<K: Id> Keys<K> {
     /// [`NotAKey`] if it does not parse as a `K`.
     pub fn add_stream(&mut self, meta: &EventMeta) -> Result<(), NotAKey> {
         let id = meta.stream.id();
-        match id.parse() {
-            Ok(key) => self.add(key),
-            Err(cause) => {
-                let cause = K::Err::to_string(&cause);
-                return Err(NotAKey { id: id.to_owned(), key: std::any::type_name::<K>(), cause });
-            }
-        }
+        let wrong = |cause| NotAKey { id: id.to_owned(), key: std::any::type_name::<K>(), cause };
+        self.add(K::from_text(id).map_err(wrong)?);
         Ok(())
     }
 
@@ -127,7 +126,7 @@ impl<K: Id> IntoKeys<K> for K {
     }
 }
 
-impl<K: Id> IntoKeys<K> for &K {
+impl<K: Id + Clone> IntoKeys<K> for &K {
     fn into_keys(self, keys: &mut Keys<K>) {
         keys.add(self.clone());
     }

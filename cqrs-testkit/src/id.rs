@@ -6,14 +6,14 @@ use crate::report::Failure;
 
 /// The id's text, if it keeps what [`Id`] promises: to parse back to an equal value.
 pub(crate) fn text<I: Id>(id: &I) -> Result<String, Failure> {
-    let text = id.to_string();
+    let text = id.as_text().to_string();
     let kind = std::any::type_name::<I>();
     let title = format!("the id {text:?} cannot be stored");
-    match text.parse::<I>() {
-        Ok(back) if back == *id => Ok(text),
+    match I::from_text(&text) {
+        Ok(back) if back.as_text().to_string() == text => Ok(text),
         Ok(back) => Err(Failure::new(title).cause(format!(
             "the text {text:?} of a `{kind}` parses back to another value, which prints as {:?}",
-            back.to_string()
+            back.as_text().to_string()
         ))),
         Err(error) => Err(Failure::new(title)
             .cause(format!("the text {text:?} of a `{kind}` does not parse back: {error}"))),

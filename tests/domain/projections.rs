@@ -67,7 +67,7 @@ fn event<P: Projection>(name: &str, json: &str) -> P::Event {
     read::<P::Event>(name, 1, json).unwrap().remove(0)
 }
 
-fn keys<P: Projection>(event: &P::Event, stream: &str) -> Vec<P::Key> {
+fn keys<P: Projection<Key: Clone>>(event: &P::Event, stream: &str) -> Vec<P::Key> {
     let mut keys = Keys::default();
     P::route(event, &meta(stream), &mut keys).unwrap();
     keys.iter().cloned().collect()

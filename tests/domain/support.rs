@@ -5,7 +5,9 @@ use std::sync::Arc;
 use cqrs::aggregate::{Current, Decision, Refusal};
 use cqrs::context::{Services, Surroundings, SystemClock, TimeOrderedIds};
 use cqrs::event::{EventSet, Stored};
-use cqrs::{Aggregate, Clock as _, Command, Context, EventMeta, Handle, Metadata, Partition, Position};
+use cqrs::{
+    Aggregate, Clock as _, Command, Context, EventMeta, Handle, Id as _, Metadata, Partition, Position,
+};
 use cqrs::{StreamId, Version};
 use uuid::Uuid;
 
@@ -39,7 +41,7 @@ where
 {
     let version = Version::new(given.len() as u64);
     let state = fold::<A>(given);
-    let stream = StreamId::new(A::NAME, command.id()).expect("a valid id");
+    let stream = StreamId::new(A::NAME, command.id().as_text()).expect("a valid id");
     let context = Context::new(
         stream,
         version,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::codec::{self, CodecError, Json};
 use crate::error::{FoldError, FoldFault, Panicked};
 use crate::event::{EventSet as _, RecordedEvent, decode};
+use crate::id::Id as _;
 use crate::projection::{Keys, Projection};
 use crate::store::Query;
 
@@ -108,7 +109,7 @@ impl<P: Projection> DecodedBatch<P> {
     /// Decodes an event, the batch's number `good`, and finds the documents it changes.
     fn add(
         &mut self,
-        places: &mut HashMap<P::Key, usize>,
+        places: &mut HashMap<String, usize>,
         good: usize,
         recorded: &Arc<RecordedEvent>,
     ) -> Result<(), FoldFault> {
@@ -124,13 +125,14 @@ impl<P: Projection> DecodedBatch<P> {
     }
 
     /// The place of a key's document among those of the batch; each key has one.
-    fn place(&mut self, places: &mut HashMap<P::Key, usize>, key: &P::Key) -> usize {
-        if let Some(place) = places.get(key) {
+    fn place(&mut self, places: &mut HashMap<String, usize>, key: &P::Key) -> usize {
+        let key = key.as_text().to_string();
+        if let Some(place) = places.get(&key) {
             return *place;
         }
         let place = self.keys.len();
-        self.keys.push(key.to_string());
-        places.insert(key.clone(), place);
+        self.keys.push(key.clone());
+        places.insert(key, place);
         place
     }
 }

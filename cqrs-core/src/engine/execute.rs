@@ -19,7 +19,7 @@ use crate::command::Command;
 use crate::context::{Context, Surroundings};
 use crate::error::{FoldError, FoldFault, StoreErrorKind};
 use crate::event::{EventSet, Metadata, NewEvent, RecordedEvent, Timestamp, decode};
-use crate::id::{Position, StreamId, Version};
+use crate::id::{Id as _, Position, StreamId, Version};
 use crate::receipt::Receipt;
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, CommandKey, Conflict, Detail, Direction, Expected, Found,
@@ -93,7 +93,7 @@ impl<'e, C: Command> IntoFuture for Execute<'e, C> {
         let Self { engine, command, key, metadata, expected } = self;
         let inner: &Inner = &engine.0.inner;
         Box::pin(async move {
-            let stream = StreamId::new(C::Aggregate::NAME, command.id()).map_err(Failure::from)?;
+            let stream = StreamId::new(C::Aggregate::NAME, command.id().as_text()).map_err(Failure::from)?;
             let key = key.map(Cow::Owned).or_else(|| command.idempotency_key());
             let request = Request {
                 command: C::NAME,

@@ -14,7 +14,7 @@ use super::follow::{CatchUpError, ConsumerState, Follower, Progress};
 use super::{Engine, Inner};
 use crate::aggregate::Aggregate;
 use crate::codec::{CodecError, Json};
-use crate::id::{StreamId, Version};
+use crate::id::{Id as _, StreamId, Version};
 use crate::projection::Projection;
 use crate::receipt::Receipt;
 use crate::store::{BoxFuture, Detail, Direction, StreamRead};
@@ -36,7 +36,7 @@ impl Engine {
     /// let summary = bank.get::<Summary>(&account).after(&receipt).await?;
     /// ```
     pub fn get<P: Projection>(&self, key: &P::Key) -> Get<'_, P> {
-        Get { engine: self, key: key.to_string(), wait: Wait::default(), projection: PhantomData }
+        Get { engine: self, key: key.as_text().to_string(), wait: Wait::default(), projection: PhantomData }
     }
 
     /// A page of a projection's documents, in the order of their keys' text.
@@ -50,7 +50,7 @@ impl Engine {
     /// # Errors
     /// [`ReadError`] if the store fails or the stream holds an event that does not fold.
     pub async fn load<A: Aggregate>(&self, id: &A::Id) -> Result<Loaded<A>, ReadError> {
-        let stream = StreamId::new(A::NAME, id)?;
+        let stream = StreamId::new(A::NAME, id.as_text())?;
         let mut loaded = Loaded { state: A::initial(), version: Version::NONE };
         loop {
             let read = StreamRead {
@@ -222,9 +222,8 @@ fn read_document<P: Projection>(key: &str, bytes: &Bytes) -> Result<P, ReadError
 }
 
 fn read_key<P: Projection>(key: &str) -> Result<P::Key, ReadError> {
-    key.parse().map_err(|error: <P::Key as FromStr>::Err| {
-        bad_document::<P>(key, CodecError::new(format!("its key does not parse: {error}")))
-    })
+    P::Key::from_text(key)
+        .map_err(|error| bad_document::<P>(key, CodecError::new(format!("its key does not parse: {error}"))))
 }
 
 fn bad_document<P: Projection>(key: &str, source: CodecError) -> ReadError {

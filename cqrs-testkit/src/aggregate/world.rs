@@ -4,6 +4,7 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cqrs_core::Id as _;
 use cqrs_core::aggregate::{Current, Misfit, Refusal};
 use cqrs_core::context::{IdSource, Services, Surroundings};
 use cqrs_core::event::RecordedEvent;
@@ -128,7 +129,7 @@ impl<A: Aggregate> World<A> {
     where
         A: Handle<C>,
     {
-        let stream = command.id().to_string();
+        let stream = command.id().as_text().to_string();
         self.log.push(Entry::When {
             command: C::NAME,
             stream: format!("{}/{stream}", A::NAME),
