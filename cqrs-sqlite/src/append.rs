@@ -110,19 +110,31 @@ fn write_event(tx: &mut Tx<'_>, event: &NewEvent) -> Result<Version, Fault> {
     let position = tx.head + 1;
     let mut insert = tx.conn.prepare_cached(
         "INSERT INTO cqrs_events
-            (position, version, schema_version, time, id, stream, name, tags, metadata, payload)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            (position, version, schema_version, time, checksum, id, stream, name, tags, metadata, payload)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
+    let time = event.time.as_micros().cast_signed();
+    let (tags, metadata) = (tags_text(&event.tags), metadata_text(&event.metadata));
+    let checksum = read::Checked {
+        numbers: [position, version, i64::from(event.schema_version), time],
+        id: event.id.as_bytes(),
+        stream: event.stream.as_str(),
+        name: &event.name,
+        tags: tags.as_deref(),
+        metadata: metadata.as_deref(),
+        payload: &event.payload,
+    };
     insert.execute((
         position,
         version,
         event.schema_version,
-        event.time.as_micros().cast_signed(),
+        time,
+        checksum.sum(),
         event.id.as_bytes(),
         event.stream.as_str(),
         &*event.name,
-        tags_text(&event.tags),
-        metadata_text(&event.metadata),
+        tags,
+        metadata,
         &*event.payload,
     ))?;
     write_tags(tx.conn, &event.tags, position)?;

@@ -124,12 +124,37 @@ fn check_path(path: &Path) -> Result<(), Fault> {
         return invalid(format!("the directory {} does not exist; create it first", parent.display()));
     }
     // What cannot be read will be told by SQLite.
-    let Ok(mut file) = File::open(path) else { return Ok(()) };
-    let mut start = Vec::new();
-    match file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut start) {
-        Ok(length) if length > 0 && start != MAGIC => {
-            Err(Fault::corrupt("the file is not an SQLite database"))
-        }
-        _ => Ok(()),
+    let Some(start) = start_of(path) else { return Ok(()) };
+    if !start.is_empty() && !start.starts_with(MAGIC) {
+        return Err(Fault::corrupt("the file is not an SQLite database"));
     }
+    if cut_off(path, &start) && !has_wal(path) && cut_off(path, &start) {
+        return Err(Fault::corrupt("the file was cut off: it does not end with a whole page"));
+    }
+    Ok(())
+}
+
+/// The first bytes, as far as they go.
+fn start_of(path: &Path) -> Option<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path).ok()?.take(MAGIC.len() as u64 + 2).read_to_end(&mut start).ok()?;
+    Some(start)
+}
+
+/// SQLite itself would take the missing end of a page for zeros.
+fn cut_off(path: &Path, start: &[u8]) -> bool {
+    let size = match start.get(MAGIC.len()..) {
+        Some(&[0, 1]) => 65_536,
+        Some(&[high, low]) => u64::from(u16::from_be_bytes([high, low])),
+        _ => return false,
+    };
+    let length = std::fs::metadata(path).map_or(0, |file| file.len());
+    size > 0 && !length.is_multiple_of(size)
+}
+
+/// While there is a WAL, the file's end may be in the midst of being written, and is no fault.
+fn has_wal(path: &Path) -> bool {
+    let mut wal = path.as_os_str().to_owned();
+    wal.push("-wal");
+    std::fs::metadata(wal).is_ok_and(|wal| wal.len() > 0)
 }

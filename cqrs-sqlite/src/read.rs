@@ -77,7 +77,7 @@ macro_rules! fold {
 }
 macro_rules! full {
     () => {
-        concat!(fold!(), ", stream, id, time, tags, metadata")
+        concat!(fold!(), ", stream, id, time, tags, metadata, checksum")
     };
 }
 
@@ -163,6 +163,9 @@ fn positions(
     }
     Ok(positions)
 }
+
+/// Every event, as [`check`] wants it.
+pub(crate) const ALL: &str = concat!("SELECT ", full!(), " FROM cqrs_events ORDER BY position");
 
 const BY_RANGE: &str = concat!(
     "SELECT ",
@@ -285,8 +288,55 @@ impl<'a> Slice<'a> {
     }
 }
 
+/// All of an event that its checksum is about.
+pub(crate) struct Checked<'a> {
+    /// Position, version, schema version and time.
+    pub(crate) numbers: [i64; 4],
+    pub(crate) id: &'a [u8],
+    pub(crate) stream: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) tags: Option<&'a str>,
+    pub(crate) metadata: Option<&'a str>,
+    pub(crate) payload: &'a [u8],
+}
+
+impl Checked<'_> {
+    /// A CRC-32. Each text follows its length, so that none can lend a byte to the next.
+    pub(crate) fn sum(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        self.numbers.iter().for_each(|number| sum.update(&number.to_le_bytes()));
+        let [tags, metadata] = [self.tags, self.metadata].map(Option::unwrap_or_default);
+        for text in [self.stream, self.name, tags, metadata] {
+            sum.update(&(text.len() as u64).to_le_bytes());
+            sum.update(text.as_bytes());
+        }
+        sum.update(self.id);
+        sum.update(self.payload);
+        sum.finalize()
+    }
+}
+
+/// Refuses a row, with the columns of `full`, that is not what was written.
+pub(crate) fn check(row: &Row<'_>) -> Result<(), Fault> {
+    let number = |column| row.get::<_, i64>(column);
+    let checked = Checked {
+        numbers: [number(0)?, number(1)?, number(2)?, number(7)?],
+        name: row.get_ref(3)?.as_str()?,
+        payload: row.get_ref(4)?.as_blob()?,
+        stream: row.get_ref(5)?.as_str()?,
+        id: row.get_ref(6)?.as_blob()?,
+        tags: row.get_ref(8)?.as_str_or_null()?,
+        metadata: row.get_ref(9)?.as_str_or_null()?,
+    };
+    if i64::from(checked.sum()) == number(10)? {
+        return Ok(());
+    }
+    Err(Fault::corrupt("it is not what was written; its checksum differs"))
+}
+
 /// What a fold does not need.
 fn decode_rest(row: &Row<'_>, event: &mut RecordedEvent) -> Result<(), Fault> {
+    check(row)?;
     event.meta.id = uuid(row.get_ref(6)?.as_blob()?)?;
     event.meta.time = Timestamp::from_micros(row.get_ref(7)?.as_i64()?.cast_unsigned());
     if let Some(text) = row.get_ref(8)?.as_str_or_null()? {

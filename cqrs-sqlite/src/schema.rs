@@ -40,6 +40,7 @@ const CREATE: &str = "
         version INTEGER NOT NULL,
         schema_version INTEGER NOT NULL,
         time INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
         id BLOB NOT NULL,
         stream TEXT NOT NULL,
         name TEXT NOT NULL,

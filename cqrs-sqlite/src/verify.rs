@@ -1,5 +1,6 @@
 //! Walking through the whole file, to find what contradicts itself.
 
+use cqrs_core::event::Tags;
 use cqrs_core::store::LogId;
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -23,9 +24,10 @@ pub struct Verified {
 pub(crate) fn verify(conn: &Connection, log: LogId) -> Result<Verified, Fault> {
     read::snapshot(conn, |conn| {
         pages(conn)?;
-        let (events, tags) = events(conn)?;
-        tag_index(conn, tags)?;
+        let events = positions(conn)?;
         let streams = streams(conn)?;
+        let tags = contents(conn)?;
+        tag_index(conn, tags)?;
         keys(conn, events)?;
         let checkpoints = checkpoints(conn, log, events)?;
         let documents = count(conn, "SELECT count(*) FROM cqrs_documents")?;
@@ -43,31 +45,41 @@ fn pages(conn: &Connection) -> Result<(), Fault> {
     if found == "ok" { Ok(()) } else { Err(Fault::corrupt(format!("the file is damaged: {found}"))) }
 }
 
-/// How many events and how many tags on them there are.
-fn events(conn: &Connection) -> Result<(u64, u64), Fault> {
-    let mut select =
-        conn.prepare("SELECT position, stream, id, tags, metadata FROM cqrs_events ORDER BY position")?;
+/// Positions count from 1. Gives how many events there are.
+fn positions(conn: &Connection) -> Result<u64, Fault> {
+    let mut select = conn.prepare("SELECT position FROM cqrs_events ORDER BY position")?;
     let mut rows = select.query(())?;
-    let (mut last, mut tags) = (0, 0);
+    let mut last: i64 = 0;
     while let Some(row) = rows.next()? {
-        let position: i64 = row.get(0)?;
-        if position != last + 1 {
+        if row.get::<_, i64>(0)? != last + 1 {
             return Err(Fault::corrupt(format!("there is no event at position {}", last + 1)));
         }
-        last = position;
+        last += 1;
+    }
+    Ok(last.cast_unsigned())
+}
+
+/// Each event can be read and is what was written. Gives how many tags there are on all of them.
+fn contents(conn: &Connection) -> Result<u64, Fault> {
+    let mut select = conn.prepare(read::ALL)?;
+    let mut rows = select.query(())?;
+    let mut tags = 0;
+    while let Some(row) = rows.next()? {
+        let position = row.get(0)?;
         tags += event(conn, row, position).map_err(|fault| fault.at(position))?;
     }
-    Ok((last.cast_unsigned(), tags))
+    Ok(tags)
 }
 
 fn event(conn: &Connection, row: &rusqlite::Row<'_>, position: i64) -> Result<u64, Fault> {
-    read::stream_id(row.get_ref(1)?.as_str()?)?;
-    read::uuid(row.get_ref(2)?.as_blob()?)?;
-    if let Some(text) = row.get_ref(4)?.as_str_or_null()? {
+    read::stream_id(row.get_ref(5)?.as_str()?)?;
+    read::uuid(row.get_ref(6)?.as_blob()?)?;
+    if let Some(text) = row.get_ref(9)?.as_str_or_null()? {
         read::metadata(text)?;
     }
-    let Some(text) = row.get_ref(3)?.as_str_or_null()? else { return Ok(0) };
-    let tags = read::tags(text)?;
+    let tags = row.get_ref(8)?.as_str_or_null()?.map_or_else(|| Ok(Tags::default()), read::tags)?;
+    // Last, because it only says that something is wrong.
+    read::check(row)?;
     let mut indexed = conn.prepare_cached("SELECT 1 FROM cqrs_tags WHERE tag = ?1 AND position = ?2")?;
     for tag in &tags {
         if !indexed.exists((tag.as_str(), position))? {
