@@ -1,0 +1,211 @@
+//! The write path of the log: what one append does inside the transaction of its group.
+
+use std::collections::{HashMap, HashSet};
+
+use cqrs_core::error::{StoreError, StoreErrorKind};
+use cqrs_core::event::{Metadata, NewEvent, Tag, Tags};
+use cqrs_core::id::{Partition, Position, StreamId, Version};
+use cqrs_core::store::{Append, AppendError, Appended, CommandKey, LogId};
+use rusqlite::{Connection, OptionalExtension as _};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::error::Fault;
+use crate::writer::Write;
+use crate::{guard, read};
+
+/// One transaction that holds the lock for writing, and what it knows of the log: nobody else can
+/// change it meanwhile.
+pub(crate) struct Tx<'a> {
+    pub(crate) conn: &'a Connection,
+    pub(crate) log: LogId,
+    pub(crate) head: i64,
+    versions: HashMap<StreamId, i64>,
+}
+
+impl<'a> Tx<'a> {
+    pub(crate) fn new(conn: &'a Connection, log: LogId) -> Result<Self, Fault> {
+        Ok(Self { conn, log, head: read::last_position(conn)?, versions: HashMap::new() })
+    }
+
+    pub(crate) fn version_of(&mut self, stream: &StreamId) -> Result<i64, Fault> {
+        if let Some(version) = self.versions.get(stream) {
+            return Ok(*version);
+        }
+        let version = read::last_version(self.conn, stream)?;
+        self.versions.insert(stream.clone(), version);
+        Ok(version)
+    }
+
+    fn appended(&self, versions: Vec<(StreamId, Version)>) -> Appended {
+        let position = Position::new(self.head.cast_unsigned());
+        Appended { log: self.log, partition: Partition::ONLY, position, versions }
+    }
+}
+
+impl Write for Append {
+    type Done = Appended;
+    type Error = AppendError;
+
+    const DOING: &'static str = "append";
+
+    fn weight(&self) -> usize {
+        self.events.iter().map(|event| event.payload.len() + 500).sum()
+    }
+
+    /// All is checked before the first row is written, in the order of the contract. So who loses is
+    /// left out, and the others of the group are not touched by it.
+    fn write(&self, tx: &mut Tx<'_>) -> Result<Result<Appended, AppendError>, Fault> {
+        if let Some(key) = &self.key
+            && let Some(first) = find_key(tx.conn, tx.log, key)?
+        {
+            return Ok(Err(AppendError::Duplicate(first)));
+        }
+        if let Err(conflict) = guard::check(tx, &self.guard)? {
+            return Ok(Err(conflict.into()));
+        }
+        if let Some(id) = used_twice(tx.conn, &self.events)? {
+            let message = format!("the event id {id} is used twice");
+            return Ok(Err(StoreError::new(StoreErrorKind::Invalid, message).into()));
+        }
+        Ok(Ok(write(tx, self)?))
+    }
+}
+
+fn used_twice(conn: &Connection, events: &[NewEvent]) -> Result<Option<Uuid>, Fault> {
+    let mut statement = conn.prepare_cached("SELECT 1 FROM cqrs_events WHERE id = ?1")?;
+    let mut seen = HashSet::with_capacity(events.len());
+    for event in events {
+        if !seen.insert(event.id) || statement.exists((event.id.as_bytes(),))? {
+            return Ok(Some(event.id));
+        }
+    }
+    Ok(None)
+}
+
+fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Appended, Fault> {
+    let mut versions = match &append.key {
+        Some(key) if append.events.is_empty() => {
+            vec![(key.stream.clone(), Version::new(tx.version_of(&key.stream)?.cast_unsigned()))]
+        }
+        _ => Vec::with_capacity(1),
+    };
+    for event in &append.events {
+        let version = write_event(tx, event)?;
+        // The last one is looked at first: most appends write to one stream.
+        match versions.iter_mut().rev().find(|(stream, _)| *stream == event.stream) {
+            Some((_, last)) => *last = version,
+            None => versions.push((event.stream.clone(), version)),
+        }
+    }
+    let appended = tx.appended(versions);
+    if let Some(key) = &append.key {
+        write_key(tx, key, &appended)?;
+    }
+    Ok(appended)
+}
+
+fn write_event(tx: &mut Tx<'_>, event: &NewEvent) -> Result<Version, Fault> {
+    let version = tx.version_of(&event.stream)? + 1;
+    let position = tx.head + 1;
+    let mut insert = tx.conn.prepare_cached(
+        "INSERT INTO cqrs_events
+            (position, version, schema_version, time, checksum, id, stream, name, tags, metadata, payload)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?;
+    let time = event.time.as_micros().cast_signed();
+    let (tags, metadata) = (tags_text(&event.tags), metadata_text(&event.metadata));
+    let checksum = read::Checked {
+        numbers: [position, version, i64::from(event.schema_version), time],
+        id: event.id.as_bytes(),
+        stream: event.stream.as_str(),
+        name: &event.name,
+        tags: tags.as_deref(),
+        metadata: metadata.as_deref(),
+        payload: &event.payload,
+    };
+    insert.execute((
+        position,
+        version,
+        event.schema_version,
+        time,
+        checksum.sum(),
+        event.id.as_bytes(),
+        event.stream.as_str(),
+        &*event.name,
+        tags,
+        metadata,
+        &*event.payload,
+    ))?;
+    write_tags(tx.conn, &event.tags, position)?;
+    tx.head = position;
+    tx.versions.insert(event.stream.clone(), version);
+    Ok(Version::new(version.cast_unsigned()))
+}
+
+fn write_tags(conn: &Connection, tags: &Tags, position: i64) -> Result<(), Fault> {
+    if tags.is_empty() {
+        return Ok(());
+    }
+    let mut insert = conn.prepare_cached("INSERT INTO cqrs_tags (tag, position) VALUES (?1, ?2)")?;
+    for tag in tags {
+        insert.execute((tag.as_str(), position))?;
+    }
+    Ok(())
+}
+
+fn tags_text(tags: &Tags) -> Option<String> {
+    (!tags.is_empty()).then(|| tags.iter().map(Tag::as_str).collect::<Value>().to_string())
+}
+
+fn metadata_text(metadata: &Metadata) -> Option<String> {
+    let mut object = Map::new();
+    let Metadata { correlation, causation, actor, entries } = metadata;
+    for (name, text) in [("correlation", correlation), ("causation", causation), ("actor", actor)] {
+        if let Some(text) = text {
+            object.insert(name.to_owned(), text.as_str().into());
+        }
+    }
+    if !entries.is_empty() {
+        let entries = entries.iter().map(|(name, text)| (name.clone(), text.as_str().into()));
+        object.insert("entries".to_owned(), Value::Object(entries.collect()));
+    }
+    (!object.is_empty()).then(|| Value::Object(object).to_string())
+}
+
+fn write_key(tx: &Tx<'_>, key: &CommandKey, appended: &Appended) -> Result<(), Fault> {
+    let versions = appended.versions.iter();
+    let versions: Value =
+        versions.map(|(stream, version)| (stream.as_str(), version.get())).map(pair).collect();
+    let mut insert = tx
+        .conn
+        .prepare_cached("INSERT INTO cqrs_keys (stream, key, position, versions) VALUES (?1, ?2, ?3, ?4)")?;
+    insert.execute((key.stream.as_str(), &key.key, tx.head, versions.to_string()))?;
+    Ok(())
+}
+
+fn pair((stream, version): (&str, u64)) -> Value {
+    Value::Array(vec![stream.into(), version.into()])
+}
+
+/// What the append with this key gave, if there was one.
+pub(crate) fn find_key(conn: &Connection, log: LogId, key: &CommandKey) -> Result<Option<Appended>, Fault> {
+    let mut select =
+        conn.prepare_cached("SELECT position, versions FROM cqrs_keys WHERE stream = ?1 AND key = ?2")?;
+    let found = select.query_row((key.stream.as_str(), &key.key), |row| Ok((row.get(0)?, row.get(1)?)));
+    let Some((position, versions)) = found.optional()? else { return Ok(None) };
+    let (position, versions): (i64, String) = (position, versions);
+    let versions = versions_from(&versions)
+        .ok_or_else(|| Fault::corrupt(format!("what is stored for the key {:?} cannot be read", key.key)))?;
+    let position = Position::new(position.cast_unsigned());
+    Ok(Some(Appended { log, partition: Partition::ONLY, position, versions }))
+}
+
+pub(crate) fn versions_from(text: &str) -> Option<Vec<(StreamId, Version)>> {
+    let all: Value = serde_json::from_str(text).ok()?;
+    let one = |pair: &Value| {
+        let [stream, version] = pair.as_array()?.as_slice() else { return None };
+        Some((stream.as_str()?.parse().ok()?, Version::new(version.as_u64()?)))
+    };
+    all.as_array()?.iter().map(one).collect()
+}

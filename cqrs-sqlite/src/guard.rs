@@ -1,0 +1,218 @@
+//! Guards and queries, answered from the indexes.
+//!
+//! What a query asks for is a union of intersections: one of these names and all of these tags. Left
+//! to the planner, which knows nothing about how rare a tag is, such a question may walk through
+//! every event of a common tag. Here each name and each tag is an ascending list that can leap, and
+//! an intersection leaps from one to the next: its cost follows the rarest of them, however long the
+//! others are.
+
+use cqrs_core::id::{Position, Version};
+use cqrs_core::store::{Conflict, Found, Guard, Query, QueryItem};
+use rusqlite::Connection;
+
+use crate::append::Tx;
+use crate::error::Fault;
+
+/// Checks a guard against what is committed and what this transaction has written.
+pub(crate) fn check(tx: &mut Tx<'_>, guard: &Guard) -> Result<Result<(), Conflict>, Fault> {
+    let found = match guard {
+        Guard::Any => None,
+        Guard::All(all) => return check_all(tx, all),
+        Guard::Stream { stream, expected } => {
+            let version = Version::new(tx.version_of(stream)?.cast_unsigned());
+            (!expected.holds(version)).then_some(Found::Version(version))
+        }
+        Guard::Unchanged { query, after } => last_match(tx, query, *after)?.map(Found::Position),
+        Guard::Absent(query) => last_match(tx, query, Position::START)?.map(Found::Position),
+    };
+    Ok(found.map_or(Ok(()), |found| Err(Conflict { clause: guard.clone(), found })))
+}
+
+fn check_all(tx: &mut Tx<'_>, all: &[Guard]) -> Result<Result<(), Conflict>, Fault> {
+    for guard in all {
+        if let Err(conflict) = check(tx, guard)? {
+            return Ok(Err(conflict));
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// The position of the last event that matches and lies behind `after`.
+fn last_match(tx: &Tx<'_>, query: &Query, after: Position) -> Result<Option<Position>, Fault> {
+    let after = number(after);
+    let mut found = Matches::backward(query, after, tx.head);
+    let last = found.next(tx.conn)?;
+    Ok(last.map(|position| Position::new(position.cast_unsigned())))
+}
+
+/// A position as SQLite counts. Nothing lies behind the largest, so all that are larger are it.
+pub(crate) fn number(position: Position) -> i64 {
+    i64::try_from(position.get()).unwrap_or(i64::MAX)
+}
+
+/// The positions of the events that match a query, one after the other.
+///
+/// Both ways are walked by ascending keys: forward a key is the position, backward its negative.
+pub(crate) struct Matches<'q> {
+    /// `None` if every event matches.
+    items: Option<Vec<Item<'q>>>,
+    way: Way,
+    key: i64,
+    last: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Forward,
+    Backward,
+}
+
+impl<'q> Matches<'q> {
+    /// Those behind `after`, up to and with `end`, which may not lie behind the head.
+    pub(crate) fn forward(query: &'q Query, after: i64, end: i64) -> Self {
+        Self::new(query, Way::Forward, after.saturating_add(1), end)
+    }
+
+    /// The same ones from the last to the first.
+    fn backward(query: &'q Query, after: i64, end: i64) -> Self {
+        Self::new(query, Way::Backward, -end, -after.saturating_add(1))
+    }
+
+    fn new(query: &'q Query, way: Way, key: i64, last: i64) -> Self {
+        let items = query.items().map(|items| items.iter().map(|item| Item::new(item, way)).collect());
+        Self { items, way, key, last }
+    }
+
+    pub(crate) fn next(&mut self, conn: &Connection) -> Result<Option<i64>, Fault> {
+        if self.key > self.last {
+            return Ok(None);
+        }
+        let found = match &mut self.items {
+            // Positions have no gaps.
+            None => Some(self.key),
+            Some(items) => least(items, |item| item.seek(conn, self.key, self.last))?,
+        };
+        // Behind the last key there is none, and one that is not there ends the walk.
+        self.key = found.map_or(i64::MAX, |key| key.saturating_add(1));
+        self.last = found.map_or(i64::MIN, |_| self.last);
+        Ok(found.map(|key| if self.way == Way::Forward { key } else { -key }))
+    }
+}
+
+/// The least of what each has to give.
+fn least<T>(
+    all: &mut [T],
+    mut of: impl FnMut(&mut T) -> Result<Option<i64>, Fault>,
+) -> Result<Option<i64>, Fault> {
+    let mut least: Option<i64> = None;
+    for one in all {
+        if let Some(key) = of(one)? {
+            least = Some(least.map_or(key, |least| least.min(key)));
+        }
+    }
+    Ok(least)
+}
+
+/// One of these names, and all of these tags.
+struct Item<'q> {
+    names: Vec<Postings<'q>>,
+    tags: Vec<Postings<'q>>,
+}
+
+impl<'q> Item<'q> {
+    fn new(item: &'q QueryItem, way: Way) -> Self {
+        let (of_name, of_tag) = match way {
+            Way::Forward => (OF_NAME, OF_TAG),
+            Way::Backward => (OF_NAME_BACKWARD, OF_TAG_BACKWARD),
+        };
+        let names = item.names.iter().map(|name| Postings::new(of_name, name)).collect();
+        let tags = item.tags.iter().map(|tag| Postings::new(of_tag, tag.as_str())).collect();
+        Self { names, tags }
+    }
+
+    /// The first key from `key` on that all of the lists have.
+    fn seek(&mut self, conn: &Connection, mut key: i64, last: i64) -> Result<Option<i64>, Fault> {
+        'leap: while key <= last {
+            if !self.names.is_empty() {
+                match least(&mut self.names, |name| name.seek(conn, key, last))? {
+                    None => return Ok(None),
+                    Some(found) => key = found,
+                }
+            }
+            for tag in &mut self.tags {
+                match tag.seek(conn, key, last)? {
+                    None => return Ok(None),
+                    Some(found) if found > key => {
+                        key = found;
+                        continue 'leap;
+                    }
+                    Some(_) => {}
+                }
+            }
+            return Ok(Some(key));
+        }
+        Ok(None)
+    }
+}
+
+// The index is named, so that a planner that thinks better of it fails instead of sorting the log.
+const OF_NAME: &str = "SELECT position FROM cqrs_events INDEXED BY cqrs_events_by_name
+    WHERE name = ?1 AND position BETWEEN ?2 AND ?3 ORDER BY position LIMIT ?4";
+const OF_NAME_BACKWARD: &str = "SELECT -position FROM cqrs_events INDEXED BY cqrs_events_by_name
+    WHERE name = ?1 AND position BETWEEN -?3 AND -?2 ORDER BY position DESC LIMIT ?4";
+const OF_TAG: &str = "SELECT position FROM cqrs_tags
+    WHERE tag = ?1 AND position BETWEEN ?2 AND ?3 ORDER BY position LIMIT ?4";
+const OF_TAG_BACKWARD: &str = "SELECT -position FROM cqrs_tags
+    WHERE tag = ?1 AND position BETWEEN -?3 AND -?2 ORDER BY position DESC LIMIT ?4";
+
+/// Where the events of one name or one tag are, fetched some at a time.
+struct Postings<'q> {
+    sql: &'static str,
+    value: &'q str,
+    /// Keys that were fetched, ascending.
+    fetched: Vec<i64>,
+    /// How many of them were passed by.
+    at: usize,
+    /// How many of them were given.
+    given: usize,
+    /// How many to fetch at a time.
+    batch: usize,
+    /// Nothing is left behind those that were fetched.
+    ended: bool,
+}
+
+/// Few at first: most guards want to know whether there is one.
+const FIRST_BATCH: usize = 4;
+const LARGEST_BATCH: usize = 1_024;
+
+impl<'q> Postings<'q> {
+    fn new(sql: &'static str, value: &'q str) -> Self {
+        Self { sql, value, fetched: Vec::new(), at: 0, given: 0, batch: 1, ended: false }
+    }
+
+    /// The first key from `key` on. Keys asked for never go back.
+    fn seek(&mut self, conn: &Connection, key: i64, last: i64) -> Result<Option<i64>, Fault> {
+        let passed = self.fetched.get(self.at..).unwrap_or_default().partition_point(|one| *one < key);
+        self.at += passed;
+        if self.at >= self.fetched.len() && !self.ended {
+            self.fetch(conn, key, last)?;
+        }
+        self.given += usize::from(passed > 0);
+        Ok(self.fetched.get(self.at).copied())
+    }
+
+    fn fetch(&mut self, conn: &Connection, key: i64, last: i64) -> Result<(), Fault> {
+        // Who takes one after the other is given more at a time; who leaps is not.
+        let taken = self.given * 2 >= self.fetched.len();
+        self.batch = if taken { (self.batch * 4).min(LARGEST_BATCH) } else { FIRST_BATCH };
+        let mut statement = conn.prepare_cached(self.sql)?;
+        let rows = statement.query_map((self.value, key, last, self.batch as i64), |row| row.get(0))?;
+        self.fetched.clear();
+        for row in rows {
+            self.fetched.push(row?);
+        }
+        (self.at, self.given) = (0, 1);
+        self.ended = self.fetched.len() < self.batch;
+        Ok(())
+    }
+}

@@ -1,0 +1,353 @@
+//! The store of `cqrs` on one SQLite file: the log, the read models, their checkpoints and the
+//! commands' keys, with nothing to install.
+//!
+//! ```
+//! use cqrs_core::id::Partition;
+//! use cqrs_core::store::EventStore;
+//! use cqrs_sqlite::SqliteStore;
+//!
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("bank.db");
+//! let store = SqliteStore::open(&path).await?;
+//! let head = store.head(Partition::ONLY).await?;
+//! assert_eq!(head.position.get(), 0);
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Linking this crate makes `Engine::open("sqlite:bank.db")` work.
+//!
+//! # What is promised
+//!
+//! - **Durable.** What was acknowledged survives the end of the process at any point, and a loss of
+//!   power as far as the disk keeps what it has confirmed (`synchronous=FULL`, in a WAL).
+//! - **One file, several processes** on one machine. Each append takes SQLite's lock for writing, and
+//!   waits for it as long as [`SqliteBuilder::patience`] says; then it gives `Unavailable`. File
+//!   systems over a network are not supported: their locks do not hold.
+//! - **Group commit.** One thread writes. It takes all appends and commits of read models that wait,
+//!   checks each against those before it, and commits them together. Those that are refused are told,
+//!   and touch nobody else.
+//! - **Readers never wait for the writer**, nor the writer for them.
+//! - **Positions have no gaps**, in the order of commits. There is one partition.
+//!
+//! A file that is put back from a backup keeps the log's id: this store cannot notice that it went
+//! back in time. Rebuild read models that live elsewhere.
+//!
+//! Work is done on threads of the store's own, so it needs no particular runtime. They end when the
+//! last handle is dropped, after everything that was handed over has been written.
+
+#![forbid(unsafe_code)]
+
+mod append;
+mod documents;
+mod error;
+mod guard;
+mod news;
+mod open;
+mod read;
+mod readers;
+mod schema;
+mod verify;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cqrs_core::engine::{StoreScheme, Stores};
+use cqrs_core::error::{StoreError, StoreErrorKind};
+use cqrs_core::id::{Partition, Position, StreamId};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs_core::store::{
+    Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
+    LogRead, LogSlice, StreamRead, StreamSlice,
+};
+use tokio::sync::oneshot;
+
+use self::documents::Claiming;
+use self::error::Fault;
+use self::guard::number;
+use self::news::News;
+use self::open::Place;
+use self::readers::Readers;
+pub use self::verify::Verified;
+use self::writer::{Thread, Writer};
+
+/// A log and its read models in one SQLite file. A clone is another handle of the same store.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    place: Place,
+    log: LogId,
+    limits: Limits,
+    writer: Writer,
+    readers: Arc<Readers>,
+    news: Arc<News>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.readers.close();
+        self.news.close();
+    }
+}
+
+impl SqliteStore {
+    /// Opens the store in a file, and creates it if the file is not there or empty.
+    ///
+    /// # Errors
+    /// - [`StoreErrorKind::Invalid`]: the path is a directory, its parent does not exist, or the file
+    ///   is another application's database.
+    /// - [`StoreErrorKind::Unsupported`]: a newer version of this crate wrote it, or the file system
+    ///   cannot keep a WAL.
+    /// - [`StoreErrorKind::Corrupt`]: it is not a database, or a damaged one.
+    /// - [`StoreErrorKind::Unavailable`]: another process keeps it locked.
+    /// - [`StoreErrorKind::Failed`]: it cannot be read or written.
+    ///
+    /// A file that is refused is left as it was.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::builder(path).open().await
+    }
+
+    /// Sets up a store that differs from [`open`](Self::open).
+    #[must_use]
+    pub fn builder(path: impl AsRef<Path>) -> SqliteBuilder {
+        let path = path.as_ref().to_owned();
+        SqliteBuilder { path, patience: Duration::from_secs(5), readers: 4, limits: Limits::standard() }
+    }
+
+    /// Walks through the whole file, and gives what it has seen or the first thing that is wrong:
+    /// damaged pages, a gap among positions or versions, an index that disagrees with the log,
+    /// metadata that cannot be read, a checkpoint or a key beyond the log. Payloads are looked at by
+    /// nobody here: what they say is the engine's matter.
+    ///
+    /// It reads one snapshot, beside all other work, and takes time in proportion to the file.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Corrupt`] with a message that names the fault, or what kept it from reading.
+    pub async fn verify(&self) -> Result<Verified, StoreError> {
+        let log = self.shared.log;
+        self.shared.readers.read("verify the file", move |conn| verify::verify(conn, log)).await
+    }
+}
+
+/// Sets up a [`SqliteStore`].
+#[derive(Clone, Debug)]
+pub struct SqliteBuilder {
+    path: PathBuf,
+    patience: Duration,
+    readers: usize,
+    limits: Limits,
+}
+
+impl SqliteBuilder {
+    /// How long an append waits for another process that is writing; 5 seconds unless set.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// How many threads read at most, at least 1; 4 unless set.
+    #[must_use]
+    pub fn readers(mut self, readers: usize) -> Self {
+        self.readers = readers;
+        self
+    }
+
+    /// How large things may be.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub async fn open(self) -> Result<SqliteStore, StoreError> {
+        let doing = format!("open {}", self.path.display());
+        let told = |fault: Fault| fault.told(&doing);
+        refuse_special(&self.path).map_err(told)?;
+        let place = Place { path: self.path, patience: self.patience };
+        let news = Arc::new(News::new());
+        let (writer, jobs) = Writer::new();
+        let (opened, opening) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("cqrs-sqlite-write".to_owned());
+        let (at, heard) = (place.clone(), Arc::clone(&news));
+        let started = thread.spawn(move || match at.writer() {
+            Ok((conn, log)) => {
+                let _ = opened.send(Ok(log));
+                Thread { conn, log, patience: at.patience, news: heard }.run(jobs);
+            }
+            Err(fault) => _ = opened.send(Err(fault)),
+        });
+        let failed = |words: String| told(Fault::new(StoreErrorKind::Failed, words));
+        started.map_err(|error| failed(format!("no thread can be started ({error})")))?;
+        let log = opening.await.map_err(|_| failed("its thread has stopped".to_owned()))?.map_err(told)?;
+        let readers = Arc::new(Readers::new(place.clone(), self.readers));
+        let shared = Shared { place, log, limits: self.limits, writer, readers, news };
+        Ok(SqliteStore { shared: Arc::new(shared) })
+    }
+}
+
+/// Names that SQLite takes for something else than a file.
+fn refuse_special(path: &Path) -> Result<(), Fault> {
+    let words = match path.as_os_str().as_encoded_bytes() {
+        b"" => "no file is named; write `sqlite:PATH`",
+        b":memory:" => "this store lives in a file; for a store in memory write `memory:`",
+        _ => return Ok(()),
+    };
+    Err(Fault::new(StoreErrorKind::Invalid, words))
+}
+
+/// The path in `sqlite:PATH`. Two slashes begin a host, of which there is none before a third.
+fn path_of(url: &str) -> Result<&str, Fault> {
+    let rest = url.split_once(':').map_or("", |(_, rest)| rest);
+    let invalid = |words: String| Err(Fault::new(StoreErrorKind::Invalid, words));
+    let path = match rest.strip_prefix("//") {
+        Some(path) if path.starts_with('/') => path,
+        Some(host) => return invalid(format!("what follows `//` names a host; write `sqlite:{host}`")),
+        None => rest,
+    };
+    match path.split_once('?') {
+        Some((path, _)) => invalid(format!(
+            "there are no options behind a `?`; write `sqlite:{path}`, and `SqliteStore::builder` for the rest"
+        )),
+        None => Ok(path),
+    }
+}
+
+fn open_url(url: String) -> BoxFuture<'static, Result<Stores, StoreError>> {
+    Box::pin(async move {
+        let path = path_of(&url).map_err(|fault| fault.told(&format!("open {url}")))?;
+        Ok(Arc::new(SqliteStore::open(path).await?).into())
+    })
+}
+
+inventory::submit! { StoreScheme { scheme: "sqlite", open: open_url } }
+
+impl From<SqliteStore> for Stores {
+    fn from(store: SqliteStore) -> Self {
+        Arc::new(store).into()
+    }
+}
+
+fn only(partition: Partition) -> Result<(), StoreError> {
+    if partition == Partition::ONLY {
+        return Ok(());
+    }
+    let message = format!("there is no partition {partition}; this log has 1");
+    Err(StoreError::new(StoreErrorKind::Invalid, message))
+}
+
+impl EventStore for SqliteStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::full()
+    }
+
+    fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    fn partition_of(&self, _: &StreamId) -> Partition {
+        Partition::ONLY
+    }
+
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
+        Box::pin(async move {
+            self.shared.limits.check(&append)?;
+            self.shared.writer.write(append).await
+        })
+    }
+
+    fn find_key(&self, key: &CommandKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
+        let (key, log) = (key.clone(), self.shared.log);
+        let find = move |conn: &rusqlite::Connection| append::find_key(conn, log, &key);
+        Box::pin(self.shared.readers.read("look a key up", find))
+    }
+
+    fn read_stream(&self, read: StreamRead) -> BoxFuture<'_, Result<StreamSlice, StoreError>> {
+        Box::pin(self.shared.readers.read("read a stream", move |conn| read::stream(conn, &read)))
+    }
+
+    fn read_log(&self, read: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {
+        let log = self.shared.log;
+        Box::pin(async move {
+            only(read.partition)?;
+            self.shared.readers.read("read the log", move |conn| read::log(conn, &read, log)).await
+        })
+    }
+
+    fn head(&self, partition: Partition) -> BoxFuture<'_, Result<Head, StoreError>> {
+        let log = self.shared.log;
+        Box::pin(async move {
+            only(partition)?;
+            self.shared.readers.read("read the log's head", move |conn| read::head(conn, log)).await
+        })
+    }
+
+    fn wait(&self, partition: Partition, after: Position) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let Shared { news, place, .. } = &*self.shared;
+            if partition == Partition::ONLY && news.head() > number(after) {
+                return Ok(());
+            }
+            // Another process may have moved it, which nobody has told us.
+            let head = self.head(partition).await?;
+            news.publish(number(head.position));
+            news.wait(number(after), place).await;
+            Ok(())
+        })
+    }
+}
+
+impl ReadStore for SqliteStore {
+    fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
+        Box::pin(self.shared.writer.write(Claiming(consumer.to_owned())))
+    }
+
+    fn checkpoint(
+        &self,
+        consumer: &str,
+        partition: Partition,
+    ) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>> {
+        let consumer = consumer.to_owned();
+        let read = move |conn: &rusqlite::Connection| documents::checkpoint(conn, &consumer, partition);
+        Box::pin(self.shared.readers.read("read a checkpoint", read))
+    }
+
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(self.shared.writer.write(batch))
+    }
+
+    fn get(
+        &self,
+        collection: &str,
+        keys: Vec<String>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
+        let collection = collection.to_owned();
+        let read = move |conn: &rusqlite::Connection| documents::get(conn, &collection, &keys);
+        Box::pin(self.shared.readers.read("read documents", read))
+    }
+
+    fn list(
+        &self,
+        collection: &str,
+        after: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
+        let collection = collection.to_owned();
+        let read =
+            move |conn: &rusqlite::Connection| documents::list(conn, &collection, after.as_deref(), limit);
+        Box::pin(self.shared.readers.read("list documents", read))
+    }
+}

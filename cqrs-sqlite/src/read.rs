@@ -1,0 +1,393 @@
+//! Reading the log: slices of streams and of the whole, each of one snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cqrs_core::error::StoreErrorKind;
+use cqrs_core::event::{EventMeta, Metadata, RecordedEvent, Tag, Tags, Timestamp};
+use cqrs_core::id::{Partition, Position, StreamId, Version};
+use cqrs_core::store::{Detail, Direction, Head, LogId, LogRead, LogSlice, Query, StreamRead, StreamSlice};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, Rows};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::error::Fault;
+use crate::guard::{Matches, number};
+
+/// After this many bytes of payload a slice ends, so that a large limit does not fill the memory.
+const SLICE_BYTES: usize = 16 << 20;
+
+type Events = Vec<Arc<RecordedEvent>>;
+
+/// Runs a read of several statements on one snapshot.
+pub(crate) fn snapshot<T>(
+    conn: &Connection,
+    read: impl FnOnce(&Connection) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    conn.prepare_cached("BEGIN")?.execute(())?;
+    let done = read(conn);
+    // Nothing was written, so there is nothing to lose either way.
+    conn.prepare_cached("ROLLBACK")?.execute(())?;
+    done
+}
+
+pub(crate) fn last_position(conn: &Connection) -> Result<i64, Fault> {
+    let mut select = conn.prepare_cached("SELECT ifnull(max(position), 0) FROM cqrs_events")?;
+    Ok(select.query_row((), |row| row.get(0))?)
+}
+
+pub(crate) fn last_version(conn: &Connection, stream: &StreamId) -> Result<i64, Fault> {
+    let mut select = conn
+        .prepare_cached("SELECT version FROM cqrs_events WHERE stream = ?1 ORDER BY version DESC LIMIT 1")?;
+    let last = select.query_row((stream.as_str(),), |row| row.get(0)).optional()?;
+    Ok(last.unwrap_or(0))
+}
+
+pub(crate) fn head(conn: &Connection, log: LogId) -> Result<Head, Fault> {
+    Ok(Head { log, position: Position::new(last_position(conn)?.cast_unsigned()) })
+}
+
+/// Reads a slice of a stream, and its version in the same snapshot.
+pub(crate) fn stream(conn: &Connection, read: &StreamRead) -> Result<StreamSlice, Fault> {
+    snapshot(conn, |conn| {
+        let version = Version::new(last_version(conn, &read.stream)?.cast_unsigned());
+        // A stream that is at its end, as a reader finds it who has it in memory, costs one look.
+        let none = read.direction == Direction::Forward && read.from > version;
+        let events = if none { Vec::new() } else { stream_events(conn, read)? };
+        Ok(StreamSlice { events, version })
+    })
+}
+
+fn stream_events(conn: &Connection, read: &StreamRead) -> Result<Events, Fault> {
+    let from = i64::try_from(read.from.get()).unwrap_or(i64::MAX);
+    let limit = i64::try_from(read.limit.max(1)).unwrap_or(i64::MAX);
+    let mut select = conn.prepare_cached(stream_sql(read))?;
+    let rows = select.query((read.stream.as_str(), from, limit))?;
+    let events = Slice::new(Some(&read.stream), read.detail).fill(rows)?;
+    whole(&events)?;
+    Ok(events)
+}
+
+// The columns of a fold come first, so that a row is decoded alike in both.
+macro_rules! fold {
+    () => {
+        "position, version, schema_version, name, payload"
+    };
+}
+macro_rules! full {
+    () => {
+        concat!(fold!(), ", stream, id, time, tags, metadata, checksum")
+    };
+}
+
+fn stream_sql(read: &StreamRead) -> &'static str {
+    macro_rules! select {
+        ($columns:ident, $rest:literal) => {
+            concat!(
+                "SELECT ",
+                $columns!(),
+                " FROM cqrs_events WHERE stream = ?1 AND version ",
+                $rest,
+                " LIMIT ?3"
+            )
+        };
+    }
+    match (read.detail, read.direction) {
+        (Detail::Fold, Direction::Forward) => select!(fold, ">= ?2 ORDER BY version"),
+        (Detail::Fold, Direction::Backward) => select!(fold, "<= ?2 ORDER BY version DESC"),
+        (Detail::Full, Direction::Forward) => select!(full, ">= ?2 ORDER BY version"),
+        (Detail::Full, Direction::Backward) => select!(full, "<= ?2 ORDER BY version DESC"),
+    }
+}
+
+/// A stream with a hole is not handed out: folding it would give a state that never was.
+fn whole(events: &Events) -> Result<(), Fault> {
+    let hole = events.windows(2).find_map(|pair| match pair {
+        [one, next] if one.meta.version.get().abs_diff(next.meta.version.get()) != 1 => Some(next),
+        _ => None,
+    });
+    match hole {
+        None => Ok(()),
+        Some(event) => {
+            let (stream, version) = (&event.meta.stream, event.meta.version);
+            Err(Fault::corrupt(format!("{stream} has a hole beside its version {version}")))
+        }
+    }
+}
+
+/// Reads a slice of the log, and its head in the same snapshot.
+pub(crate) fn log(conn: &Connection, read: &LogRead, log: LogId) -> Result<LogSlice, Fault> {
+    snapshot(conn, |conn| {
+        let head = head(conn, log)?;
+        let end = read.up_to.map_or(head.position, |up_to| up_to.min(head.position));
+        let (events, more) = log_events(conn, read, number(end))?;
+        let last = events.last().filter(|_| more).map(|last| last.meta.position);
+        let read_to = last.unwrap_or_else(|| end.max(read.after));
+        Ok(LogSlice { events, read_to, head })
+    })
+}
+
+/// The events that match up to `end`, and whether some may be left behind the last of them.
+fn log_events(conn: &Connection, read: &LogRead, end: i64) -> Result<(Events, bool), Fault> {
+    let after = number(read.after);
+    let limit = read.limit.max(1);
+    if after >= end {
+        return Ok((Vec::new(), false));
+    }
+    let mut slice = Slice::new(None, Detail::Full);
+    if read.query == Query::all() {
+        slice.fill_range(conn, after + 1, end, limit)?;
+        slice.gapless(after + 1)?;
+    } else {
+        let positions = positions(conn, &read.query, after, end, limit)?;
+        slice.fill_positions(conn, &positions)?;
+    }
+    let more = slice.events.len() >= limit || slice.full();
+    Ok((slice.events, more))
+}
+
+fn positions(
+    conn: &Connection,
+    query: &Query,
+    after: i64,
+    end: i64,
+    limit: usize,
+) -> Result<Vec<i64>, Fault> {
+    let mut matches = Matches::forward(query, after, end);
+    let mut positions = Vec::new();
+    while positions.len() < limit
+        && let Some(position) = matches.next(conn)?
+    {
+        positions.push(position);
+    }
+    Ok(positions)
+}
+
+/// Every event, as [`check`] wants it.
+pub(crate) const ALL: &str = concat!("SELECT ", full!(), " FROM cqrs_events ORDER BY position");
+
+const BY_RANGE: &str = concat!(
+    "SELECT ",
+    full!(),
+    " FROM cqrs_events WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3"
+);
+
+/// Events on their way from rows into a slice.
+struct Slice<'a> {
+    events: Events,
+    bytes: usize,
+    /// The stream that all of them are of, if there is one.
+    stream: Option<&'a StreamId>,
+    detail: Detail,
+    /// Most events have no metadata, and share this.
+    blank: Arc<Metadata>,
+}
+
+impl<'a> Slice<'a> {
+    fn new(stream: Option<&'a StreamId>, detail: Detail) -> Self {
+        Self { events: Vec::new(), bytes: 0, stream, detail, blank: Arc::new(Metadata::new()) }
+    }
+
+    fn full(&self) -> bool {
+        self.bytes >= SLICE_BYTES
+    }
+
+    fn fill(mut self, rows: Rows<'_>) -> Result<Events, Fault> {
+        self.add(rows, |_| true)?;
+        Ok(self.events)
+    }
+
+    fn add(&mut self, mut rows: Rows<'_>, mut wanted: impl FnMut(i64) -> bool) -> Result<(), Fault> {
+        while !self.full()
+            && let Some(row) = rows.next()?
+        {
+            if wanted(row.get(0)?) {
+                let event = self.event(row)?;
+                self.bytes += event.payload.len();
+                self.events.push(Arc::new(event));
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_range(&mut self, conn: &Connection, first: i64, last: i64, limit: usize) -> Result<(), Fault> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut select = conn.prepare_cached(BY_RANGE)?;
+        let rows = select.query((first, last, limit))?;
+        self.add(rows, |_| true)
+    }
+
+    /// Positions that lie close together are read in one walk, others one by one.
+    fn fill_positions(&mut self, conn: &Connection, positions: &[i64]) -> Result<(), Fault> {
+        let (Some(first), Some(last)) = (positions.first(), positions.last()) else { return Ok(()) };
+        let mut select = conn.prepare_cached(BY_RANGE)?;
+        let span = last.abs_diff(*first);
+        if span < 3 * positions.len() as u64 {
+            let mut left = positions.iter().copied().peekable();
+            let rows = select.query((first, last, i64::MAX))?;
+            self.add(rows, |position| left.next_if_eq(&position).is_some())?;
+        } else {
+            self.fill_each(&mut select, positions)?;
+        }
+        match self.events.len() < positions.len() && !self.full() {
+            true => Err(Fault::corrupt("an index names an event that is not there")),
+            false => Ok(()),
+        }
+    }
+
+    fn fill_each(&mut self, select: &mut CachedStatement<'_>, positions: &[i64]) -> Result<(), Fault> {
+        for position in positions {
+            self.add(select.query((position, position, 1))?, |_| true)?;
+        }
+        Ok(())
+    }
+
+    /// A hole among positions is not passed over: what stood there is lost.
+    fn gapless(&self, first: i64) -> Result<(), Fault> {
+        let expected = first.cast_unsigned()..;
+        let hole =
+            expected.zip(&self.events).find(|(position, event)| event.meta.position.get() != *position);
+        hole.map_or(Ok(()), |(position, _)| {
+            Err(Fault::corrupt(format!("there is no event at position {position}")))
+        })
+    }
+
+    fn event(&self, row: &Row<'_>) -> Result<RecordedEvent, Fault> {
+        let position = row.get_ref(0)?.as_i64()?;
+        self.decode(row, position).map_err(|fault| match fault.kind() {
+            StoreErrorKind::Corrupt => fault.at(position),
+            _ => fault,
+        })
+    }
+
+    fn decode(&self, row: &Row<'_>, position: i64) -> Result<RecordedEvent, Fault> {
+        let stream = match self.stream {
+            Some(stream) => stream.clone(),
+            None => stream_id(row.get_ref(5)?.as_str()?)?,
+        };
+        let mut event = RecordedEvent {
+            meta: EventMeta {
+                id: Uuid::nil(),
+                stream,
+                version: Version::new(row.get_ref(1)?.as_i64()?.cast_unsigned()),
+                partition: Partition::ONLY,
+                position: Position::new(position.cast_unsigned()),
+                time: Timestamp::default(),
+                metadata: Arc::clone(&self.blank),
+            },
+            name: row.get_ref(3)?.as_str()?.to_owned().into(),
+            schema_version: row.get(2)?,
+            payload: Bytes::copy_from_slice(row.get_ref(4)?.as_blob()?),
+            tags: Tags::default(),
+        };
+        if self.detail == Detail::Full {
+            decode_rest(row, &mut event)?;
+        }
+        Ok(event)
+    }
+}
+
+/// All of an event that its checksum is about.
+pub(crate) struct Checked<'a> {
+    /// Position, version, schema version and time.
+    pub(crate) numbers: [i64; 4],
+    pub(crate) id: &'a [u8],
+    pub(crate) stream: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) tags: Option<&'a str>,
+    pub(crate) metadata: Option<&'a str>,
+    pub(crate) payload: &'a [u8],
+}
+
+impl Checked<'_> {
+    /// A CRC-32. Each text follows its length, so that none can lend a byte to the next.
+    pub(crate) fn sum(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        self.numbers.iter().for_each(|number| sum.update(&number.to_le_bytes()));
+        let [tags, metadata] = [self.tags, self.metadata].map(Option::unwrap_or_default);
+        for text in [self.stream, self.name, tags, metadata] {
+            sum.update(&(text.len() as u64).to_le_bytes());
+            sum.update(text.as_bytes());
+        }
+        sum.update(self.id);
+        sum.update(self.payload);
+        sum.finalize()
+    }
+}
+
+/// Refuses a row, with the columns of `full`, that is not what was written.
+pub(crate) fn check(row: &Row<'_>) -> Result<(), Fault> {
+    let number = |column| row.get::<_, i64>(column);
+    let checked = Checked {
+        numbers: [number(0)?, number(1)?, number(2)?, number(7)?],
+        name: row.get_ref(3)?.as_str()?,
+        payload: row.get_ref(4)?.as_blob()?,
+        stream: row.get_ref(5)?.as_str()?,
+        id: row.get_ref(6)?.as_blob()?,
+        tags: row.get_ref(8)?.as_str_or_null()?,
+        metadata: row.get_ref(9)?.as_str_or_null()?,
+    };
+    if i64::from(checked.sum()) == number(10)? {
+        return Ok(());
+    }
+    Err(Fault::corrupt("it is not what was written; its checksum differs"))
+}
+
+/// What a fold does not need.
+fn decode_rest(row: &Row<'_>, event: &mut RecordedEvent) -> Result<(), Fault> {
+    check(row)?;
+    event.meta.id = uuid(row.get_ref(6)?.as_blob()?)?;
+    event.meta.time = Timestamp::from_micros(row.get_ref(7)?.as_i64()?.cast_unsigned());
+    if let Some(text) = row.get_ref(8)?.as_str_or_null()? {
+        event.tags = tags(text)?;
+    }
+    if let Some(text) = row.get_ref(9)?.as_str_or_null()? {
+        event.meta.metadata = Arc::new(metadata(text)?);
+    }
+    Ok(())
+}
+
+pub(crate) fn stream_id(text: &str) -> Result<StreamId, Fault> {
+    text.parse().map_err(|_| Fault::corrupt("its stream has no name that can be"))
+}
+
+pub(crate) fn uuid(bytes: &[u8]) -> Result<Uuid, Fault> {
+    Uuid::from_slice(bytes).map_err(|_| Fault::corrupt(format!("an id has {} bytes", bytes.len())))
+}
+
+pub(crate) fn tags(text: &str) -> Result<Tags, Fault> {
+    let all: Option<Value> = serde_json::from_str(text).ok();
+    let tags = all
+        .as_ref()
+        .and_then(Value::as_array)
+        .and_then(|all| all.iter().map(|tag| tag.as_str().map(Tag::from)).collect::<Option<Tags>>());
+    tags.ok_or_else(|| Fault::corrupt("its tags cannot be read"))
+}
+
+pub(crate) fn metadata(text: &str) -> Result<Metadata, Fault> {
+    let fields = serde_json::from_str(text).ok().and_then(metadata_from);
+    fields.ok_or_else(|| Fault::corrupt("its metadata cannot be read"))
+}
+
+fn metadata_from(fields: Map<String, Value>) -> Option<Metadata> {
+    let mut metadata = Metadata::new();
+    for (name, value) in fields {
+        match (name.as_str(), value) {
+            ("correlation", Value::String(text)) => metadata.correlation = Some(text),
+            ("causation", Value::String(text)) => metadata.causation = Some(text),
+            ("actor", Value::String(text)) => metadata.actor = Some(text),
+            ("entries", Value::Object(entries)) => metadata.entries = texts(entries)?,
+            _ => return None,
+        }
+    }
+    Some(metadata)
+}
+
+fn texts(entries: Map<String, Value>) -> Option<BTreeMap<String, String>> {
+    let text = |(name, value)| match value {
+        Value::String(text) => Some((name, text)),
+        _ => None,
+    };
+    entries.into_iter().map(text).collect()
+}

@@ -1,0 +1,176 @@
+//! Walking through the whole file, to find what contradicts itself.
+
+use cqrs_core::event::Tags;
+use cqrs_core::store::LogId;
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::error::Fault;
+use crate::read;
+
+/// What a file without faults holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// Events in the log.
+    pub events: u64,
+    /// Streams with at least one event.
+    pub streams: u64,
+    /// Checkpoints of consumers.
+    pub checkpoints: u64,
+    /// Documents of all collections.
+    pub documents: u64,
+}
+
+pub(crate) fn verify(conn: &Connection, log: LogId) -> Result<Verified, Fault> {
+    read::snapshot(conn, |conn| {
+        pages(conn)?;
+        let events = positions(conn)?;
+        let streams = streams(conn)?;
+        let tags = contents(conn)?;
+        tag_index(conn, tags)?;
+        keys(conn, events)?;
+        let checkpoints = checkpoints(conn, log, events)?;
+        let documents = count(conn, "SELECT count(*) FROM cqrs_documents")?;
+        Ok(Verified { events, streams, checkpoints, documents })
+    })
+}
+
+fn count(conn: &Connection, sql: &str) -> Result<u64, Fault> {
+    Ok(conn.query_row(sql, (), |row| row.get::<_, i64>(0))?.cast_unsigned())
+}
+
+/// SQLite's own check: pages, indexes against tables, and the constraints of columns.
+fn pages(conn: &Connection) -> Result<(), Fault> {
+    let found: String = conn.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))?;
+    if found == "ok" { Ok(()) } else { Err(Fault::corrupt(format!("the file is damaged: {found}"))) }
+}
+
+/// Positions count from 1. Gives how many events there are.
+fn positions(conn: &Connection) -> Result<u64, Fault> {
+    let mut select = conn.prepare("SELECT position FROM cqrs_events ORDER BY position")?;
+    let mut rows = select.query(())?;
+    let mut last: i64 = 0;
+    while let Some(row) = rows.next()? {
+        if row.get::<_, i64>(0)? != last + 1 {
+            return Err(Fault::corrupt(format!("there is no event at position {}", last + 1)));
+        }
+        last += 1;
+    }
+    Ok(last.cast_unsigned())
+}
+
+/// Each event can be read and is what was written. Gives how many tags there are on all of them.
+fn contents(conn: &Connection) -> Result<u64, Fault> {
+    let mut select = conn.prepare(read::ALL)?;
+    let mut rows = select.query(())?;
+    let mut tags = 0;
+    while let Some(row) = rows.next()? {
+        let position = row.get(0)?;
+        tags += event(conn, row, position).map_err(|fault| fault.at(position))?;
+    }
+    Ok(tags)
+}
+
+fn event(conn: &Connection, row: &rusqlite::Row<'_>, position: i64) -> Result<u64, Fault> {
+    read::stream_id(row.get_ref(5)?.as_str()?)?;
+    read::uuid(row.get_ref(6)?.as_blob()?)?;
+    if let Some(text) = row.get_ref(9)?.as_str_or_null()? {
+        read::metadata(text)?;
+    }
+    let tags = row.get_ref(8)?.as_str_or_null()?.map_or_else(|| Ok(Tags::default()), read::tags)?;
+    // Last, because it only says that something is wrong.
+    read::check(row)?;
+    let mut indexed = conn.prepare_cached("SELECT 1 FROM cqrs_tags WHERE tag = ?1 AND position = ?2")?;
+    for tag in &tags {
+        if !indexed.exists((tag.as_str(), position))? {
+            return Err(Fault::corrupt(format!("its tag `{tag}` is not in the index of tags")));
+        }
+    }
+    Ok(tags.len() as u64)
+}
+
+/// Each tag of an event was found, so the index agrees if it has no more than those.
+fn tag_index(conn: &Connection, expected: u64) -> Result<(), Fault> {
+    let there = count(conn, "SELECT count(*) FROM cqrs_tags")?;
+    if there == expected {
+        return Ok(());
+    }
+    let words = format!("the index of tags has {there} entries, and the events have {expected} tags");
+    Err(Fault::corrupt(words))
+}
+
+/// Versions count from 1 in the order of positions. Gives how many streams there are.
+fn streams(conn: &Connection) -> Result<u64, Fault> {
+    let mut select =
+        conn.prepare("SELECT stream, version, position FROM cqrs_events ORDER BY stream, version")?;
+    let mut rows = select.query(())?;
+    let (mut stream, mut last, mut streams) = (String::new(), (0, 0), 0);
+    while let Some(row) = rows.next()? {
+        let name = row.get_ref(0)?.as_str()?;
+        if name != stream {
+            name.clone_into(&mut stream);
+            (last, streams) = ((0, 0), streams + 1);
+        }
+        let (version, position): (i64, i64) = (row.get(1)?, row.get(2)?);
+        if version != last.0 + 1 {
+            return Err(Fault::corrupt(format!("{stream} has no version {}", last.0 + 1)));
+        }
+        if position <= last.1 {
+            let words = format!("version {version} of {stream} lies before the version that it follows");
+            return Err(Fault::corrupt(words).at(position));
+        }
+        last = (version, position);
+    }
+    Ok(streams)
+}
+
+fn keys(conn: &Connection, events: u64) -> Result<(), Fault> {
+    let mut select = conn.prepare("SELECT stream, key, position, versions FROM cqrs_keys")?;
+    let mut rows = select.query(())?;
+    while let Some(row) = rows.next()? {
+        let (stream, key) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
+        let position = row.get::<_, i64>(2)?.cast_unsigned();
+        let readable = crate::append::versions_from(row.get_ref(3)?.as_str()?).is_some();
+        if position > events || !readable {
+            let words = format!("the key {key:?} of {stream} stands for nothing in the log");
+            return Err(Fault::corrupt(words));
+        }
+    }
+    Ok(())
+}
+
+/// Checkpoints may be of another log, whose read models live here; those say nothing about this one.
+fn checkpoints(conn: &Connection, log: LogId, events: u64) -> Result<u64, Fault> {
+    let mut select = conn.prepare("SELECT consumer, log, position, event FROM cqrs_checkpoints")?;
+    let mut rows = select.query(())?;
+    let mut checkpoints = 0;
+    while let Some(row) = rows.next()? {
+        checkpoints += 1;
+        if read::uuid(row.get_ref(1)?.as_blob()?)? != log.0 {
+            continue;
+        }
+        let consumer = row.get_ref(0)?.as_str()?;
+        let position = row.get::<_, i64>(2)?;
+        if position.cast_unsigned() > events {
+            let words =
+                format!("the checkpoint of `{consumer}` is at {position}, behind the log's end at {events}");
+            return Err(Fault::corrupt(words));
+        }
+        if let Some(event) = row.get_ref(3)?.as_blob_or_null()? {
+            followed(conn, consumer, event, position)?;
+        }
+    }
+    Ok(checkpoints)
+}
+
+/// The last event that took effect lies at or before the checkpoint.
+fn followed(conn: &Connection, consumer: &str, event: &[u8], position: i64) -> Result<(), Fault> {
+    let mut select = conn.prepare_cached("SELECT position FROM cqrs_events WHERE id = ?1")?;
+    let found: Option<i64> = select.query_row((event,), |row| row.get(0)).optional()?;
+    match found {
+        Some(found) if found <= position => Ok(()),
+        _ => Err(Fault::corrupt(format!(
+            "the checkpoint of `{consumer}` names an event that it cannot have seen"
+        ))),
+    }
+}

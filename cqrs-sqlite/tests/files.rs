@@ -1,0 +1,370 @@
+//! Files that are not ours, not whole, or not writable: a clear error, and nothing made worse.
+
+#![allow(missing_docs, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test stops at a fault"
+)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use cqrs_core::Tag;
+use cqrs_core::error::{StoreError, StoreErrorKind};
+use cqrs_core::id::{Partition, Position, Version};
+use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
+use cqrs_core::store::{Append, AppendError, CommandKey, EventStore as _, Expected, Guard, Query};
+use cqrs_sqlite::SqliteStore;
+use rusqlite::Connection;
+use support::{at_rest, dir, event, payload, read_all, read_stream, stream};
+
+/// Opening has to fail like this, with these words, and leave the file byte for byte.
+async fn refused(path: &Path, kind: StoreErrorKind, words: &str) {
+    let before = fs::read(path).ok();
+    let error = SqliteStore::open(path).await.unwrap_err();
+    let text = format!("{error}");
+    assert_eq!(error.kind(), kind, "{text}");
+    assert!(text.contains(words) && text.contains(&path.display().to_string()), "{text}");
+    assert!(fs::read(path).ok() == before, "{words}: the file was changed");
+}
+
+#[tokio::test]
+async fn a_directory_is_refused() {
+    let dir = dir();
+    refused(dir.path(), StoreErrorKind::Invalid, "it is a directory").await;
+}
+
+#[tokio::test]
+async fn a_missing_directory_is_named() {
+    let dir = dir();
+    refused(&dir.path().join("no/bank.db"), StoreErrorKind::Invalid, "does not exist; create it first").await;
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_refused() {
+    let dir = dir();
+    for (name, content) in
+        [("a.txt", "a"), ("b.txt", &*"no database ".repeat(1_000)), ("c", "SQLite format 4")]
+    {
+        let path = dir.path().join(name);
+        fs::write(&path, content).unwrap();
+        refused(&path, StoreErrorKind::Corrupt, "is not an SQLite database").await;
+    }
+    // It begins as one, with a page size that makes no sense, and one that does.
+    let path = dir.path().join("torn.db");
+    let torn = [b"SQLite format 3\0 and then ".repeat(30), b"SQLite format 3\0\x02\0".repeat(1_024)];
+    for torn in torn {
+        fs::write(&path, torn).unwrap();
+        refused(&path, StoreErrorKind::Corrupt, "").await;
+    }
+}
+
+#[tokio::test]
+async fn another_applications_database_is_refused() {
+    let dir = dir();
+    let path = dir.path().join("tables.db");
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE customers (id)").unwrap();
+    refused(&path, StoreErrorKind::Invalid, "the table `customers`").await;
+    let path = dir.path().join("id.db");
+    Connection::open(&path).unwrap().pragma_update(None, "application_id", 0x1234_5678).unwrap();
+    refused(&path, StoreErrorKind::Invalid, "its application id is 0x12345678").await;
+    // Also one that keeps a WAL, where closing as the last one would write it back.
+    let path = dir.path().join("wal.db");
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE customers (id)").unwrap();
+    refused(&path, StoreErrorKind::Invalid, "the table `customers`").await;
+    other.execute_batch("INSERT INTO customers VALUES (1)").unwrap();
+}
+
+/// An empty file and an empty database of no application become a store.
+#[tokio::test]
+async fn an_empty_file_becomes_a_store() {
+    let dir = dir();
+    let path = dir.path().join("empty.db");
+    fs::write(&path, "").unwrap();
+    SqliteStore::open(&path).await.unwrap().verify().await.unwrap();
+    let path = dir.path().join("vacuumed.db");
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE x (y); DROP TABLE x; VACUUM").unwrap();
+    SqliteStore::open(&path).await.unwrap().verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_users_own_tables_may_live_beside_ours() {
+    let dir = dir();
+    let path = filled(dir.path()).await;
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE events (id)").unwrap();
+    let store = SqliteStore::open(&path).await.unwrap();
+    assert_eq!(store.verify().await.unwrap().events, 60);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let dir = dir();
+    let path = filled(dir.path()).await;
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    refused(&path, StoreErrorKind::Unsupported, "its tables have version 2").await;
+    Connection::open(&path).unwrap().pragma_update(None, "user_version", -1).unwrap();
+    refused(&path, StoreErrorKind::Corrupt, "the impossible version -1").await;
+}
+
+#[tokio::test]
+async fn a_missing_table_is_named() {
+    let dir = dir();
+    let path = filled(dir.path()).await;
+    Connection::open(&path).unwrap().execute_batch("DROP TABLE cqrs_keys").unwrap();
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    assert!(error.to_string().contains("`cqrs_keys` is missing"), "{error}");
+}
+
+/// A file at rest with 60 events, a key, a consumer and two documents.
+async fn filled(dir: &Path) -> std::path::PathBuf {
+    let path = dir.join("filled.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    fill(&store).await;
+    drop(store);
+    at_rest(&path);
+    path
+}
+
+async fn fill(store: &SqliteStore) {
+    let events = (0..60).map(|number| {
+        let mut event = event(&format!("Account/{}", number % 3), format!("{{\"number\":{number}}}"));
+        event.name = if number % 10 == 0 { "Audited".into() } else { "Happened".into() };
+        event
+    });
+    let events: Vec<_> = events.collect();
+    let last = events.last().unwrap().id;
+    let key = CommandKey { stream: stream("Account/0"), key: "first".to_owned() };
+    let append = Append::new(events, Guard::stream(stream("Account/0"), Expected::NoStream));
+    let appended = store.append(append.with_key(Some(key))).await.unwrap();
+    let epoch = store.claim("summary").await.unwrap().epoch;
+    let batch = Batch {
+        consumer: "summary".to_owned(),
+        partition: Partition::ONLY,
+        epoch,
+        from: None,
+        to: Checkpoint { log: appended.log, position: Position::new(60), event: Some(last) },
+        collection: "summary".to_owned(),
+        writes: [("0", "zero"), ("1", "one")].map(|(key, text)| (key.into(), Some(text.into()))).into(),
+    };
+    store.commit(batch).await.unwrap();
+}
+
+/// What [`fill`] has written, however long ago.
+async fn check_filled(store: &SqliteStore) {
+    let all = read_all(store).await;
+    let payloads: Vec<_> = all.iter().map(|event| payload(event)).collect();
+    assert_eq!(payloads, (0..60).map(|number| format!("{{\"number\":{number}}}")).collect::<Vec<_>>());
+    let last = all.last().unwrap();
+    assert_eq!((last.meta.version, &*last.name, last.schema_version), (Version::new(20), "Happened", 1));
+    assert_eq!(last.meta.time.to_string(), "2023-11-14T22:13:20.123456Z");
+    assert_eq!(last.meta.metadata.entries["at"], "the\0desk");
+    assert_eq!(last.tags.len(), 2);
+    assert_eq!(read_stream(store, "Account/1").await.len(), 20);
+    let key = CommandKey { stream: stream("Account/0"), key: "first".to_owned() };
+    let first = store.find_key(&key).await.unwrap().unwrap();
+    assert_eq!((first.position, first.versions.len()), (Position::new(60), 3));
+    let tagged = Guard::Absent(Query::tags([Tag::from("stream:Account/2")]));
+    let refused = store.append(Append::new(vec![event("A/1", "")], tagged)).await;
+    assert!(matches!(refused, Err(AppendError::Conflict(_))));
+    assert_eq!(store.list("summary", None, 9).await.unwrap().len(), 2);
+    let checkpoint = store.checkpoint("summary", Partition::ONLY).await.unwrap().unwrap();
+    assert_eq!(checkpoint.event, Some(last.meta.id));
+    let seen = store.verify().await.unwrap();
+    assert_eq!((seen.events, seen.streams, seen.checkpoints, seen.documents), (60, 3, 1, 2));
+}
+
+#[tokio::test]
+async fn a_store_that_is_opened_again_has_all_of_it() {
+    let dir = dir();
+    let path = dir.path().join("store.db");
+    fill(&SqliteStore::open(&path).await.unwrap()).await;
+    // Once while the former handle may still be closing, and once from the file alone.
+    check_filled(&SqliteStore::open(&path).await.unwrap()).await;
+    at_rest(&path);
+    check_filled(&SqliteStore::open(&path).await.unwrap()).await;
+}
+
+/// Keep this file as it is: it was written by the first version of the tables. `CQRS_FIXTURE=1` makes
+/// one for a new version.
+#[tokio::test]
+async fn a_file_of_schema_version_1_is_read() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1.db");
+    let dir = dir();
+    if std::env::var_os("CQRS_FIXTURE").is_some() {
+        let path = filled(dir.path()).await;
+        Connection::open(&path).unwrap().execute_batch("VACUUM").unwrap();
+        fs::copy(path, &fixture).unwrap();
+    }
+    let path = dir.path().join("v1.db");
+    fs::copy(&fixture, &path).unwrap();
+    let store = SqliteStore::open(&path).await.unwrap();
+    check_filled(&store).await;
+    store.append(Append::new(vec![event("Account/0", "new")], Guard::Any)).await.unwrap();
+    assert_eq!(store.verify().await.unwrap().events, 61);
+}
+
+/// Whatever is cut off: the fault shows at the start, at a read or in `verify`, and never as a panic
+/// or as fewer events.
+#[tokio::test]
+async fn a_truncated_file_is_noticed() {
+    let dir = dir();
+    let path = filled(dir.path()).await;
+    let whole = fs::read(&path).unwrap();
+    let cut = dir.path().join("cut.db");
+    for length in (1..whole.len()).step_by(2_048).chain([15, 16, 99, 100, whole.len() - 1]) {
+        fresh_copy(&cut, &whole[..length]);
+        let error = examine(&cut).await.expect_err(&format!("cut at {length} of {}", whole.len()));
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "cut at {length}: {error}");
+    }
+}
+
+/// A bit that flips is either noticed, or lies where nothing of the log does: in a document, in free
+/// space, in a number that SQLite does not use.
+#[tokio::test]
+async fn a_flipped_bit_is_noticed_or_harmless() {
+    let dir = dir();
+    let path = filled(dir.path()).await;
+    let whole = fs::read(&path).unwrap();
+    let flipped = dir.path().join("flipped.db");
+    let expected = examine(&path).await.unwrap();
+    let (mut noticed, mut harmless) = (0, 0);
+    for at in (0..whole.len()).step_by(199) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        fresh_copy(&flipped, &bytes);
+        match examine(&flipped).await {
+            Err(error) => {
+                let kind = error.kind();
+                assert_ne!(kind, StoreErrorKind::Unknown, "flipped at {at}: {error}");
+                noticed += 1;
+            }
+            Ok(events) => {
+                assert!(events == expected, "flipped at {at}: events came back as others");
+                harmless += 1;
+            }
+        }
+    }
+    println!("{noticed} flipped bits noticed, {harmless} without effect on the log");
+    assert!(noticed > 50);
+}
+
+fn fresh_copy(path: &Path, bytes: &[u8]) {
+    for end in ["-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{end}", path.display()));
+    }
+    // A new file, since connections of the last round may still be closing the old one.
+    let _ = fs::remove_file(path);
+    fs::write(path, bytes).unwrap();
+}
+
+/// Opens a file, walks through it and reads all of it; gives the events.
+async fn examine(path: &Path) -> Result<Vec<String>, StoreError> {
+    let store = SqliteStore::open(path).await?;
+    store.verify().await?;
+    Ok(read_all(&store).await.iter().map(|event| format!("{event:?}")).collect())
+}
+
+/// Each contradiction that SQLite itself cannot see is named by `verify`.
+#[tokio::test]
+async fn verify_names_the_first_fault() {
+    let faults = [
+        ("DELETE FROM cqrs_events WHERE position = 30", "there is no event at position 30"),
+        ("UPDATE cqrs_events SET version = 21 WHERE position = 60", "Account/2 has no version 20"),
+        (
+            "UPDATE cqrs_events SET version = -version WHERE stream = 'Account/1';
+             UPDATE cqrs_events SET version = 21 + version WHERE stream = 'Account/1'",
+            "version 2 of Account/1 lies before the version that it follows",
+        ),
+        (
+            "UPDATE cqrs_events SET metadata = '{' WHERE position = 7",
+            "position 7: its metadata cannot be read",
+        ),
+        ("UPDATE cqrs_events SET tags = '[1]' WHERE position = 7", "position 7: its tags cannot be read"),
+        (
+            "UPDATE cqrs_events SET stream = 'Account', version = 1 WHERE position = 60",
+            "position 60: its stream",
+        ),
+        ("DELETE FROM cqrs_tags WHERE tag = 'all:1' AND position = 9", "its tag `all:1` is not in the index"),
+        ("INSERT INTO cqrs_tags VALUES ('all:2', 9)", "the index of tags has 121 entries"),
+        (
+            "UPDATE cqrs_events SET payload = CAST('{}' AS BLOB) WHERE position = 8",
+            "position 8: it is not what was written",
+        ),
+        (
+            "UPDATE cqrs_events SET time = time + 1 WHERE position = 8",
+            "position 8: it is not what was written",
+        ),
+        ("UPDATE cqrs_keys SET position = 61", "stands for nothing in the log"),
+        ("UPDATE cqrs_checkpoints SET position = 61", "the checkpoint of `summary` is at 61"),
+        ("UPDATE cqrs_checkpoints SET position = 59", "an event that it cannot have seen"),
+    ];
+    let dir = dir();
+    let path = filled(dir.path()).await;
+    let whole = fs::read(&path).unwrap();
+    for (at, (fault, words)) in faults.into_iter().enumerate() {
+        let path = dir.path().join(format!("fault-{at}.db"));
+        fs::write(&path, &whole).unwrap();
+        Connection::open(&path).unwrap().execute_batch(fault).unwrap();
+        let error = SqliteStore::open(&path).await.unwrap().verify().await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{fault}: {error}");
+        assert!(error.to_string().contains(words), "{fault}: {error}");
+    }
+}
+
+/// A hole in the log is told by whoever reads over it, not passed over.
+#[tokio::test]
+async fn a_hole_is_not_read_over() {
+    let dir = dir();
+    let path = filled(dir.path()).await;
+    let store = SqliteStore::open(&path).await.unwrap();
+    Connection::open(&path).unwrap().execute("DELETE FROM cqrs_events WHERE position = 30", ()).unwrap();
+    let (after, query) = (Position::START, Query::all());
+    let read =
+        cqrs_core::store::LogRead { partition: Partition::ONLY, after, up_to: None, query, limit: 100 };
+    let error = store.read_log(read).await.unwrap_err();
+    assert!(error.to_string().contains("there is no event at position 30"), "{error}");
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::process::CommandExt as _;
+
+    use super::*;
+    use support::{child, role};
+
+    /// Root may write everywhere, so a child without its rights tries.
+    #[test]
+    fn a_read_only_file_is_refused() {
+        if let Some((_, file)) = role() {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let error = runtime.block_on(SqliteStore::open(file)).unwrap_err();
+            println!("{:?}: {error}", error.kind());
+            return;
+        }
+        let dir = dir();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let path = runtime.block_on(filled(dir.path()));
+        let before = fs::read(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut command = child("unix::a_read_only_file_is_refused", &path, "open");
+        if Connection::open(&path).unwrap().execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok() {
+            command.uid(65_534).gid(65_534);
+        }
+        let Ok(output) = command.output() else {
+            println!("skipped: no child without rights can be started");
+            return;
+        };
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(told.contains("Failed:") && told.contains("cannot be written"), "{told}");
+        assert!(fs::read(&path).unwrap() == before, "the file was changed");
+    }
+}
