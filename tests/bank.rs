@@ -2,7 +2,6 @@
 #![allow(dead_code, unreachable_pub, reason = "the example's modules, as they stand there")]
 
 #[rustfmt::skip]
-#[allow(clippy::needless_pass_by_value, reason = "as in the example")]
 #[path = "../examples/bank/domain.rs"]
 mod domain;
 #[path = "../examples/bank/import.rs"]

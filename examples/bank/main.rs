@@ -8,7 +8,6 @@
 #![allow(unreachable_pub, reason = "the modules are written as they would stand in a library")]
 
 #[rustfmt::skip] // One fact per line, as the README shows it.
-#[allow(clippy::needless_pass_by_value, reason = "a handler owns its command, even one of plain numbers")]
 mod domain;
 mod import;
 mod postings;

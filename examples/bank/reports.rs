@@ -53,8 +53,8 @@ pub struct MonthTotals {
 
 #[projection(name = "totals-by-month", key = Month)]
 impl MonthTotals {
-    #[on(key = _e.on.month())]
-    fn opened(&mut self, _e: &Opened) {
+    #[on(key = e.on.month())]
+    fn opened(&mut self, e: &Opened) {
         self.opened += 1;
     }
 
