@@ -388,15 +388,20 @@ pub(crate) struct Checked<'a> {
 }
 
 impl Checked<'_> {
-    /// A CRC-32. Each text follows its length, so that none can lend a byte to the next.
+    /// A CRC-32. The lengths of the texts come first, so that none can lend a byte to the next; with
+    /// the numbers they are one piece, since many small ones cost more than their bytes.
     pub(crate) fn sum(&self) -> u32 {
-        let mut sum = crc32fast::Hasher::new();
-        self.numbers.iter().for_each(|number| sum.update(&number.to_le_bytes()));
         let [tags, metadata] = [self.tags, self.metadata].map(Option::unwrap_or_default);
-        for text in [self.stream, self.name, tags, metadata] {
-            sum.update(&(text.len() as u64).to_le_bytes());
-            sum.update(text.as_bytes());
+        let texts = [self.stream, self.name, tags, metadata];
+        let mut fixed = [0; 64];
+        let lengths = texts.map(|text| text.len() as i64);
+        let numbers = self.numbers.into_iter().chain(lengths);
+        for (place, number) in fixed.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
         }
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&fixed);
+        texts.iter().filter(|text| !text.is_empty()).for_each(|text| sum.update(text.as_bytes()));
         sum.update(self.id);
         sum.update(self.payload);
         sum.finalize()
