@@ -69,6 +69,9 @@
 //!   for whatever reason, MUST NOT fail, change or reorder the others;
 //! - none is told of success before the commit is durable;
 //! - of two with one key, the second is told [`AppendError::Duplicate`] once the first is committed;
+//! - one that is dropped before its turn MAY be left out;
+//! - if the commit fails, all of them are told of that, also those that would have been refused: their
+//!   refusal may rest on what was not written;
 //! - if the commit's outcome is not known, all of them are told [`StoreErrorKind::Unknown`].
 //!
 //! After an `Unknown`, a [`find_key`](EventStore::find_key) or

@@ -1,7 +1,8 @@
 //! What an append costs, against SQLite by hand in the same run: one insert for each transaction, and
 //! a hundred of them, both as durable as the store.
 //!
-//! `cargo bench -p cqrs-sqlite --bench append`
+//! `cargo bench -p cqrs-sqlite --bench append`, with `-- reading` for the second half alone, or with a
+//! part of a name.
 
 #![allow(missing_docs, reason = "a benchmark")]
 #![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and stops at a fault")]
@@ -34,9 +35,16 @@ struct Sample {
 type Run = fn(&Path) -> Sample;
 
 fn main() {
-    if std::env::args().any(|argument| argument == "reading") {
-        return reading();
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
+    if wanted != "reading" {
+        appending(&wanted);
     }
+    if wanted.is_empty() || wanted == "reading" {
+        reading();
+    }
+}
+
+fn appending(wanted: &str) {
     let contenders: [(&str, Run); 7] = [
         ("by hand, 1 insert per transaction", |path| by_hand(path, 1)),
         ("by hand, 100 inserts per transaction", |path| by_hand(path, 100)),
@@ -48,14 +56,18 @@ fn main() {
     ];
     let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
     for _ in 0..ROUNDS {
-        for ((_, run), samples) in contenders.iter().zip(&mut samples) {
+        for ((name, run), samples) in contenders.iter().zip(&mut samples) {
+            if !name.contains(wanted) && !name.starts_with("by hand") {
+                continue;
+            }
             let dir = tempfile::tempdir().unwrap();
             samples.push(run(&dir.path().join("bench.db")));
         }
     }
     println!("{:<40} {:>10} {:>8} {:>8} {:>10} {:>10}", "events", "per s", "to 1", "to 100", "p50", "p99");
     let limits = [rate(&mut samples[0]), rate(&mut samples[1])];
-    for ((name, _), samples) in contenders.iter().zip(&mut samples) {
+    for ((name, _), samples) in contenders.iter().zip(&mut samples).filter(|(_, samples)| !samples.is_empty())
+    {
         let rate = rate(samples);
         let times = &mut samples[ROUNDS / 2].times;
         times.sort_unstable();
@@ -63,7 +75,6 @@ fn main() {
         let [to_one, to_many] = limits.map(|limit| rate / limit);
         println!("{name:<40} {rate:>10.0} {to_one:>8.2} {to_many:>8.2} {:>10.1?} {:>10.1?}", at(50), at(99));
     }
-    reading();
 }
 
 /// The median over the rounds, which are sorted by it.

@@ -27,10 +27,15 @@ impl Fault {
         self.kind
     }
 
-    /// The same fault, of a commit: SQLite has given up, but some of what it wrote may be on the
-    /// disk, where a crash would let the next process find it.
+    /// The same fault, of a commit. SQLite has given up, but where all was written and then failed to
+    /// be synced, it may be on the disk, and a crash would let the next process find it there. A write
+    /// that failed has left the commit without its end, which nobody takes for one.
     pub(crate) fn while_committing(mut self) -> Self {
-        if self.is(ErrorCode::SystemIoFailure) {
+        let unfinished = self.cause.as_ref().and_then(|cause| cause.sqlite_error()).is_some_and(|error| {
+            [rusqlite::ffi::SQLITE_IOERR_WRITE, rusqlite::ffi::SQLITE_IOERR_READ]
+                .contains(&error.extended_code)
+        });
+        if self.is(ErrorCode::SystemIoFailure) && !unfinished {
             self.kind = StoreErrorKind::Unknown;
             self.words = "the disk failed while committing".to_owned();
         }
@@ -99,5 +104,44 @@ fn classify_driver(error: &rusqlite::Error) -> (StoreErrorKind, &'static str) {
             (StoreErrorKind::Corrupt, "a stored value is not what it should be")
         }
         _ => (StoreErrorKind::Failed, "SQLite refused it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    fn fault(code: std::ffi::c_int) -> Fault {
+        rusqlite::Error::SqliteFailure(ffi::Error::new(code), None).into()
+    }
+
+    #[test]
+    fn faults_are_told_by_what_can_be_done_about_them() {
+        let kind = |code| fault(code).kind();
+        assert_eq!(kind(ffi::SQLITE_BUSY), StoreErrorKind::Unavailable);
+        assert_eq!(kind(ffi::SQLITE_FULL), StoreErrorKind::Failed);
+        assert_eq!(kind(ffi::SQLITE_READONLY_DBMOVED), StoreErrorKind::Failed);
+        assert_eq!(kind(ffi::SQLITE_IOERR_READ), StoreErrorKind::Failed);
+        assert_eq!(kind(ffi::SQLITE_CORRUPT_INDEX), StoreErrorKind::Corrupt);
+        assert_eq!(kind(ffi::SQLITE_NOTADB), StoreErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn only_what_may_have_been_committed_is_unknown() {
+        let kind = |code| fault(code).while_committing().kind();
+        assert_eq!(kind(ffi::SQLITE_IOERR_FSYNC), StoreErrorKind::Unknown);
+        assert_eq!(kind(ffi::SQLITE_IOERR_SHMMAP), StoreErrorKind::Unknown);
+        assert_eq!(kind(ffi::SQLITE_IOERR_WRITE), StoreErrorKind::Failed);
+        assert_eq!(kind(ffi::SQLITE_FULL), StoreErrorKind::Failed);
+        assert_eq!(kind(ffi::SQLITE_BUSY), StoreErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn the_cause_is_told_once() {
+        let error = fault(ffi::SQLITE_FULL).told("append");
+        assert_eq!(error.to_string(), "cannot append: the disk is full");
+        assert!(std::error::Error::source(&error).is_some_and(|cause| !cause.to_string().contains("append")));
     }
 }

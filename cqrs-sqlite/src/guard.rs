@@ -179,15 +179,26 @@ struct Postings<'q> {
     batch: usize,
     /// Nothing is left behind those that were fetched.
     ended: bool,
+    /// How many rows were fetched in all.
+    #[cfg(test)]
+    rows: usize,
 }
 
-/// Few at first: most guards want to know whether there is one.
-const FIRST_BATCH: usize = 4;
 const LARGEST_BATCH: usize = 1_024;
 
 impl<'q> Postings<'q> {
     fn new(sql: &'static str, value: &'q str) -> Self {
-        Self { sql, value, fetched: Vec::new(), at: 0, given: 0, batch: 1, ended: false }
+        Self {
+            sql,
+            value,
+            fetched: Vec::new(),
+            at: 0,
+            given: 0,
+            batch: 1,
+            ended: false,
+            #[cfg(test)]
+            rows: 0,
+        }
     }
 
     /// The first key from `key` on. Keys asked for never go back.
@@ -202,17 +213,115 @@ impl<'q> Postings<'q> {
     }
 
     fn fetch(&mut self, conn: &Connection, key: i64, last: i64) -> Result<(), Fault> {
-        // Who takes one after the other is given more at a time; who leaps is not.
+        // Few at first, as most guards want to know whether there is one. Who takes one after the other
+        // is given more at a time; who leaps is not.
         let taken = self.given * 2 >= self.fetched.len();
-        self.batch = if taken { (self.batch * 4).min(LARGEST_BATCH) } else { FIRST_BATCH };
+        self.batch = if taken { (self.batch * 4).min(LARGEST_BATCH) } else { 1 };
         let mut statement = conn.prepare_cached(self.sql)?;
         let rows = statement.query_map((self.value, key, last, self.batch as i64), |row| row.get(0))?;
         self.fetched.clear();
         for row in rows {
             self.fetched.push(row?);
         }
+        #[cfg(test)]
+        {
+            self.rows += self.fetched.len();
+        }
         (self.at, self.given) = (0, 1);
         self.ended = self.fetched.len() < self.batch;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cqrs_core::event::Tag;
+    use rusqlite::Connection;
+
+    use super::*;
+
+    /// A log in which every event has a common tag, every hundredth a rare one, and names alternate.
+    fn log(events: i64) -> rusqlite::Result<Connection> {
+        let conn = Connection::open_in_memory()?;
+        crate::schema::prepare(&conn).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        for position in 1..=events {
+            let name = ["Odd", "Even"][usize::from(position % 2 == 0)];
+            conn.execute(
+                "INSERT INTO cqrs_events VALUES (?1, ?1, 1, 0, 0, randomblob(16), 'A/1', ?2, NULL, NULL, x'')",
+                (position, name),
+            )?;
+            conn.execute("INSERT INTO cqrs_tags VALUES ('all:1', ?1)", (position,))?;
+            if position % 100 == 0 {
+                conn.execute("INSERT INTO cqrs_tags VALUES ('rare:1', ?1)", (position,))?;
+            }
+        }
+        Ok(conn)
+    }
+
+    fn query(names: &[&'static str], tags: &[&str]) -> Query {
+        let names = names.iter().map(|name| (*name).into()).collect();
+        Query::any_of([QueryItem { names, tags: tags.iter().map(|tag| Tag::from(*tag)).collect() }])
+    }
+
+    /// The positions, and how many rows were fetched on the way.
+    fn walk(conn: &Connection, mut matches: Matches<'_>) -> (Vec<i64>, usize) {
+        let mut positions = Vec::new();
+        while let Ok(Some(position)) = matches.next(conn) {
+            positions.push(position);
+        }
+        let items = matches.items.iter().flatten();
+        (positions, items.flat_map(|item| item.names.iter().chain(&item.tags)).map(|list| list.rows).sum())
+    }
+
+    #[test]
+    fn an_intersection_costs_what_its_rarest_list_costs() -> rusqlite::Result<()> {
+        let conn = log(5_000)?;
+        let rare: Vec<i64> = (1..=50).map(|number| number * 100).collect();
+        for tags in [["all:1", "rare:1"], ["rare:1", "all:1"]] {
+            for names in [&[][..], &["Even"], &["Even", "Odd"]] {
+                let query = query(names, &tags);
+                let (found, rows) = walk(&conn, Matches::forward(&query, 0, 5_000));
+                assert_eq!(found, rare);
+                assert!(rows < 1_500, "{rows} rows for 50 events with {query}");
+                let (found, rows) = walk(&conn, Matches::backward(&query, 0, 5_000));
+                assert!(found.iter().eq(rare.iter().rev()));
+                assert!(rows < 1_500, "{rows} rows for 50 events with {query}, backward");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_not_there_costs_next_to_nothing() -> rusqlite::Result<()> {
+        let conn = log(5_000)?;
+        for query in
+            [query(&["Odd"], &["rare:1"]), query(&[], &["all:1", "none:1"]), query(&["None"], &["all:1"])]
+        {
+            let (found, rows) = walk(&conn, Matches::forward(&query, 4_900, 5_000));
+            assert!(found.is_empty() && rows < 20, "{rows} rows for {query}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_union_gives_each_once_and_in_order() -> rusqlite::Result<()> {
+        let conn = log(300)?;
+        let items = [query(&["Odd"], &[]), query(&[], &["rare:1"]), query(&["Even"], &["all:1"])];
+        let query = Query::any_of(items.iter().flat_map(|query| query.items().unwrap_or_default().to_vec()));
+        assert!(walk(&conn, Matches::forward(&query, 10, 290)).0.into_iter().eq(11..=290));
+        assert!(walk(&conn, Matches::backward(&query, 10, 290)).0.into_iter().eq((11..=290).rev()));
+        Ok(())
+    }
+
+    #[test]
+    fn each_list_is_read_from_its_index() -> rusqlite::Result<()> {
+        let conn = log(1)?;
+        for sql in [OF_NAME, OF_NAME_BACKWARD, OF_TAG, OF_TAG_BACKWARD] {
+            let mut plan = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+            let steps = plan.query_map(("x", 1, 2, 3), |row| row.get::<_, String>(3))?;
+            let steps = steps.collect::<Result<Vec<_>, _>>()?;
+            assert!(steps.len() == 1 && steps[0].starts_with("SEARCH"), "{sql}: {steps:?}");
+        }
         Ok(())
     }
 }

@@ -67,6 +67,11 @@ use cqrs_core::store::{
 };
 use tokio::sync::oneshot;
 
+// The page's programs are compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/sqlite.md")]
+struct Guide;
+
 use self::documents::Claiming;
 use self::error::Fault;
 use self::guard::number;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::event::{EventMeta, Metadata, RecordedEvent, Tag, Tags, Timestamp};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
@@ -17,6 +17,10 @@ use crate::guard::{Matches, number};
 
 /// After this many bytes of payload a slice ends, so that a large limit does not fill the memory.
 const SLICE_BYTES: usize = 16 << 20;
+
+/// Payloads are copied into pieces of this size and shared from there, so that a slice of small events
+/// is not as many small allocations.
+const PIECE: usize = 16 << 10;
 
 type Events = Vec<Arc<RecordedEvent>>;
 
@@ -164,9 +168,6 @@ fn positions(
     Ok(positions)
 }
 
-/// Every event, as [`check`] wants it.
-pub(crate) const ALL: &str = concat!("SELECT ", full!(), " FROM cqrs_events ORDER BY position");
-
 const BY_RANGE: &str = concat!(
     "SELECT ",
     full!(),
@@ -182,11 +183,19 @@ struct Slice<'a> {
     detail: Detail,
     /// Most events have no metadata, and share this.
     blank: Arc<Metadata>,
+    piece: BytesMut,
 }
 
 impl<'a> Slice<'a> {
     fn new(stream: Option<&'a StreamId>, detail: Detail) -> Self {
-        Self { events: Vec::new(), bytes: 0, stream, detail, blank: Arc::new(Metadata::new()) }
+        Self {
+            events: Vec::new(),
+            bytes: 0,
+            stream,
+            detail,
+            blank: Arc::new(Metadata::new()),
+            piece: BytesMut::new(),
+        }
     }
 
     fn full(&self) -> bool {
@@ -253,7 +262,7 @@ impl<'a> Slice<'a> {
         })
     }
 
-    fn event(&self, row: &Row<'_>) -> Result<RecordedEvent, Fault> {
+    fn event(&mut self, row: &Row<'_>) -> Result<RecordedEvent, Fault> {
         let position = row.get_ref(0)?.as_i64()?;
         self.decode(row, position).map_err(|fault| match fault.kind() {
             StoreErrorKind::Corrupt => fault.at(position),
@@ -261,31 +270,109 @@ impl<'a> Slice<'a> {
         })
     }
 
-    fn decode(&self, row: &Row<'_>, position: i64) -> Result<RecordedEvent, Fault> {
-        let stream = match self.stream {
-            Some(stream) => stream.clone(),
-            None => stream_id(row.get_ref(5)?.as_str()?)?,
+    fn decode(&mut self, row: &Row<'_>, position: i64) -> Result<RecordedEvent, Fault> {
+        let version = row.get_ref(1)?.as_i64()?;
+        let schema_version = row.get_ref(2)?.as_i64()?;
+        let name = row.get_ref(3)?.as_str()?;
+        let payload = row.get_ref(4)?.as_blob()?;
+        let rest = match self.detail {
+            Detail::Fold => Rest::default(),
+            Detail::Full => self.decode_rest(row, [position, version, schema_version], name, payload)?,
         };
-        let mut event = RecordedEvent {
-            meta: EventMeta {
-                id: Uuid::nil(),
-                stream,
-                version: Version::new(row.get_ref(1)?.as_i64()?.cast_unsigned()),
-                partition: Partition::ONLY,
-                position: Position::new(position.cast_unsigned()),
-                time: Timestamp::default(),
-                metadata: Arc::clone(&self.blank),
-            },
-            name: row.get_ref(3)?.as_str()?.to_owned().into(),
-            schema_version: row.get(2)?,
-            payload: Bytes::copy_from_slice(row.get_ref(4)?.as_blob()?),
-            tags: Tags::default(),
+        let meta = EventMeta {
+            id: rest.id,
+            stream: rest.stream.or_else(|| self.stream.cloned()).ok_or_else(no_stream)?,
+            version: Version::new(version.cast_unsigned()),
+            partition: Partition::ONLY,
+            position: Position::new(position.cast_unsigned()),
+            time: rest.time,
+            metadata: rest.metadata.map_or_else(|| Arc::clone(&self.blank), Arc::new),
         };
-        if self.detail == Detail::Full {
-            decode_rest(row, &mut event)?;
-        }
-        Ok(event)
+        Ok(RecordedEvent {
+            meta,
+            name: name.to_owned().into(),
+            schema_version: u32::try_from(schema_version)
+                .map_err(|_| Fault::corrupt("its schema version is too large"))?,
+            payload: self.share(payload),
+            tags: rest.tags,
+        })
     }
+
+    /// What a fold does not need.
+    fn decode_rest(
+        &mut self,
+        row: &Row<'_>,
+        [position, version, schema_version]: [i64; 3],
+        name: &str,
+        payload: &[u8],
+    ) -> Result<Rest, Fault> {
+        let time = row.get_ref(7)?.as_i64()?;
+        let checked = Checked {
+            numbers: [position, version, schema_version, time],
+            id: row.get_ref(6)?.as_blob()?,
+            stream: row.get_ref(5)?.as_str()?,
+            name,
+            tags: row.get_ref(8)?.as_str_or_null()?,
+            metadata: row.get_ref(9)?.as_str_or_null()?,
+            payload,
+        };
+        checked.agree(row.get_ref(10)?.as_i64()?)?;
+        Ok(Rest {
+            id: uuid(checked.id)?,
+            stream: Some(self.stream_of(checked.stream)?),
+            time: Timestamp::from_micros(time.cast_unsigned()),
+            tags: checked.tags.map(tags).transpose()?.unwrap_or_default(),
+            metadata: checked.metadata.map(metadata).transpose()?,
+        })
+    }
+
+    fn share(&mut self, payload: &[u8]) -> Bytes {
+        if payload.len() > PIECE / 4 {
+            return Bytes::copy_from_slice(payload);
+        }
+        if self.piece.capacity() < payload.len() {
+            self.piece = BytesMut::with_capacity(PIECE);
+        }
+        self.piece.extend_from_slice(payload);
+        self.piece.split().freeze()
+    }
+
+    /// Events of one stream often follow each other, and then share its name.
+    fn stream_of(&self, name: &str) -> Result<StreamId, Fault> {
+        let last = self.events.last().map(|last| &last.meta.stream);
+        match self.stream.or(last).filter(|known| known.as_str() == name) {
+            Some(known) => Ok(known.clone()),
+            None => stream_id(name),
+        }
+    }
+}
+
+/// What stands in the columns of `full` beside those of `fold`.
+#[derive(Default)]
+struct Rest {
+    id: Uuid,
+    stream: Option<StreamId>,
+    time: Timestamp,
+    tags: Tags,
+    metadata: Option<Metadata>,
+}
+
+fn no_stream() -> Fault {
+    Fault::corrupt("its stream is not known")
+}
+
+/// Decodes every event of the log, one after the other, and keeps none.
+pub(crate) fn each(
+    conn: &Connection,
+    mut look: impl FnMut(&RecordedEvent) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let mut select = conn.prepare(concat!("SELECT ", full!(), " FROM cqrs_events ORDER BY position"))?;
+    let mut rows = select.query(())?;
+    let mut slice = Slice::new(None, Detail::Full);
+    while let Some(row) = rows.next()? {
+        look(&slice.event(row)?)?;
+    }
+    Ok(())
 }
 
 /// All of an event that its checksum is about.
@@ -301,54 +388,35 @@ pub(crate) struct Checked<'a> {
 }
 
 impl Checked<'_> {
-    /// A CRC-32. Each text follows its length, so that none can lend a byte to the next.
+    /// A CRC-32. The lengths of the texts come first, so that none can lend a byte to the next; with
+    /// the numbers they are one piece, since many small ones cost more than their bytes.
     pub(crate) fn sum(&self) -> u32 {
-        let mut sum = crc32fast::Hasher::new();
-        self.numbers.iter().for_each(|number| sum.update(&number.to_le_bytes()));
         let [tags, metadata] = [self.tags, self.metadata].map(Option::unwrap_or_default);
-        for text in [self.stream, self.name, tags, metadata] {
-            sum.update(&(text.len() as u64).to_le_bytes());
-            sum.update(text.as_bytes());
+        let texts = [self.stream, self.name, tags, metadata];
+        let mut fixed = [0; 64];
+        let lengths = texts.map(|text| text.len() as i64);
+        let numbers = self.numbers.into_iter().chain(lengths);
+        for (place, number) in fixed.chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
         }
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&fixed);
+        texts.iter().filter(|text| !text.is_empty()).for_each(|text| sum.update(text.as_bytes()));
         sum.update(self.id);
         sum.update(self.payload);
         sum.finalize()
     }
+
+    /// Refuses what is not what was written.
+    fn agree(&self, sum: i64) -> Result<(), Fault> {
+        if i64::from(self.sum()) == sum {
+            return Ok(());
+        }
+        Err(Fault::corrupt("it is not what was written: its checksum differs"))
+    }
 }
 
-/// Refuses a row, with the columns of `full`, that is not what was written.
-pub(crate) fn check(row: &Row<'_>) -> Result<(), Fault> {
-    let number = |column| row.get::<_, i64>(column);
-    let checked = Checked {
-        numbers: [number(0)?, number(1)?, number(2)?, number(7)?],
-        name: row.get_ref(3)?.as_str()?,
-        payload: row.get_ref(4)?.as_blob()?,
-        stream: row.get_ref(5)?.as_str()?,
-        id: row.get_ref(6)?.as_blob()?,
-        tags: row.get_ref(8)?.as_str_or_null()?,
-        metadata: row.get_ref(9)?.as_str_or_null()?,
-    };
-    if i64::from(checked.sum()) == number(10)? {
-        return Ok(());
-    }
-    Err(Fault::corrupt("it is not what was written; its checksum differs"))
-}
-
-/// What a fold does not need.
-fn decode_rest(row: &Row<'_>, event: &mut RecordedEvent) -> Result<(), Fault> {
-    check(row)?;
-    event.meta.id = uuid(row.get_ref(6)?.as_blob()?)?;
-    event.meta.time = Timestamp::from_micros(row.get_ref(7)?.as_i64()?.cast_unsigned());
-    if let Some(text) = row.get_ref(8)?.as_str_or_null()? {
-        event.tags = tags(text)?;
-    }
-    if let Some(text) = row.get_ref(9)?.as_str_or_null()? {
-        event.meta.metadata = Arc::new(metadata(text)?);
-    }
-    Ok(())
-}
-
-pub(crate) fn stream_id(text: &str) -> Result<StreamId, Fault> {
+fn stream_id(text: &str) -> Result<StreamId, Fault> {
     text.parse().map_err(|_| Fault::corrupt("its stream has no name that can be"))
 }
 
@@ -356,7 +424,7 @@ pub(crate) fn uuid(bytes: &[u8]) -> Result<Uuid, Fault> {
     Uuid::from_slice(bytes).map_err(|_| Fault::corrupt(format!("an id has {} bytes", bytes.len())))
 }
 
-pub(crate) fn tags(text: &str) -> Result<Tags, Fault> {
+fn tags(text: &str) -> Result<Tags, Fault> {
     let all: Option<Value> = serde_json::from_str(text).ok();
     let tags = all
         .as_ref()
@@ -365,7 +433,7 @@ pub(crate) fn tags(text: &str) -> Result<Tags, Fault> {
     tags.ok_or_else(|| Fault::corrupt("its tags cannot be read"))
 }
 
-pub(crate) fn metadata(text: &str) -> Result<Metadata, Fault> {
+fn metadata(text: &str) -> Result<Metadata, Fault> {
     let fields = serde_json::from_str(text).ok().and_then(metadata_from);
     fields.ok_or_else(|| Fault::corrupt("its metadata cannot be read"))
 }

@@ -1,10 +1,10 @@
 //! Walking through the whole file, to find what contradicts itself.
 
-use cqrs_core::event::Tags;
 use cqrs_core::store::LogId;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::error::Fault;
+use crate::guard::number;
 use crate::read;
 
 /// What a file without faults holds.
@@ -61,32 +61,20 @@ fn positions(conn: &Connection) -> Result<u64, Fault> {
 
 /// Each event can be read and is what was written. Gives how many tags there are on all of them.
 fn contents(conn: &Connection) -> Result<u64, Fault> {
-    let mut select = conn.prepare(read::ALL)?;
-    let mut rows = select.query(())?;
+    let mut indexed = conn.prepare("SELECT 1 FROM cqrs_tags WHERE tag = ?1 AND position = ?2")?;
     let mut tags = 0;
-    while let Some(row) = rows.next()? {
-        let position = row.get(0)?;
-        tags += event(conn, row, position).map_err(|fault| fault.at(position))?;
-    }
-    Ok(tags)
-}
-
-fn event(conn: &Connection, row: &rusqlite::Row<'_>, position: i64) -> Result<u64, Fault> {
-    read::stream_id(row.get_ref(5)?.as_str()?)?;
-    read::uuid(row.get_ref(6)?.as_blob()?)?;
-    if let Some(text) = row.get_ref(9)?.as_str_or_null()? {
-        read::metadata(text)?;
-    }
-    let tags = row.get_ref(8)?.as_str_or_null()?.map_or_else(|| Ok(Tags::default()), read::tags)?;
-    // Last, because it only says that something is wrong.
-    read::check(row)?;
-    let mut indexed = conn.prepare_cached("SELECT 1 FROM cqrs_tags WHERE tag = ?1 AND position = ?2")?;
-    for tag in &tags {
-        if !indexed.exists((tag.as_str(), position))? {
-            return Err(Fault::corrupt(format!("its tag `{tag}` is not in the index of tags")));
+    read::each(conn, |event| {
+        let position = number(event.meta.position);
+        for tag in &event.tags {
+            if !indexed.exists((tag.as_str(), position))? {
+                let words = format!("its tag `{tag}` is not in the index of tags");
+                return Err(Fault::corrupt(words).at(position));
+            }
         }
-    }
-    Ok(tags.len() as u64)
+        tags += event.tags.len() as u64;
+        Ok(())
+    })?;
+    Ok(tags)
 }
 
 /// Each tag of an event was found, so the index agrees if it has no more than those.

@@ -284,12 +284,12 @@ async fn verify_names_the_first_fault() {
         ),
         (
             "UPDATE cqrs_events SET metadata = '{' WHERE position = 7",
-            "position 7: its metadata cannot be read",
+            "position 7: it is not what was written",
         ),
-        ("UPDATE cqrs_events SET tags = '[1]' WHERE position = 7", "position 7: its tags cannot be read"),
+        ("UPDATE cqrs_events SET tags = '[1]' WHERE position = 7", "position 7: it is not what was written"),
         (
             "UPDATE cqrs_events SET stream = 'Account', version = 1 WHERE position = 60",
-            "position 60: its stream",
+            "position 60: it is not what was written",
         ),
         ("DELETE FROM cqrs_tags WHERE tag = 'all:1' AND position = 9", "its tag `all:1` is not in the index"),
         ("INSERT INTO cqrs_tags VALUES ('all:2', 9)", "the index of tags has 121 entries"),
