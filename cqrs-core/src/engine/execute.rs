@@ -17,7 +17,7 @@ use super::{Engine, Inner};
 use crate::aggregate::{Aggregate, Current, Decided, Decision, Handle, Refusal};
 use crate::command::Command;
 use crate::context::{Context, Surroundings};
-use crate::error::{FoldError, FoldFault, StoreErrorKind};
+use crate::error::{FoldError, FoldFault, StoreError, StoreErrorKind};
 use crate::event::{EventSet, Metadata, NewEvent, RecordedEvent, Timestamp, decode};
 use crate::id::{Id as _, Position, StreamId, Version};
 use crate::receipt::Receipt;
@@ -155,6 +155,9 @@ impl At {
     const NOTHING: Self = Self { version: Version::NONE, position: Position::START, remembered: false };
 }
 
+/// Takes the events of one page.
+type FoldPage<'a> = dyn FnMut(&[Arc<RecordedEvent>]) -> Result<(), FoldError> + Send + 'a;
+
 impl Inner {
     async fn execute(&self, request: &Request, attempt: &mut dyn Attempt) -> Result<Receipt, Stop> {
         let _inside = self.gate.enter().ok_or(Failure::ShutDown)?;
@@ -223,24 +226,39 @@ impl Inner {
         attempt: &mut dyn Attempt,
         at: &mut At,
     ) -> Result<bool, Failure> {
-        let before = at.version;
+        let fold = &mut |events: &[Arc<RecordedEvent>]| attempt.fold(events);
+        let last = self.read_behind::<Failure>(&request.stream, at.version, fold).await?;
+        at.remembered = false;
+        if let Some((version, position)) = last {
+            (at.version, at.position) = (version, position);
+        }
+        Ok(last.is_some())
+    }
+
+    /// Reads a stream from behind a version to its end, a page at a time; gives the place of the last
+    /// event, if there was any.
+    pub(super) async fn read_behind<E: From<StoreError> + From<FoldError>>(
+        &self,
+        stream: &StreamId,
+        version: Version,
+        fold: &mut FoldPage<'_>,
+    ) -> Result<Option<(Version, Position)>, E> {
+        let (mut behind, mut last) = (version, None);
         loop {
             let read = StreamRead {
-                stream: request.stream.clone(),
-                from: at.version.next(),
+                stream: stream.clone(),
+                from: behind.next(),
                 direction: Direction::Forward,
                 limit: PAGE,
                 detail: Detail::Fold,
             };
             let slice = self.log.read_stream(read).await?;
-            attempt.fold(&slice.events)?;
-            if let Some(last) = slice.events.last() {
-                at.version = last.meta.version;
-                at.position = last.meta.position;
-            }
-            if slice.events.is_empty() || at.version >= slice.version {
-                at.remembered = false;
-                return Ok(at.version != before);
+            fold(&slice.events)?;
+            let Some(event) = slice.events.last() else { return Ok(last) };
+            behind = event.meta.version;
+            last = Some((behind, event.meta.position));
+            if behind >= slice.version {
+                return Ok(last);
             }
         }
     }
@@ -273,8 +291,8 @@ impl Inner {
                 return self.repeated_or(request, Stop::Refused).await;
             }
             if request.key.is_none() {
-                let head = self.log.head(self.log.partition_of(&request.stream)).await?;
                 let partition = self.log.partition_of(&request.stream);
+                let head = self.log.head(partition).await?;
                 return Ok(End::Receipt(Receipt::new(head.log, partition, at.position, at.version)));
             }
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,10 +15,11 @@ use super::follow::{CatchUpError, ConsumerState, Follower, Progress};
 use super::{Engine, Inner};
 use crate::aggregate::Aggregate;
 use crate::codec::{CodecError, Json};
+use crate::event::RecordedEvent;
 use crate::id::{Id as _, StreamId, Version};
 use crate::projection::Projection;
 use crate::receipt::Receipt;
-use crate::store::{BoxFuture, Detail, Direction, StreamRead};
+use crate::store::BoxFuture;
 
 /// How long a read waits for a receipt unless it says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,8 +28,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 /// Documents in one page unless it says otherwise.
 const PAGE: usize = 100;
-/// Events that are read from a stream at a time.
-const EVENTS: usize = 5_000;
 
 impl Engine {
     /// The document with this key, or `None`.
@@ -51,22 +51,10 @@ impl Engine {
     /// [`ReadError`] if the store fails or the stream holds an event that does not fold.
     pub async fn load<A: Aggregate>(&self, id: &A::Id) -> Result<Loaded<A>, ReadError> {
         let stream = StreamId::new(A::NAME, id.as_text())?;
-        let mut loaded = Loaded { state: A::initial(), version: Version::NONE };
-        loop {
-            let read = StreamRead {
-                stream: stream.clone(),
-                from: loaded.version.next(),
-                direction: Direction::Forward,
-                limit: EVENTS,
-                detail: Detail::Fold,
-            };
-            let slice = self.0.inner.log.read_stream(read).await?;
-            fold(&mut loaded.state, &slice.events)?;
-            loaded.version = slice.events.last().map_or(loaded.version, |last| last.meta.version);
-            if slice.events.is_empty() || loaded.version >= slice.version {
-                return Ok(loaded);
-            }
-        }
+        let mut state = A::initial();
+        let apply = &mut |events: &[Arc<RecordedEvent>]| fold(&mut state, events);
+        let last = self.0.inner.read_behind::<ReadError>(&stream, Version::NONE, apply).await?;
+        Ok(Loaded { state, version: last.map_or(Version::NONE, |(version, _)| version) })
     }
 }
 
