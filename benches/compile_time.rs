@@ -61,7 +61,7 @@ fn write_crate(base: &Path, root: &Path, style: Style) -> PathBuf {
     let dir = base.join(&name);
     fs::create_dir_all(dir.join("src")).unwrap();
     let manifest = format!(
-        "[package]\nname = \"generated-{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\ncqrs = {{ path = {root:?} }}\nserde = {{ version = \"1\", features = [\"derive\"] }}\nserde_json = \"1\"\nthiserror = \"2\"\n"
+        "[package]\nname = \"generated-{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\ncqrs = {{ path = {root:?}, default-features = false }}\nserde = {{ version = \"1\", features = [\"derive\"] }}\nserde_json = \"1\"\nthiserror = \"2\"\n"
     );
     fs::write(dir.join("Cargo.toml"), manifest).unwrap();
     // The same versions as the workspace has.

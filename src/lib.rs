@@ -3,6 +3,8 @@
 
 pub use cqrs_core::*;
 pub use cqrs_derive::{Command, Event, aggregate, projection};
+#[cfg(feature = "postgres")]
+pub use cqrs_postgres as postgres;
 #[cfg(feature = "sqlite")]
 pub use cqrs_sqlite as sqlite;
 

@@ -1,4 +1,4 @@
-//! The feature `sqlite` is all it takes to open a file: nothing here names the store.
+//! The feature `sqlite`, on by default, is all it takes to open a file: nothing here names the store.
 
 #![allow(missing_docs, missing_debug_implementations, clippy::unwrap_used, reason = "a test")]
 

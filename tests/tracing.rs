@@ -20,17 +20,21 @@ struct Note {
     text: String,
 }
 
-#[derive(Debug, Default)]
-struct Book {}
+#[derive(Serialize, Deserialize, Debug, Default)]
+struct Book {
+    last: String,
+}
 
-#[aggregate(id = u64)]
+#[aggregate(id = u64, snapshot = every(1))]
 impl Book {
     #[handle]
     fn note(&self, cmd: Note) -> Noted {
         Noted { text: cmd.text }
     }
     #[apply]
-    fn noted(&mut self, _: &Noted) {}
+    fn noted(&mut self, event: &Noted) {
+        self.last.clone_from(&event.text);
+    }
 }
 
 #[derive(Serialize, Deserialize, Debug, Default)]
@@ -85,6 +89,7 @@ async fn commands_appends_and_batches_have_spans_and_no_payload_is_told() {
     assert!(told.contains(r#"execute{command="Note" stream=Book/7}: cqrs_core"#), "{told}");
     assert!(told.contains(r#"append{events=1}"#), "{told}");
     assert!(told.contains(r#"project{consumer="pages" partition=0}"#), "{told}");
+    assert!(told.contains("kept a snapshot stream=Book/7 version=1"), "{told}");
     for secret in ["a secret", "the actor", "the key"] {
         assert!(!told.contains(secret), "{told}");
     }

@@ -13,12 +13,15 @@ use crate::event::{EventMeta, EventSet, Shape, Stored};
 use crate::id::{Partition, Position, StreamId, Version};
 use crate::projection::NotAKey;
 
+/// Any error, boxed.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
 /// A fault of a store: what kind, in which words, and from what cause.
 #[derive(Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
     message: String,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<BoxError>,
 }
 
 /// The kinds of a store's faults, by what a caller can do about them.
@@ -188,6 +191,8 @@ pub enum FoldFault {
     Key(NotAKey),
     /// The stored document that it changes does not fit its type.
     Document(CodecError),
+    /// The projection's own statements failed on it.
+    Handler(BoxError),
     /// The projection's code panicked on it.
     Panicked(Panicked),
 }
@@ -213,7 +218,9 @@ impl fmt::Display for Panicked {
 impl StdError for Panicked {}
 
 impl FoldError {
-    pub(crate) fn new(name: &str, meta: &EventMeta, fault: impl Into<FoldFault>) -> Self {
+    /// Of an event with this stored name, as a [`Consumer`](crate::consumer::Consumer) tells it.
+    #[must_use]
+    pub fn new(name: &str, meta: &EventMeta, fault: impl Into<FoldFault>) -> Self {
         Self(Box::new(Unfolded {
             event: name.to_owned(),
             stream: meta.stream.clone(),
@@ -296,6 +303,7 @@ impl StdError for FoldError {
             FoldFault::Misfit(error) => error,
             FoldFault::Key(error) => error,
             FoldFault::Document(error) => error,
+            FoldFault::Handler(error) => &**error,
             FoldFault::Panicked(error) => error,
         })
     }

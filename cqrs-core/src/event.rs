@@ -257,6 +257,12 @@ impl Timestamp {
         self.0
     }
 
+    /// How long after another instant this one is; zero if it is not.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+
     /// What the system's clock says.
     #[must_use]
     pub fn now() -> Self {
@@ -360,9 +366,13 @@ impl Metadata {
     /// counts.
     #[must_use]
     pub fn size(&self) -> usize {
-        let fixed = [&self.correlation, &self.causation, &self.actor];
-        fixed.into_iter().flatten().map(String::len).sum::<usize>()
-            + self.entries.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+        self.texts().map(str::len).sum()
+    }
+
+    /// All its texts, the names of the entries included.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = &str> {
+        let fixed = [&self.correlation, &self.causation, &self.actor].into_iter().flatten();
+        fixed.chain(self.entries.iter().flat_map(|(name, value)| [name, value])).map(String::as_str)
     }
 }
 
@@ -385,6 +395,16 @@ pub struct NewEvent {
     pub time: Timestamp,
     /// Why and for whom it happened.
     pub metadata: Arc<Metadata>,
+}
+
+impl NewEvent {
+    /// The event as it is read, at its place.
+    #[must_use]
+    pub fn recorded(self, version: Version, partition: Partition, position: Position) -> RecordedEvent {
+        let Self { id, stream, name, schema_version, payload, tags, time, metadata } = self;
+        let meta = EventMeta { id, stream, version, partition, position, time, metadata };
+        RecordedEvent { meta, name, schema_version, payload, tags }
+    }
 }
 
 /// An event as the log hands it out.

@@ -196,6 +196,12 @@ impl Version {
 }
 
 impl Position {
+    /// The position before, in a log without gaps; none lies before [`START`](Self::START).
+    #[must_use]
+    pub const fn before(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
     /// The position that follows, in a log without gaps.
     #[must_use]
     pub const fn next(self) -> Self {

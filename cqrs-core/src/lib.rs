@@ -4,17 +4,21 @@
 pub mod aggregate;
 pub mod codec;
 pub mod command;
+pub mod consumer;
 pub mod context;
 pub mod engine;
 pub mod error;
 pub mod event;
+mod hash;
 pub mod id;
 pub mod memory;
 pub mod projection;
 pub mod read_store;
 pub mod receipt;
 pub mod registry;
+mod shape;
 pub mod store;
+pub mod text;
 
 #[doc(hidden)]
 #[path = "private.rs"]

@@ -4,22 +4,31 @@
 pub use inventory;
 
 pub use crate::aggregate::{
-    Aggregate, Begins, Current, Decided, Decision, ErrorOf, Handle, IntoDecision, IntoEvents, Misfit, Refusal,
+    Aggregate, Begins, Current, Decided, Decision, ErrorOf, Handle, IntoDecision, IntoEvents, Kept, Misfit,
+    Refusal, Snapshots,
 };
 pub use crate::codec::{Codec, CodecError, Json, Storable};
 pub use crate::command::{Command, HandledBy, IdOf};
+pub use crate::consumer::Database;
 pub use crate::context::{Param, ServiceType, Surroundings};
 pub use crate::error::DecodeError;
 pub use crate::event::{Encoded, Event, EventMeta, EventSet, EventType, Shape, Stored, Tags};
 pub use crate::id::{Id, Version};
-pub use crate::projection::{IntoKeys, Keys, NotAKey, Projection};
+pub use crate::projection::{
+    IntoKeys, Keys, Mode, NotAKey, Projection, RunningOf, SqlProjection, TransactionOf,
+};
 pub use crate::registry::{Location, Register, Registration};
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::Poll;
 
 use crate::codec;
+use crate::consumer::AsyncDatabase;
+use crate::error::{BoxError, Panicked};
 
 // Short names for the signatures that generated code repeats.
 /// What [`EventSet::encode`] gives.
@@ -91,6 +100,55 @@ pub fn debug<S: EventSet>(event: &S, f: &mut fmt::Formatter<'_>) -> fmt::Result 
     match event.encode() {
         Ok(Encoded { name, payload, .. }) => write!(f, "{name} {}", String::from_utf8_lossy(&payload)),
         Err(error) => write!(f, "({error})"),
+    }
+}
+
+/// What a method of a projection with its own SQL may give: nothing, or a `Result` whose error becomes
+/// a boxed one.
+#[diagnostic::on_unimplemented(
+    message = "a method of a projection with its own SQL cannot give a `{Self}`",
+    label = "neither nothing nor a `Result`",
+    note = "let it return `Result<(), E>` with an error type `E`; what is in `Ok` is left alone"
+)]
+pub trait Outcome {
+    /// Whether it went well.
+    fn outcome(self) -> Result<(), BoxError>;
+}
+
+impl Outcome for () {
+    fn outcome(self) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+impl<T, E: Into<BoxError>> Outcome for Result<T, E> {
+    fn outcome(self) -> Result<(), BoxError> {
+        self.map(drop).map_err(Into::into)
+    }
+}
+
+/// The statements of a method that is not `async`.
+pub fn ready<'a, D: Database>(outcome: impl Outcome) -> D::Running<'a> {
+    D::ready(outcome.outcome())
+}
+
+/// The statements of an `async` method.
+pub fn later<'a, D: AsyncDatabase<'a, Caught<F>>, F>(handler: F) -> D::Running<'a> {
+    D::later(Caught(Box::pin(handler)))
+}
+
+/// A handler on its way, whose panic becomes its error.
+#[derive(Debug)]
+pub struct Caught<F>(Pin<Box<F>>);
+
+impl<F: Future<Output: Outcome>> Future for Caught<F> {
+    type Output = Result<(), BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx))) {
+            Ok(poll) => poll.map(Outcome::outcome),
+            Err(panic) => Poll::Ready(Err(Panicked::new(&*panic).into())),
+        }
     }
 }
 

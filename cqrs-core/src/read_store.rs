@@ -15,7 +15,19 @@
 //!   a former owner is fenced from then on, in all partitions, and gives the stored checkpoints. A
 //!   consumer has one epoch over all partitions, because events of several partitions may change
 //!   one document. A lease may decide who claims; the epoch decides who may write.
+//! - **Handlers.** A batch may bring [`Handlers`] instead of documents: the user's own statements for
+//!   one kind of [`Database`](crate::consumer::Database). The store runs them step by step, in order,
+//!   inside the transaction of the batch; the first time that the consumer commits at all, in any
+//!   partition, it runs their [`set_up`](crate::consumer::RunIn::set_up) before. If a step fails for what
+//!   the user's code makes of the event, that is [`CommitError::Unfit`], and nothing of the batch is
+//!   written. A store that is not that database refuses the batch with
+//!   [`StoreErrorKind::Unsupported`](crate::error::StoreErrorKind::Unsupported), and says beforehand, by
+//!   [`database`](ReadStore::database), for which one it runs handlers.
 //! - **Read your writes.** A read that starts after a commit sees it.
+//! - **Texts.** No name of a consumer or a collection and no key of a document has the character U+0000,
+//!   which not every database can hold; contents may hold any bytes. A claim or a batch that has it in one
+//!   gives [`Invalid`](crate::error::StoreErrorKind::Invalid) and writes nothing; a read of what cannot be
+//!   there finds nothing.
 //! - **Order.** [`list`](ReadStore::list) gives documents by the bytes of their key's text.
 //! - **Cancellation.** Any future may be dropped; a dropped commit took place as a whole or not at
 //!   all.
@@ -28,9 +40,10 @@ use std::fmt;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::consumer::{Handlers, Unfit};
 use crate::error::StoreError;
 use crate::id::{Partition, Position};
-use crate::store::{BoxFuture, LogId};
+use crate::store::{BoxFuture, LogId, without_nul};
 
 /// Documents and checkpoints. The contract is in the [module's documentation](self).
 #[diagnostic::on_unimplemented(
@@ -58,9 +71,14 @@ pub trait ReadStore: fmt::Debug + Send + Sync + 'static {
     /// Writes documents and moves the checkpoint, in one commit.
     ///
     /// # Errors
-    /// [`CommitError::Fenced`] if the consumer has another owner or has moved, and nothing was
-    /// written; [`CommitError::Store`] if the store failed.
+    /// [`CommitError::Fenced`] if the consumer has another owner or has moved, [`CommitError::Unfit`] if
+    /// a handler refuses an event, and nothing was written; [`CommitError::Store`] if the store failed.
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>>;
+
+    /// The [name](crate::consumer::Database::NAME) of the database whose handlers it runs, if any.
+    fn database(&self) -> Option<&'static str> {
+        None
+    }
 
     /// The documents with these keys, in the order of the keys.
     ///
@@ -122,6 +140,20 @@ pub struct Batch {
     pub collection: String,
     /// Each changed document once: its key, and its new content or `None` to remove it.
     pub writes: Vec<(String, Option<Bytes>)>,
+    /// Statements of the user's own, if that is how the consumer writes.
+    pub handlers: Option<Handlers>,
+}
+
+impl Batch {
+    /// Refuses a batch that has U+0000 in one of its texts. Every store calls this first.
+    ///
+    /// # Errors
+    /// [`Invalid`](crate::error::StoreErrorKind::Invalid) with a message that names the text.
+    pub fn check(&self) -> Result<(), StoreError> {
+        without_nul("the consumer", &self.consumer)?;
+        without_nul("the collection", &self.collection)?;
+        self.writes.iter().try_for_each(|(key, _)| without_nul("the document's key", key))
+    }
 }
 
 /// Why a batch was not committed.
@@ -129,6 +161,8 @@ pub struct Batch {
 pub enum CommitError {
     /// Another owner has claimed the consumer, or its checkpoint has moved.
     Fenced,
+    /// A handler cannot take an event.
+    Unfit(Unfit),
     /// The store failed.
     Store(StoreError),
 }
@@ -137,6 +171,7 @@ impl fmt::Display for CommitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fenced => f.write_str("another owner has taken this consumer over"),
+            Self::Unfit(unfit) => unfit.error.fmt(f),
             Self::Store(error) => error.fmt(f),
         }
     }
@@ -146,6 +181,7 @@ impl std::error::Error for CommitError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Fenced => None,
+            Self::Unfit(unfit) => unfit.error.source(),
             Self::Store(error) => error.source(),
         }
     }

@@ -3,12 +3,19 @@
 use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::aggregate::Aggregate;
+use crate::consumer::Consumer;
 use crate::context::{ServiceType, Services};
-use crate::engine::consumer::{Consumer, DocumentConsumer};
-use crate::event::{EventSet, Shape};
-use crate::projection::Projection;
+use crate::engine::Stores;
+use crate::engine::consumer::DocumentConsumer;
+use crate::engine::snapshots::Plan;
+use crate::engine::sql::SqlConsumer;
+use crate::error::DecodeError;
+use crate::event::{EventSet, Shape, Stored, decode};
+use crate::id::StreamId;
+use crate::projection::{Mode, Projection, SqlProjection};
 
 /// One aggregate or projection, as the macros submit it. Also the type's own description of
 /// itself, for [`Registry::with`].
@@ -26,6 +33,7 @@ pub struct Registration {
     type_name: fn() -> &'static str,
     location: Location,
     events: fn() -> Vec<EventEntry>,
+    decodes: fn(&Stored<'_>) -> Result<(), DecodeError>,
 }
 
 /// Where an entry was written, for messages.
@@ -39,8 +47,8 @@ pub struct Location {
 
 #[derive(Clone, Copy)]
 enum Kind {
-    Aggregate { services: fn(&mut Vec<ServiceType>) },
-    Projection { consumer: fn() -> Box<dyn Consumer> },
+    Aggregate { services: fn(&mut Vec<ServiceType>), snapshots: fn() -> Option<Plan> },
+    Projection { consumer: fn() -> Arc<dyn Consumer>, mode: Mode },
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +60,17 @@ pub(crate) struct EventEntry {
     former: Vec<Shape>,
 }
 
+impl EventEntry {
+    /// All names under which it may be stored.
+    fn stored_names(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.former.iter().map(|shape| shape.name))
+    }
+
+    fn is_stored_as(&self, name: &str) -> bool {
+        self.stored_names().any(|stored| stored == name)
+    }
+}
+
 inventory::collect!(Registration);
 
 impl Registration {
@@ -59,12 +78,13 @@ impl Registration {
     #[must_use]
     pub const fn aggregate<A: Aggregate>(location: Location) -> Self {
         Self {
-            kind: Kind::Aggregate { services: A::services },
+            kind: Kind::Aggregate { services: A::services, snapshots: Plan::of::<A> },
             name: A::NAME,
             type_id: TypeId::of::<A>,
             type_name: std::any::type_name::<A>,
             location,
             events: entries::<A::Event>,
+            decodes: decodes::<A::Event>,
         }
     }
 
@@ -72,12 +92,27 @@ impl Registration {
     #[must_use]
     pub const fn projection<P: Projection>(location: Location) -> Self {
         Self {
-            kind: Kind::Projection { consumer: DocumentConsumer::<P>::boxed },
+            kind: Kind::Projection { consumer: DocumentConsumer::<P>::shared, mode: P::MODE },
             name: P::NAME,
             type_id: TypeId::of::<P>,
             type_name: std::any::type_name::<P>,
             location,
             events: entries::<P::Event>,
+            decodes: decodes::<P::Event>,
+        }
+    }
+
+    /// The entry of a projection with its own SQL.
+    #[must_use]
+    pub const fn sql_projection<P: SqlProjection>(location: Location) -> Self {
+        Self {
+            kind: Kind::Projection { consumer: SqlConsumer::<P>::shared, mode: P::MODE },
+            name: P::NAME,
+            type_id: TypeId::of::<P>,
+            type_name: std::any::type_name::<P>,
+            location,
+            events: entries::<P::Event>,
+            decodes: decodes::<P::Event>,
         }
     }
 
@@ -99,6 +134,10 @@ impl fmt::Debug for Registration {
         let Location { file, line } = self.location;
         write!(f, "{} `{}` ({} at {file}:{line})", self.word(), self.name, (self.type_name)())
     }
+}
+
+fn decodes<S: EventSet>(stored: &Stored<'_>) -> Result<(), DecodeError> {
+    decode::<S>(stored, &mut |_| {})
 }
 
 fn entries<S: EventSet>() -> Vec<EventEntry> {
@@ -148,22 +187,87 @@ impl Registry {
         self
     }
 
-    pub(crate) fn aggregate_types(&self) -> impl Iterator<Item = TypeId> {
-        let aggregates = self.0.iter().filter(|entry| matches!(entry.kind, Kind::Aggregate { .. }));
-        aggregates.map(|entry| (entry.type_id)())
+    /// Each aggregate's type, name and how its snapshots are made, if they are.
+    pub(crate) fn aggregates(&self) -> impl Iterator<Item = (TypeId, &'static str, Option<Plan>)> {
+        self.0.iter().filter_map(|entry| match entry.kind {
+            Kind::Aggregate { snapshots, .. } => Some(((entry.type_id)(), entry.name, snapshots())),
+            Kind::Projection { .. } => None,
+        })
     }
 
-    pub(crate) fn has_projection<P: Projection>(&self) -> bool {
-        let same = |entry: &&Registration| (entry.type_id)() == TypeId::of::<P>();
+    pub(crate) fn has_projection(&self, projection: TypeId) -> bool {
+        let same = |entry: &&Registration| (entry.type_id)() == projection;
         self.0.iter().filter(same).any(|entry| matches!(entry.kind, Kind::Projection { .. }))
     }
 
-    pub(crate) fn consumers(&self) -> Vec<Box<dyn Consumer>> {
+    /// The consumers of all projections that are kept, with their modes.
+    pub(crate) fn consumers(&self) -> Vec<(Mode, Arc<dyn Consumer>)> {
         let consumer = |entry: &Registration| match entry.kind {
-            Kind::Projection { consumer } => Some(consumer()),
-            Kind::Aggregate { .. } => None,
+            Kind::Projection { consumer, mode: mode @ (Mode::Async | Mode::Inline) } => {
+                Some((mode, consumer()))
+            }
+            Kind::Projection { mode: Mode::Live, .. } | Kind::Aggregate { .. } => None,
         };
         self.0.iter().filter_map(consumer).collect()
+    }
+
+    /// Tries whether a stored event can be read by all of this program that read its name; `false` if
+    /// nothing here does.
+    pub(crate) fn decodes(&self, stored: &Stored<'_>) -> Result<bool, DecodeError> {
+        let mut known = false;
+        for entry in &self.0 {
+            match (entry.decodes)(stored) {
+                Ok(()) => known = true,
+                Err(DecodeError::UnknownEvent { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(known)
+    }
+
+    /// Checks that the stores can keep every projection in the way that it wants to be kept.
+    pub(crate) fn check_stores(&self, stores: &Stores) -> Result<(), RegistryError> {
+        let mut faults = Vec::new();
+        let (inline, runs) = (stores.can_inline(), stores.documents.database());
+        for entry in &self.0 {
+            let Kind::Projection { consumer, mode } = entry.kind else { continue };
+            if mode == Mode::Inline && !inline {
+                faults.push(format!(
+                    "{entry:?} is `mode = inline`, and these stores cannot commit read models together with events: keep both in one database that can, or take the `mode` off"
+                ));
+            }
+            if let Some(needed) = consumer().database().filter(|needed| runs != Some(needed)) {
+                faults.push(format!(
+                    "{entry:?} writes to {needed} by its own statements, and the read models here are kept elsewhere: open a store on {needed}"
+                ));
+            }
+        }
+        if faults.is_empty() { Ok(()) } else { Err(RegistryError { faults }) }
+    }
+
+    /// The names of the projections that are folded when they are read.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &'static str> {
+        let is_live = |entry: &&Registration| matches!(entry.kind, Kind::Projection { mode: Mode::Live, .. });
+        self.0.iter().filter(is_live).map(|entry| entry.name)
+    }
+
+    /// The streams with this id in which a projection's events lie, or `None` if that is not known:
+    /// one of its events is of no aggregate here.
+    pub(crate) fn streams<P: Projection>(&self, id: &str) -> Option<Vec<StreamId>> {
+        let wanted = entries::<P::Event>();
+        let aggregates = self.0.iter().filter(|entry| matches!(entry.kind, Kind::Aggregate { .. }));
+        let aggregates: Vec<_> = aggregates.map(|entry| (entry.name, (entry.events)())).collect();
+        let has = |events: &[EventEntry], name| events.iter().any(|event| event.is_stored_as(name));
+        let mut stored = wanted.iter().flat_map(EventEntry::stored_names);
+        if !stored.all(|name| aggregates.iter().any(|(_, events)| has(events, name))) {
+            return None;
+        }
+        let reads = |events: &[EventEntry]| {
+            wanted.iter().flat_map(EventEntry::stored_names).any(|name| has(events, name))
+        };
+        let streams = aggregates.iter().filter(|(_, events)| reads(events));
+        // An id that names no stream has no events.
+        Some(streams.filter_map(|(category, _)| StreamId::new(category, &id).ok()).collect())
     }
 
     /// Checks that every name stands for one thing and every needed service is there.
@@ -227,7 +331,7 @@ impl Registry {
 
     fn check_services(&self, services: &Services, faults: &mut Vec<String>) {
         for entry in &self.0 {
-            let Kind::Aggregate { services: needs } = entry.kind else { continue };
+            let Kind::Aggregate { services: needs, .. } = entry.kind else { continue };
             let mut needed = Vec::new();
             needs(&mut needed);
             let mut named: Vec<&str> = Vec::new();

@@ -20,6 +20,9 @@
 //! - **Events are facts.** What is appended is handed back as it was: id, stream, name, schema
 //!   version, payload byte for byte, tags, time (to the microsecond) and metadata. Nothing is
 //!   changed or removed afterwards.
+//! - **Texts.** No name of an event, stream id, tag, key or metadata has the character U+0000, which not
+//!   every database can hold. Payloads may hold any bytes. An append that has it in one of its texts, its
+//!   guard included, breaks a limit; a read of what cannot be there finds nothing.
 //! - **Identity.** A log has an id of its own, [`LogId`], made at random when it is created and
 //!   kept for as long as the log's history is. A log that is restored from a backup or rewound by a
 //!   failover MUST get a new one where the store can notice.
@@ -59,7 +62,27 @@
 //!   a message that names the limit, and nothing is written. Limits are checked before anything
 //!   else.
 //!
-//! So the order of the checks is: limits, what the store cannot do, the key, the guard, event ids.
+//! So the order of the checks is: limits, what the store cannot do, the key, the guard, event ids, and
+//! then the inline projections.
+//!
+//! # Inline projections
+//!
+//! An append may name consumers whose effect is to be part of its commit ([`Append::inline`]), if
+//! [`Capabilities::inline`] says so; else it is refused by name. They and their checkpoints are those of
+//! the [`ReadStore`](crate::read_store::ReadStore) that is the same object. In the transaction of an
+//! append that has events, for each of the consumers in turn:
+//!
+//! - Its checkpoint on that partition MUST lie at the partition's head before the append, in this log; a
+//!   consumer without a checkpoint is at the start. If it does not, the append gives
+//!   [`AppendError::Behind`], and nothing is written: somebody appended who does not know the consumer, and
+//!   it has to catch up first.
+//! - Those of the events that match its query, as they are going to be read, are routed, and folded into
+//!   the documents as the transaction sees them, or handled by statements of the user's own in it. If the
+//!   consumer cannot take one, the append gives [`AppendError::Unfit`], and nothing is written.
+//! - Its checkpoint moves to the last position of the append, also if no event matched.
+//!
+//! Its epoch is neither asked for nor changed: the transaction is the fence. An owner that follows the log
+//! and commits a batch from the checkpoint before is fenced by the checkpoint that has moved.
 //!
 //! # Several at once
 //!
@@ -85,13 +108,37 @@
 //! A read SHOULD stop early, with fewer events than its limit, rather than hold more than about
 //! 16 MiB of payloads in memory.
 //!
+//! # Snapshots
+//!
+//! Beside the log a store MAY keep the state of a stream at a version, so that a reader need not begin
+//! with the first event: a [`Snapshot`]. It is a cache. The engine compares it with the log before it
+//! uses it, so nothing is lost with one, and a store MAY lose or forget any at any time; but it SHOULD
+//! have what was saved last for as long as it has room. Snapshots are no part of the log's history:
+//! they need not be durable, nor be seen by other handles.
+//!
+//! - **As it was.** A snapshot is handed back as it was saved: log, version, position, fingerprint, and
+//!   the state byte for byte; or not at all.
+//! - **For its fingerprint.** It is given only to who asks for the fingerprint that it was saved with.
+//!   Another fingerprint means that it was folded by other code.
+//! - **One per stream.** A stream has at most one. A save replaces one of another fingerprint or another
+//!   log, whatever the versions.
+//! - **Never backwards.** Of the same fingerprint and log, a save replaces one of the same or an older
+//!   version, and has no effect on one of a newer version: of two that race, the newer one stays.
+//! - **No append.** Saving moves no head, makes no stream exist, and wakes nobody.
+//! - **Limits.** A snapshot at [`Version::NONE`], or one that breaks a limit, gives
+//!   [`StoreErrorKind::Invalid`], and what was there before stays.
+//! - **Forgetting** takes a stream's snapshot away, whatever its fingerprint; that there was none is no
+//!   fault. It is what the engine does to one that contradicts the log.
+//! - **Refused by name.** A store that keeps no snapshots says so in [`Capabilities::snapshots`], gives
+//!   none, and refuses to save one with [`StoreErrorKind::Unsupported`].
+//!
 //! # Faults
 //!
 //! | what happened | what is given |
 //! |---|---|
 //! | the guard does not hold | [`AppendError::Conflict`] |
 //! | the command's key is there already | [`AppendError::Duplicate`] |
-//! | a limit is broken, an event id is used twice, a partition does not exist | [`StoreErrorKind::Invalid`] |
+//! | a limit is broken, a text has U+0000, an event id is used twice, a partition does not exist | [`StoreErrorKind::Invalid`] |
 //! | the store cannot do this at all | [`StoreErrorKind::Unsupported`] |
 //! | not reachable, busy, timed out *before* the commit was sent | [`StoreErrorKind::Unavailable`] |
 //! | the connection was lost *while* committing | [`StoreErrorKind::Unknown`] |
@@ -106,16 +153,20 @@
 //! # Cancellation
 //!
 //! Any future may be dropped at any point. Dropping a read has no effect. A dropped append either
-//! took place as a whole or not at all; later calls see one of the two and MUST NOT hang.
+//! took place as a whole or not at all; later calls see one of the two and MUST NOT hang. The same goes
+//! for a snapshot that is saved or forgotten.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::error::{StoreError, StoreErrorKind};
+use crate::consumer::Consumer;
+use crate::error::{FoldError, StoreError, StoreErrorKind};
 use crate::event::{NewEvent, RecordedEvent, Tag, Tags};
 use crate::id::{Partition, Position, StreamId, Version};
 
@@ -193,6 +244,41 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] if the store cannot wait; the caller polls instead.
     fn wait(&self, partition: Partition, after: Position) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// The stream's snapshot, if there is one with this fingerprint, as the module's section
+    /// "Snapshots" says. A store that keeps none leaves this as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer; the caller reads the stream from its beginning.
+    fn snapshot(
+        &self,
+        stream: &StreamId,
+        fingerprint: u64,
+    ) -> BoxFuture<'_, Result<Option<Snapshot>, StoreError>> {
+        let _ = (stream, fingerprint);
+        Box::pin(async { Ok(None) })
+    }
+
+    /// Keeps a snapshot, unless there is a newer one of the same fingerprint and log. A store that
+    /// keeps none leaves this as it is.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Invalid`] if it breaks a limit, [`StoreErrorKind::Unsupported`] if the store
+    /// keeps none, else any [`StoreError`].
+    fn save_snapshot(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = snapshot;
+        Box::pin(async { Err(unsupported("keep snapshots")) })
+    }
+
+    /// Takes the stream's snapshot away, if there is one. A store that keeps none leaves this as it
+    /// is.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot do that now.
+    fn forget_snapshot(&self, stream: &StreamId) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = stream;
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// What a store can do. What it cannot, it refuses by name.
@@ -208,13 +294,28 @@ pub struct Capabilities {
     pub multi_stream_append: bool,
     /// Whether tags are indexed: queries with tags can be read and be guards.
     pub tags: bool,
+    /// Whether an append may bring inline projections.
+    pub inline: bool,
+    /// Whether [`Expected::Event`] can be asked for. If it can, and the store takes appends up in the order
+    /// in which their futures are first polled, commands for one stream share its commits.
+    pub event_guards: bool,
+    /// Whether snapshots are kept.
+    pub snapshots: bool,
 }
 
 impl Capabilities {
     /// Of a store with one partition that can do everything else.
     #[must_use]
     pub const fn full() -> Self {
-        Self { partitions: 1, gapless_positions: true, multi_stream_append: true, tags: true }
+        Self {
+            partitions: 1,
+            gapless_positions: true,
+            multi_stream_append: true,
+            tags: true,
+            inline: true,
+            event_guards: true,
+            snapshots: true,
+        }
     }
 }
 
@@ -238,6 +339,8 @@ pub struct Limits {
     pub tag_bytes: usize,
     /// An idempotency key, which has at least one.
     pub key_bytes: usize,
+    /// The state in a snapshot.
+    pub snapshot_bytes: usize,
 }
 
 impl Limits {
@@ -253,22 +356,46 @@ impl Limits {
             tags: 50,
             tag_bytes: 400,
             key_bytes: 200,
+            snapshot_bytes: 4 << 20,
         }
     }
 
-    /// Refuses a stream whose id is too long, before anything is done with it.
+    /// Refuses a stream that cannot be there, before anything is done with it.
     pub(crate) fn check_stream(&self, stream: &StreamId) -> Result<(), StoreError> {
+        without_nul("the stream id", stream.as_str())?;
         let (size, limit) = (stream.as_str().len(), self.stream_bytes);
         if size <= limit {
             return Ok(());
         }
-        Err(StoreError::invalid(format!(
-            "the stream id of this command has {size} bytes; the limit is {limit}"
-        )))
+        Err(StoreError::invalid(format!("the stream id has {size} bytes; the limit is {limit}")))
     }
 
-    /// Refuses an append that breaks a limit or has an empty idempotency key. Every store calls this
-    /// first.
+    /// Refuses a snapshot that breaks a limit or is of no version. Every store that keeps snapshots
+    /// calls this first.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Invalid`] with a message that names the limit, what breaks it and by how
+    /// much.
+    pub fn check_snapshot(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let Snapshot { stream, version, state, .. } = snapshot;
+        self.check_stream(stream)?;
+        if *version == Version::NONE {
+            return Err(StoreError::invalid(format!(
+                "a snapshot of {stream} at version 0 is one of nothing"
+            )));
+        }
+        if state.len() > self.snapshot_bytes {
+            return Err(StoreError::invalid(format!(
+                "the snapshot of {stream} has {} bytes; the limit is {}",
+                state.len(),
+                self.snapshot_bytes
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses an append that breaks a limit, has U+0000 in one of its texts or has an empty idempotency
+    /// key. Every store calls this first.
     ///
     /// # Errors
     /// [`StoreErrorKind::Invalid`] with a message that names the limit, what breaks it and by how
@@ -305,7 +432,51 @@ impl Limits {
                 within("a tag", &event.name, "bytes", tag.as_str().len(), self.tag_bytes)?;
             }
         }
-        Ok(())
+        check_texts(append)
+    }
+}
+
+/// Refuses a text that has the character U+0000.
+///
+/// # Errors
+/// [`StoreErrorKind::Invalid`] with a message that names the text.
+pub fn without_nul(what: impl fmt::Display, text: &str) -> Result<(), StoreError> {
+    // Bytes, since in UTF-8 no other character has this one among its own.
+    if !text.as_bytes().contains(&0) {
+        return Ok(());
+    }
+    // Enough of it to be found; nothing says how long it is.
+    let shown: String = text.chars().take(100).collect();
+    let message = format!("{what} {shown:?} has the character U+0000, which no text of a log has");
+    Err(StoreError::invalid(message))
+}
+
+fn check_texts(append: &Append) -> Result<(), StoreError> {
+    if let Some(key) = &append.key {
+        without_nul("the stream id", key.stream.as_str())?;
+        without_nul("the idempotency key", &key.key)?;
+    }
+    for event in &append.events {
+        without_nul("the stream id", event.stream.as_str())?;
+        without_nul("the event name", &event.name)?;
+        event.tags.iter().try_for_each(|tag| without_nul("the tag", tag.as_str()))?;
+        event.metadata.texts().try_for_each(|text| without_nul("the metadata", text))?;
+    }
+    check_guard(&append.guard)
+}
+
+fn check_guard(guard: &Guard) -> Result<(), StoreError> {
+    match guard {
+        Guard::Any => Ok(()),
+        Guard::Stream { stream, .. } => without_nul("the stream id", stream.as_str()),
+        Guard::Unchanged { query, .. } | Guard::Absent(query) => {
+            let mut items = query.items().unwrap_or_default().iter();
+            items.try_for_each(|item| {
+                item.names.iter().try_for_each(|name| without_nul("the event name", name))?;
+                item.tags.iter().try_for_each(|tag| without_nul("the tag", tag.as_str()))
+            })
+        }
+        Guard::All(all) => all.iter().try_for_each(check_guard),
     }
 }
 
@@ -338,19 +509,61 @@ pub struct Append {
     pub guard: Guard,
     /// The command behind it, if it may be delivered twice.
     pub key: Option<CommandKey>,
+    /// The projections whose effect is part of the commit, in this order.
+    pub inline: Inline,
+}
+
+/// Consumers whose effect is part of an append's commit. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Inline(Option<Arc<[Arc<dyn Consumer>]>>);
+
+impl Inline {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The consumers.
+    pub fn iter(&self) -> std::slice::Iter<'_, Arc<dyn Consumer>> {
+        self.0.as_deref().unwrap_or_default().iter()
+    }
+}
+
+impl FromIterator<Arc<dyn Consumer>> for Inline {
+    fn from_iter<I: IntoIterator<Item = Arc<dyn Consumer>>>(consumers: I) -> Self {
+        let consumers: Arc<[_]> = consumers.into_iter().collect();
+        Self((!consumers.is_empty()).then_some(consumers))
+    }
+}
+
+impl<'a> IntoIterator for &'a Inline {
+    type Item = &'a Arc<dyn Consumer>;
+    type IntoIter = std::slice::Iter<'a, Arc<dyn Consumer>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
 }
 
 impl Append {
     /// Events under a guard.
     #[must_use]
     pub fn new(events: Vec<NewEvent>, guard: Guard) -> Self {
-        Self { events, guard, key: None }
+        Self { events, guard, key: None, inline: Inline::default() }
     }
 
     /// With the key of the command behind it.
     #[must_use]
     pub fn with_key(mut self, key: Option<CommandKey>) -> Self {
         self.key = key;
+        self
+    }
+
+    /// With the projections whose effect is part of the commit.
+    #[must_use]
+    pub fn with_inline(mut self, inline: Inline) -> Self {
+        self.inline = inline;
         self
     }
 }
@@ -449,6 +662,38 @@ impl fmt::Display for Guard {
     }
 }
 
+/// The events of an append as they are going to be read: behind the head, each stream's versions counted
+/// on from the one that `version_of` gives.
+///
+/// # Errors
+/// Those of `version_of`.
+pub fn recorded<E>(
+    events: impl IntoIterator<Item = NewEvent>,
+    partition: Partition,
+    head: Position,
+    mut version_of: impl FnMut(&StreamId) -> Result<Version, E>,
+) -> Result<Vec<Arc<RecordedEvent>>, E> {
+    let mut position = head;
+    let mut versions: Vec<(StreamId, Version)> = Vec::with_capacity(1);
+    let record = |new: NewEvent| {
+        position = position.next();
+        // The last one is looked at first: most appends write to one stream.
+        let version = match versions.iter_mut().rev().find(|(stream, _)| *stream == new.stream) {
+            Some((_, last)) => {
+                *last = last.next();
+                *last
+            }
+            None => {
+                let first = version_of(&new.stream)?.next();
+                versions.push((new.stream.clone(), first));
+                first
+            }
+        };
+        Ok(Arc::new(new.recorded(version, partition, position)))
+    };
+    events.into_iter().map(record).collect()
+}
+
 /// How a stream must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
@@ -457,6 +702,10 @@ pub enum Expected {
     /// Its last event has this version; [`Version::NONE`] means the same as
     /// [`NoStream`](Self::NoStream).
     Version(Version),
+    /// Its last event has this version and this id. That is more than the version: what stands at a
+    /// version may be somebody else's. Who decides on events that are still on their way to the log has to
+    /// ask for it.
+    Event(Version, Uuid),
     /// It has at least one event.
     Exists,
     /// Nothing is expected.
@@ -464,12 +713,13 @@ pub enum Expected {
 }
 
 impl Expected {
-    /// Whether a stream of this version is as expected.
+    /// Whether a stream of this version is as expected, as far as versions tell: [`Event`](Self::Event)
+    /// also asks for the id of its last event.
     #[must_use]
     pub fn holds(self, actual: Version) -> bool {
         match self {
             Self::NoStream => actual == Version::NONE,
-            Self::Version(expected) => actual == expected,
+            Self::Version(expected) | Self::Event(expected, _) => actual == expected,
             Self::Exists => actual != Version::NONE,
             Self::Any => true,
         }
@@ -481,6 +731,7 @@ impl fmt::Display for Expected {
         match self {
             Self::NoStream => f.write_str("without events"),
             Self::Version(version) => write!(f, "at version {version}"),
+            Self::Event(version, id) => write!(f, "at version {version} with the event {id}"),
             Self::Exists => f.write_str("with events"),
             Self::Any => f.write_str("as it is"),
         }
@@ -619,7 +870,7 @@ pub enum Detail {
 #[derive(Clone, Debug)]
 pub struct StreamSlice {
     /// The events.
-    pub events: Vec<std::sync::Arc<RecordedEvent>>,
+    pub events: Vec<Arc<RecordedEvent>>,
     /// The stream's version in the same snapshot.
     pub version: Version,
 }
@@ -643,13 +894,30 @@ pub struct LogRead {
 #[derive(Clone, Debug)]
 pub struct LogSlice {
     /// The events.
-    pub events: Vec<std::sync::Arc<RecordedEvent>>,
+    pub events: Vec<Arc<RecordedEvent>>,
     /// Up to where the log was searched: no further event that matches lies at or below it, now or
     /// later. It is `up_to` or the head, whichever comes first, if all of it was searched; it never
     /// lies before `after`, and behind the head only if `after` does.
     pub read_to: Position,
     /// The log's identity and the partition's last position in the same snapshot.
     pub head: Head,
+}
+
+/// The state of a stream at a version, to begin a fold with. See the module's section "Snapshots".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The stream.
+    pub stream: StreamId,
+    /// The log that it was folded from.
+    pub log: LogId,
+    /// The version of the last event in it.
+    pub version: Version,
+    /// That event's position.
+    pub position: Position,
+    /// What the state looks like and how it is folded, as one number. All of its 64 bits count.
+    pub fingerprint: u64,
+    /// The state.
+    pub state: Bytes,
 }
 
 /// Why an append did not take place.
@@ -659,6 +927,22 @@ pub enum AppendError {
     Conflict(Conflict),
     /// The command's key was there already: what its first append gave.
     Duplicate(Appended),
+    /// An inline projection has not caught up with the log.
+    Behind {
+        /// The consumer's name.
+        consumer: &'static str,
+        /// Where its checkpoint lies.
+        position: Position,
+        /// Where the partition ends.
+        head: Position,
+    },
+    /// An inline projection cannot take an event of the append.
+    Unfit {
+        /// The consumer's name.
+        consumer: &'static str,
+        /// What is wrong with the event.
+        error: FoldError,
+    },
     /// The store failed.
     Store(StoreError),
 }
@@ -700,6 +984,13 @@ impl fmt::Display for AppendError {
             Self::Duplicate(first) => {
                 write!(f, "the command's key was used already, at position {}", first.position)
             }
+            Self::Behind { consumer, position, head } => write!(
+                f,
+                "the inline projection `{consumer}` is at position {position}, and the log at {head}"
+            ),
+            Self::Unfit { consumer, error } => {
+                write!(f, "the inline projection `{consumer}` cannot take this: {error}")
+            }
             Self::Store(error) => error.fmt(f),
         }
     }
@@ -709,7 +1000,8 @@ impl fmt::Display for AppendError {
 impl std::error::Error for AppendError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Conflict(_) | Self::Duplicate(_) => None,
+            Self::Conflict(_) | Self::Duplicate(_) | Self::Behind { .. } => None,
+            Self::Unfit { error, .. } => error.source(),
             Self::Store(error) => error.source(),
         }
     }

@@ -24,6 +24,7 @@ pub(crate) mod names {
     pub(crate) const APPLY: &str = "apply";
     pub(crate) const PROJECTION: &str = "projection";
     pub(crate) const ON: &str = "on";
+    pub(crate) const SETUP: &str = "setup";
 }
 
 /// What `#[event(…)]` says.
@@ -110,10 +111,19 @@ pub(crate) struct AggregateArgs {
     pub(crate) error: Option<Type>,
     pub(crate) name: Option<LitStr>,
     pub(crate) events: Option<Ident>,
+    pub(crate) snapshot: Option<Snapshot>,
+}
+
+/// What `snapshot = every(500, version = 2)` says.
+pub(crate) struct Snapshot {
+    /// Where it says so.
+    pub(crate) keyword: Ident,
+    pub(crate) every: u64,
+    pub(crate) version: u32,
 }
 
 impl AggregateArgs {
-    const KEYS: &'static [&'static str] = &["id", "error", "name", "events", "crate"];
+    const KEYS: &'static [&'static str] = &["id", "error", "name", "events", "snapshot", "crate"];
 
     /// Reads the arguments of the attribute.
     pub(crate) fn read(tokens: TokenStream, errors: &Errors) -> Self {
@@ -132,6 +142,7 @@ impl AggregateArgs {
             "error" => self.error = Some(ty(key, input, "the error that handlers return")?),
             "name" => self.name = Some(text(key, input)?),
             "events" => self.events = Some(ident(key, input)?),
+            "snapshot" => self.snapshot = Some(snapshot(key, input)?),
             _ => self.krate = krate(key, input)?,
         }
         Ok(())
@@ -148,13 +159,28 @@ pub(crate) struct ProjectionArgs {
     pub(crate) key: Option<Type>,
     /// Whether `key` was written at all, be it wrongly.
     pub(crate) has_key: bool,
+    /// The argument `key` itself.
+    pub(crate) key_word: Option<Ident>,
+    pub(crate) mode: Option<(Mode, Ident)>,
+    /// The database that its own statements are for.
+    pub(crate) sql: Option<Type>,
+}
+
+/// When a read model is brought up to date.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Async,
+    Inline,
+    Live,
 }
 
 impl ProjectionArgs {
+    const KEYS: &'static [&'static str] = &["name", "key", "mode", "sql", "crate"];
+
     /// Reads the arguments of the attribute.
     pub(crate) fn read(tokens: TokenStream, errors: &Errors) -> Self {
         let mut args = Self::default();
-        let mut list = Arguments::new(names::PROJECTION, &["name", "key", "crate"], errors);
+        let mut list = Arguments::new(names::PROJECTION, Self::KEYS, errors);
         list.read_list(tokens, |key, input| args.read_one(key, input));
         args
     }
@@ -167,8 +193,11 @@ impl ProjectionArgs {
             }
             "key" => {
                 self.has_key = true;
+                self.key_word = Some(key.clone());
                 self.key = Some(ty(key, input, "the type of the key")?);
             }
+            "mode" => self.mode = Some(mode(key, input)?),
+            "sql" => self.sql = Some(ty(key, input, "the database that its statements are for")?),
             _ => self.krate = krate(key, input)?,
         }
         Ok(())
@@ -187,6 +216,18 @@ pub(crate) fn on_key(attr: &Attribute, errors: &Errors) -> Option<Expr> {
         Ok(())
     });
     found
+}
+
+/// Reports a key where there are no documents.
+pub(crate) fn no_key(attr: &Attribute, errors: &Errors) {
+    if let Meta::List(list) = &attr.meta
+        && !list.tokens.is_empty()
+    {
+        errors.at(
+            &list.tokens,
+            "a projection with its own SQL has no documents: its statements say which rows they change; write `#[on]`",
+        );
+    }
 }
 
 /// What `#[tag]` or `#[tag(name = "…")]` says.
@@ -387,6 +428,23 @@ fn ident(key: &Ident, input: ParseStream<'_>) -> syn::Result<Ident> {
     Err(syn::Error::new(value.span(), format_args!("`{key}` is a name, as in `{key} = AccountEvent`")))
 }
 
+/// `mode = async`, the first of which is a word of the language.
+fn mode(key: &Ident, input: ParseStream<'_>) -> syn::Result<(Mode, Ident)> {
+    const MODES: &str = "`async`, `inline` or `live`";
+    equals(key, input, MODES)?;
+    let wrong = |span: Span| syn::Error::new(span, format_args!("`mode` is {MODES}, as in `mode = inline`"));
+    let Ok(word) = input.call(Ident::parse_any) else {
+        return Err(wrong(input.parse::<TokenTree>()?.span()));
+    };
+    let mode = match word.to_string().as_str() {
+        "async" => Mode::Async,
+        "inline" => Mode::Inline,
+        "live" => Mode::Live,
+        _ => return Err(wrong(word.span())),
+    };
+    Ok((mode, word))
+}
+
 fn krate(key: &Ident, input: ParseStream<'_>) -> syn::Result<Krate> {
     equals(key, input, "the path of the crate `cqrs`")?;
     if input.peek(LitStr) {
@@ -414,6 +472,72 @@ fn steps(key: &Ident, input: ParseStream<'_>) -> syn::Result<Steps> {
             "`upcast` is a list of functions from JSON to JSON, one per version: write `upcast(from_v1, from_v2)`",
         )),
     }
+}
+
+/// `every(500)` or `every(500, version = 2)`.
+fn snapshot(key: &Ident, input: ParseStream<'_>) -> syn::Result<Snapshot> {
+    let wrong = |span: Span| {
+        syn::Error::new(
+            span,
+            "`snapshot` says after how many events one is kept: write `snapshot = every(500)`",
+        )
+    };
+    if input.peek(Token![=]) {
+        input.parse::<Token![=]>()?;
+    }
+    if input.is_empty() || input.peek(Token![,]) {
+        return Err(wrong(key.span()));
+    }
+    let word = input.parse::<TokenTree>()?;
+    match &word {
+        TokenTree::Ident(ident) if ident == "every" && input.peek(syn::token::Paren) => {}
+        // The number is known.
+        TokenTree::Literal(number) if number.to_string().parse::<u64>().is_ok_and(|number| number > 0) => {
+            let fix = format!("write `snapshot = every({number})`");
+            return Err(syn::Error::new(word.span(), format_args!("`snapshot` takes a rule: {fix}")));
+        }
+        _ => return Err(wrong(word.span())),
+    }
+    let TokenTree::Group(group) = input.parse::<TokenTree>()? else { return Err(wrong(word.span())) };
+    let rule = |input: ParseStream<'_>| every(input, group.span());
+    let (every, version) = rule.parse2(group.stream())?;
+    Ok(Snapshot { keyword: key.clone(), every, version })
+}
+
+/// The number and the version in `every(…)`.
+fn every(input: ParseStream<'_>, whole: Span) -> syn::Result<(u64, u32)> {
+    const KEYS: &[&str] = &["version"];
+    let wrong =
+        |span: Span| syn::Error::new(span, "`every` takes a number of events from 1, as in `every(500)`");
+    if !input.peek(LitInt) {
+        return Err(wrong(input.parse::<TokenTree>().map_or(whole, |token| token.span())));
+    }
+    let literal: LitInt = input.parse()?;
+    let number = literal.base10_parse::<u64>().ok().filter(|_| literal.suffix().is_empty());
+    let number = number.filter(|number| *number > 0).ok_or_else(|| wrong(literal.span()))?;
+    let mut given = None;
+    while !input.is_empty() {
+        input.parse::<Token![,]>()?;
+        if input.is_empty() {
+            break;
+        }
+        let Ok(key) = input.call(Ident::parse_any) else {
+            return Err(input.error("expected `version = …`, the version of the fold"));
+        };
+        let text = key.to_string();
+        if !KEYS.contains(&text.as_str()) {
+            let hint = suggest::instead(&text, KEYS);
+            return Err(syn::Error::new(
+                key.span(),
+                format_args!("`every` has no argument `{text}`: {hint}"),
+            ));
+        }
+        let (number, _) = version(&key, input)?;
+        if given.replace(number).is_some() {
+            return Err(syn::Error::new(key.span(), "`version` is given twice: leave one of them out"));
+        }
+    }
+    Ok((number, given.unwrap_or(1)))
 }
 
 fn parenthesized<T: Parse>(input: ParseStream<'_>) -> syn::Result<Option<(Span, Vec<T>)>> {
@@ -454,7 +578,7 @@ pub(crate) fn nearly<'a>(attrs: &'a [Attribute], name: &str) -> Option<&'a Attri
 /// Whether it marks a method for us, be it misplaced, or a misspelling of one of these.
 pub(crate) fn is_ours(attr: &Attribute, of_this_macro: &[&str]) -> bool {
     let this = std::slice::from_ref(attr);
-    [names::HANDLE, names::APPLY, names::ON].iter().any(|name| attr.path().is_ident(name))
+    [names::HANDLE, names::APPLY, names::ON, names::SETUP].iter().any(|name| attr.path().is_ident(name))
         || of_this_macro.iter().any(|name| nearly(this, name).is_some())
 }
 

@@ -3,12 +3,13 @@
 use proc_macro2::{Span, TokenStream};
 use syn::{DeriveInput, Item, ItemImpl};
 
-use crate::attr::names;
+use crate::attr::{ProjectionArgs, names};
 use crate::errors::Errors;
 use crate::model::aggregate::Aggregate;
 use crate::model::command::Command;
 use crate::model::event::Event;
 use crate::model::projection::Projection;
+use crate::model::sql::SqlProjection;
 use crate::paths::emit;
 use crate::{check, expand, fallback};
 
@@ -68,10 +69,20 @@ pub(crate) fn projection(args: TokenStream, item: &TokenStream) -> TokenStream {
     };
     let errors = Errors::default();
     let fits = check::impl_block(&block, names::PROJECTION, &errors);
-    let mut model = Projection::read(args, &block, &errors);
-    check::projection(&mut model, &errors);
-    let generated = if fits { expand::projection::expand(&model) } else { TokenStream::new() };
-    finish(&block, &[names::ON], errors, &generated)
+    let mut args = ProjectionArgs::read(args, &errors);
+    let generated = match args.sql.take() {
+        Some(database) => {
+            let mut model = SqlProjection::read(args, database, &block, &errors);
+            check::sql_projection(&mut model, &errors);
+            if fits { expand::sql::expand(&model) } else { TokenStream::new() }
+        }
+        None => {
+            let mut model = Projection::read(args, &block, &errors);
+            check::projection(&mut model, &errors);
+            if fits { expand::projection::expand(&model) } else { TokenStream::new() }
+        }
+    };
+    finish(&block, &[names::ON, names::SETUP], errors, &generated)
 }
 
 /// The user's block, the mistakes, and what was made of the rest.
@@ -178,13 +189,29 @@ mod tests {
     #[test]
     fn survives_a_half_typed_aggregate() {
         check(|item| aggregate(quote!(id = u64, error = Error), &item), account());
-        let args = quote!(id = a::Id<B, C>, error = Error, name = "a", events = Facts, crate = a::b);
+        let args = quote!(id = a::Id<B, C>, error = Error, name = "a", events = Facts, snapshot = every(500, version = 2), crate = a::b);
         check(|args| aggregate(args, &account()), args);
     }
 
     #[test]
     fn survives_a_half_typed_projection() {
         check(|item| projection(quote!(name = "s", key = u64), &item), summary());
-        check(|args| projection(args, &summary()), quote!(name = "a", key = a::Id<B, C>, crate = a::b));
+        let args = quote!(name = "a", key = a::Id<B, C>, mode = inline, crate = a::b);
+        check(|args| projection(args, &summary()), args);
+    }
+
+    #[test]
+    fn survives_a_half_typed_projection_with_its_own_sql() {
+        let ledger = quote! {
+            impl Ledger {
+                #[setup] fn tables(tx: &Transaction<'_>) -> Result<(), Error> { Ok(()) }
+                #[on] async fn opened(tx: &Transaction<'_>, e: &Opened, meta: &EventMeta) -> Result<(), Error> { Ok(()) }
+            }
+        };
+        check(|item| projection(quote!(name = "s", sql = Sqlite), &item), ledger.clone());
+        check(
+            |args| projection(args, &ledger),
+            quote!(name = "a", sql = a::Sqlite, mode = async, crate = a::b),
+        );
     }
 }

@@ -8,6 +8,7 @@ mod drive;
 mod errors;
 mod expand;
 mod fallback;
+mod hash;
 mod model;
 mod paths;
 mod suggest;
@@ -196,6 +197,7 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 /// | `error = AccountError` | what handlers refuse with; if left out, they never do |
 /// | `name = "account"` | the category of its streams; the type's name if left out |
 /// | `events = AccountFact` | what the generated enum is called; `AccountEvent` if left out |
+/// | `snapshot = every(500)` | keeps the state beside the log whenever so many events have been passed; it derives `Serialize` and `Deserialize` then. `every(500, version = 2)` after a change of the fold that does not stand in this block |
 /// | `crate = my::cqrs` | where the crate `cqrs` is found |
 ///
 /// # `#[handle]`
@@ -277,6 +279,8 @@ pub fn aggregate(args: TokenStream, item: TokenStream) -> TokenStream {
 /// | --- | --- |
 /// | `name = "account-summary"` | names its documents and its checkpoint in the store |
 /// | `key = AccountId` | what names one document |
+/// | `mode = inline` | brought up to date in the commit of each command; `live`: kept nowhere, folded on each read; `async`, in the background, if left out |
+/// | `sql = Sqlite` | keeps tables by statements of its own, instead of documents: see below |
 /// | `crate = my::cqrs` | where the crate `cqrs` is found |
 ///
 /// # `#[on]`
@@ -294,6 +298,20 @@ pub fn aggregate(args: TokenStream, item: TokenStream) -> TokenStream {
 /// An event changes the document whose key is the id of its stream. `#[on(key = …)]` says otherwise:
 /// an expression over the method's own parameters, event and meta, that gives a key, a reference to one,
 /// or an `Option`, array or `Vec` of keys.
+///
+/// # `sql = …`
+///
+/// With the database that a store brings, such as `cqrs::sqlite::Sqlite`, the methods write rows of the
+/// user's own tables, in the transaction that moves the projection's checkpoint. There is no `key`, and
+/// no method has a `self`:
+///
+/// | signature | |
+/// | --- | --- |
+/// | `#[setup] fn tables(tx: &Transaction<'_>) -> Result<(), E>` | prepares the tables, once; may be left out |
+/// | `#[on] fn opened(tx: &Transaction<'_>, event: &Opened) -> Result<(), E>` | writes what the event means; `meta: &EventMeta` may follow |
+///
+/// They may also return nothing, or a `Result` of anything. Where the database's driver is asynchronous,
+/// they are `async`.
 #[proc_macro_attribute]
 pub fn projection(args: TokenStream, item: TokenStream) -> TokenStream {
     drive::projection(args.into(), &item.into()).into()

@@ -1,18 +1,19 @@
 //! The write path of the log: what one append does inside the transaction of its group.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
-use cqrs_core::event::{Metadata, NewEvent, Tag, Tags};
+use cqrs_core::event::{NewEvent, Tags};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::store::{Append, AppendError, Appended, CommandKey, LogId};
-use rusqlite::{Connection, OptionalExtension as _};
-use serde_json::{Map, Value};
+use cqrs_core::text;
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _};
 use uuid::Uuid;
 
 use crate::error::Fault;
+use crate::known::Known;
 use crate::writer::Write;
-use crate::{guard, read};
+use crate::{guard, inline, read};
 
 /// One transaction that holds the lock for writing, and what it knows of the log: nobody else can
 /// change it meanwhile.
@@ -20,21 +21,51 @@ pub(crate) struct Tx<'a> {
     pub(crate) conn: &'a Connection,
     pub(crate) log: LogId,
     pub(crate) head: i64,
-    versions: HashMap<StreamId, i64>,
+    known: &'a mut Known,
+    ids: Ids,
+    insert: Option<CachedStatement<'a>>,
+}
+
+/// How an event's id is checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// By the index, when the event is inserted. An id that was used spoils the transaction.
+    OnInsert,
+    /// Before anything is inserted, so that an append with such an id is refused alone.
+    Before,
 }
 
 impl<'a> Tx<'a> {
-    pub(crate) fn new(conn: &'a Connection, log: LogId) -> Result<Self, Fault> {
-        Ok(Self { conn, log, head: read::last_position(conn)?, versions: HashMap::new() })
+    pub(crate) fn new(
+        conn: &'a Connection,
+        log: LogId,
+        known: &'a mut Known,
+        ids: Ids,
+    ) -> Result<Self, Fault> {
+        Ok(Self { conn, log, head: known.refresh(conn)?, known, ids, insert: None })
     }
 
     pub(crate) fn version_of(&mut self, stream: &StreamId) -> Result<i64, Fault> {
-        if let Some(version) = self.versions.get(stream) {
-            return Ok(*version);
-        }
-        let version = read::last_version(self.conn, stream)?;
-        self.versions.insert(stream.clone(), version);
-        Ok(version)
+        self.known.version_of(self.conn, stream)
+    }
+
+    /// Marks the place to which [`back_to`](Self::back_to) leads, if [`keep`](Self::keep) does not come
+    /// first.
+    pub(crate) fn mark(&self) -> Result<Mark, Fault> {
+        self.conn.prepare_cached("SAVEPOINT cqrs_mark")?.execute(())?;
+        Ok(Mark(self.head))
+    }
+
+    pub(crate) fn keep(&self) -> Result<(), Fault> {
+        self.conn.prepare_cached("RELEASE cqrs_mark")?.execute(())?;
+        Ok(())
+    }
+
+    pub(crate) fn back_to(&mut self, mark: Mark) -> Result<(), Fault> {
+        self.conn.prepare_cached("ROLLBACK TO cqrs_mark")?.execute(())?;
+        self.head = mark.0;
+        self.known.forget_versions();
+        self.keep()
     }
 
     fn appended(&self, versions: Vec<(StreamId, Version)>) -> Appended {
@@ -42,6 +73,10 @@ impl<'a> Tx<'a> {
         Appended { log: self.log, partition: Partition::ONLY, position, versions }
     }
 }
+
+/// The head at a place that a transaction may have to go back to.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark(i64);
 
 impl Write for Append {
     type Done = Appended;
@@ -64,11 +99,17 @@ impl Write for Append {
         if let Err(conflict) = guard::check(tx, &self.guard)? {
             return Ok(Err(conflict.into()));
         }
-        if let Some(id) = used_twice(tx.conn, &self.events)? {
+        // An inline projection is asked last, so that it never refuses what could not be written anyway.
+        if (tx.ids == Ids::Before || !self.inline.is_empty())
+            && let Some(id) = used_twice(tx.conn, &self.events)?
+        {
             let message = format!("the event id {id} is used twice");
             return Ok(Err(StoreError::new(StoreErrorKind::Invalid, message).into()));
         }
-        Ok(Ok(write(tx, self)?))
+        if self.inline.is_empty() || self.events.is_empty() {
+            return Ok(Ok(write(tx, self)?));
+        }
+        inline::write(tx, self)
     }
 }
 
@@ -83,7 +124,8 @@ fn used_twice(conn: &Connection, events: &[NewEvent]) -> Result<Option<Uuid>, Fa
     Ok(None)
 }
 
-fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Appended, Fault> {
+/// Writes what was checked.
+pub(crate) fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Appended, Fault> {
     let mut versions = match &append.key {
         Some(key) if append.events.is_empty() => {
             vec![(key.stream.clone(), Version::new(tx.version_of(&key.stream)?.cast_unsigned()))]
@@ -105,16 +147,15 @@ fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Appended, Fault> {
     Ok(appended)
 }
 
+const INSERT: &str = "INSERT INTO cqrs_events
+        (position, version, schema_version, time, checksum, id, stream, name, tags, metadata, payload)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+
 fn write_event(tx: &mut Tx<'_>, event: &NewEvent) -> Result<Version, Fault> {
     let version = tx.version_of(&event.stream)? + 1;
     let position = tx.head + 1;
-    let mut insert = tx.conn.prepare_cached(
-        "INSERT INTO cqrs_events
-            (position, version, schema_version, time, checksum, id, stream, name, tags, metadata, payload)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?;
     let time = event.time.as_micros().cast_signed();
-    let (tags, metadata) = (tags_text(&event.tags), metadata_text(&event.metadata));
+    let (tags, metadata) = (text::of_tags(&event.tags), text::of_metadata(&event.metadata));
     let checksum = read::Checked {
         numbers: [position, version, i64::from(event.schema_version), time],
         id: event.id.as_bytes(),
@@ -123,6 +164,10 @@ fn write_event(tx: &mut Tx<'_>, event: &NewEvent) -> Result<Version, Fault> {
         tags: tags.as_deref(),
         metadata: metadata.as_deref(),
         payload: &event.payload,
+    };
+    let insert = match &mut tx.insert {
+        Some(insert) => insert,
+        none => none.insert(tx.conn.prepare_cached(INSERT)?),
     };
     insert.execute((
         position,
@@ -139,7 +184,7 @@ fn write_event(tx: &mut Tx<'_>, event: &NewEvent) -> Result<Version, Fault> {
     ))?;
     write_tags(tx.conn, &event.tags, position)?;
     tx.head = position;
-    tx.versions.insert(event.stream.clone(), version);
+    tx.known.remember(&event.stream, version);
     Ok(Version::new(version.cast_unsigned()))
 }
 
@@ -154,38 +199,12 @@ fn write_tags(conn: &Connection, tags: &Tags, position: i64) -> Result<(), Fault
     Ok(())
 }
 
-fn tags_text(tags: &Tags) -> Option<String> {
-    (!tags.is_empty()).then(|| tags.iter().map(Tag::as_str).collect::<Value>().to_string())
-}
-
-fn metadata_text(metadata: &Metadata) -> Option<String> {
-    let mut object = Map::new();
-    let Metadata { correlation, causation, actor, entries } = metadata;
-    for (name, text) in [("correlation", correlation), ("causation", causation), ("actor", actor)] {
-        if let Some(text) = text {
-            object.insert(name.to_owned(), text.as_str().into());
-        }
-    }
-    if !entries.is_empty() {
-        let entries = entries.iter().map(|(name, text)| (name.clone(), text.as_str().into()));
-        object.insert("entries".to_owned(), Value::Object(entries.collect()));
-    }
-    (!object.is_empty()).then(|| Value::Object(object).to_string())
-}
-
 fn write_key(tx: &Tx<'_>, key: &CommandKey, appended: &Appended) -> Result<(), Fault> {
-    let versions = appended.versions.iter();
-    let versions: Value =
-        versions.map(|(stream, version)| (stream.as_str(), version.get())).map(pair).collect();
     let mut insert = tx
         .conn
         .prepare_cached("INSERT INTO cqrs_keys (stream, key, position, versions) VALUES (?1, ?2, ?3, ?4)")?;
-    insert.execute((key.stream.as_str(), &key.key, tx.head, versions.to_string()))?;
+    insert.execute((key.stream.as_str(), &key.key, tx.head, text::of_versions(&appended.versions)))?;
     Ok(())
-}
-
-fn pair((stream, version): (&str, u64)) -> Value {
-    Value::Array(vec![stream.into(), version.into()])
 }
 
 /// What the append with this key gave, if there was one.
@@ -195,17 +214,8 @@ pub(crate) fn find_key(conn: &Connection, log: LogId, key: &CommandKey) -> Resul
     let found = select.query_row((key.stream.as_str(), &key.key), |row| Ok((row.get(0)?, row.get(1)?)));
     let Some((position, versions)) = found.optional()? else { return Ok(None) };
     let (position, versions): (i64, String) = (position, versions);
-    let versions = versions_from(&versions)
+    let versions = text::versions(&versions)
         .ok_or_else(|| Fault::corrupt(format!("what is stored for the key {:?} cannot be read", key.key)))?;
     let position = Position::new(position.cast_unsigned());
     Ok(Some(Appended { log, partition: Partition::ONLY, position, versions }))
-}
-
-pub(crate) fn versions_from(text: &str) -> Option<Vec<(StreamId, Version)>> {
-    let all: Value = serde_json::from_str(text).ok()?;
-    let one = |pair: &Value| {
-        let [stream, version] = pair.as_array()?.as_slice() else { return None };
-        Some((stream.as_str()?.parse().ok()?, Version::new(version.as_u64()?)))
-    };
-    all.as_array()?.iter().map(one).collect()
 }

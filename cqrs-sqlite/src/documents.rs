@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::append::Tx;
 use crate::error::Fault;
 use crate::read;
+use crate::statements::{self, Refused};
 use crate::writer::Write;
 
 impl Write for Batch {
@@ -31,9 +32,24 @@ impl Write for Batch {
         {
             return Ok(Err(CommitError::Fenced));
         }
-        write_checkpoint(tx.conn, self)?;
-        write_documents(tx.conn, self)?;
-        Ok(Ok(()))
+        let Some(handlers) = &self.handlers else {
+            write_checkpoint(tx.conn, &self.consumer, self.partition, &self.to)?;
+            write_documents(tx.conn, &self.collection, &self.writes)?;
+            return Ok(Ok(()));
+        };
+        let first = !has_committed(tx.conn, &self.consumer)?;
+        let before = tx.mark()?;
+        write_checkpoint(tx.conn, &self.consumer, self.partition, &self.to)?;
+        match statements::run(tx.conn, handlers, first)? {
+            Ok(()) => tx.keep().map(Ok),
+            Err(refused) => {
+                tx.back_to(before)?;
+                Ok(Err(match refused {
+                    Refused::Unfit(unfit) => CommitError::Unfit(unfit),
+                    Refused::Store(error) => CommitError::Store(error),
+                }))
+            }
+        }
     }
 }
 
@@ -80,6 +96,12 @@ pub(crate) fn checkpoint(
     rows.next()?.map(decode).transpose()
 }
 
+/// Whether a consumer has committed anything, in any partition.
+pub(crate) fn has_committed(conn: &Connection, consumer: &str) -> Result<bool, Fault> {
+    let mut select = conn.prepare_cached("SELECT 1 FROM cqrs_checkpoints WHERE consumer = ?1")?;
+    Ok(select.exists((consumer,))?)
+}
+
 fn checkpoints(conn: &Connection, consumer: &str) -> Result<BTreeMap<Partition, Checkpoint>, Fault> {
     let mut select = conn
         .prepare_cached("SELECT log, position, event, partition FROM cqrs_checkpoints WHERE consumer = ?1")?;
@@ -101,17 +123,22 @@ fn decode(row: &Row<'_>) -> Result<Checkpoint, Fault> {
     })
 }
 
-fn write_checkpoint(conn: &Connection, batch: &Batch) -> Result<(), Fault> {
+pub(crate) fn write_checkpoint(
+    conn: &Connection,
+    consumer: &str,
+    partition: Partition,
+    to: &Checkpoint,
+) -> Result<(), Fault> {
     let mut write = conn.prepare_cached(
         "INSERT INTO cqrs_checkpoints (consumer, partition, log, position, event)
          VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (consumer, partition) DO UPDATE
          SET log = excluded.log, position = excluded.position, event = excluded.event",
     )?;
-    let Checkpoint { log, position, event } = &batch.to;
+    let Checkpoint { log, position, event } = to;
     write.execute((
-        &batch.consumer,
-        batch.partition.get(),
+        consumer,
+        partition.get(),
         log.0.as_bytes(),
         position.get().cast_signed(),
         event.as_ref().map(Uuid::as_bytes),
@@ -119,32 +146,57 @@ fn write_checkpoint(conn: &Connection, batch: &Batch) -> Result<(), Fault> {
     Ok(())
 }
 
-fn write_documents(conn: &Connection, batch: &Batch) -> Result<(), Fault> {
+pub(crate) fn write_documents(
+    conn: &Connection,
+    collection: &str,
+    writes: &[(String, Option<Bytes>)],
+) -> Result<(), Fault> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    // Without other indexes or triggers a replacement is one walk down the tree, and an
+    // `ON CONFLICT DO UPDATE` three.
     let mut put = conn.prepare_cached(
-        "INSERT INTO cqrs_documents (collection, key, content) VALUES (?1, ?2, ?3)
-         ON CONFLICT (collection, key) DO UPDATE SET content = excluded.content",
+        "INSERT OR REPLACE INTO cqrs_documents (collection, key, content) VALUES (?1, ?2, ?3)",
     )?;
     let mut remove = conn.prepare_cached("DELETE FROM cqrs_documents WHERE collection = ?1 AND key = ?2")?;
-    for (key, content) in &batch.writes {
+    for at in by_key(writes, |(key, _)| key) {
+        let (key, content) = &writes[at];
         match content {
-            Some(content) => put.execute((&batch.collection, key, &**content))?,
-            None => remove.execute((&batch.collection, key))?,
+            Some(content) => put.execute((collection, key, &**content))?,
+            None => remove.execute((collection, key))?,
         };
     }
     Ok(())
 }
 
+/// Where things stand, in the order of their keys: neighbours in the tree are then visited together,
+/// while their page is at hand.
+fn by_key<T>(all: &[T], key: impl Fn(&T) -> &String) -> Vec<usize> {
+    let mut order: Vec<_> = (0..all.len()).collect();
+    order.sort_unstable_by_key(|at| key(&all[*at]));
+    order
+}
+
 pub(crate) fn get(conn: &Connection, collection: &str, keys: &[String]) -> Result<Vec<Option<Bytes>>, Fault> {
-    read::snapshot(conn, |conn| {
-        let mut select =
-            conn.prepare_cached("SELECT content FROM cqrs_documents WHERE collection = ?1 AND key = ?2")?;
-        let mut found = Vec::with_capacity(keys.len());
-        for key in keys {
-            let content = select.query_row((collection, key), |row| row.get::<_, Vec<u8>>(0)).optional()?;
-            found.push(content.map(Bytes::from));
-        }
-        Ok(found)
-    })
+    read::snapshot(conn, |conn| get_in(conn, collection, keys))
+}
+
+/// As [`get`], in a transaction that there is already.
+pub(crate) fn get_in(
+    conn: &Connection,
+    collection: &str,
+    keys: &[String],
+) -> Result<Vec<Option<Bytes>>, Fault> {
+    let mut select =
+        conn.prepare_cached("SELECT content FROM cqrs_documents WHERE collection = ?1 AND key = ?2")?;
+    let mut found = vec![None; keys.len()];
+    for at in by_key(keys, |key| key) {
+        let mut rows = select.query((collection, &keys[at]))?;
+        let content = rows.next()?.map(|row| Ok::<_, Fault>(row.get_ref(0)?.as_blob()?));
+        found[at] = content.transpose()?.map(Bytes::copy_from_slice);
+    }
+    Ok(found)
 }
 
 pub(crate) fn list(

@@ -40,16 +40,24 @@
 
 #![forbid(unsafe_code)]
 
+/// The driver whose types a projection's own statements use.
+pub use rusqlite;
+
 mod append;
 mod documents;
 mod error;
 mod guard;
+mod inline;
+mod known;
 mod news;
 mod open;
 mod read;
 mod readers;
 mod schema;
+mod snapshots;
+mod statements;
 mod verify;
+mod wal;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -57,13 +65,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cqrs_core::consumer::Database as _;
 use cqrs_core::engine::{StoreScheme, Stores};
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position, StreamId};
 use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
-    LogRead, LogSlice, StreamRead, StreamSlice,
+    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice, without_nul,
 };
 use tokio::sync::oneshot;
 
@@ -78,6 +87,8 @@ use self::guard::number;
 use self::news::News;
 use self::open::Place;
 use self::readers::Readers;
+use self::snapshots::Forgetting;
+pub use self::statements::{Sqlite, Transaction};
 pub use self::verify::Verified;
 use self::writer::{Thread, Writer};
 
@@ -130,7 +141,8 @@ impl SqliteStore {
 
     /// Walks through the whole file, and gives what it has seen or the first thing that is wrong:
     /// damaged pages, a gap among positions or versions, an index that disagrees with the log,
-    /// metadata that cannot be read, a checkpoint or a key beyond the log. Payloads are looked at by
+    /// metadata that cannot be read, a checkpoint or a key beyond the log, a snapshot of what the log does
+    /// not have. Payloads are looked at by
     /// nobody here: what they say is the engine's matter.
     ///
     /// It reads one snapshot, beside all other work, and takes time in proportion to the file.
@@ -191,7 +203,7 @@ impl SqliteBuilder {
         let started = thread.spawn(move || match at.writer() {
             Ok((conn, log)) => {
                 let _ = opened.send(Ok(log));
-                Thread { conn, log, patience: at.patience, news: heard }.run(jobs);
+                Thread::new(conn, log, at.patience, heard).run(jobs);
             }
             Err(fault) => _ = opened.send(Err(fault)),
         });
@@ -313,11 +325,40 @@ impl EventStore for SqliteStore {
             Ok(())
         })
     }
+
+    fn snapshot(
+        &self,
+        stream: &StreamId,
+        fingerprint: u64,
+    ) -> BoxFuture<'_, Result<Option<Snapshot>, StoreError>> {
+        let stream = stream.clone();
+        let find = move |conn: &rusqlite::Connection| snapshots::find(conn, &stream, fingerprint);
+        Box::pin(self.shared.readers.read("look a snapshot up", find))
+    }
+
+    fn save_snapshot(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.shared.limits.check_snapshot(&snapshot)?;
+            self.shared.writer.write(snapshot).await
+        })
+    }
+
+    fn forget_snapshot(&self, stream: &StreamId) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.shared.writer.write(Forgetting(stream.clone())))
+    }
 }
 
 impl ReadStore for SqliteStore {
+    fn database(&self) -> Option<&'static str> {
+        Some(Sqlite::NAME)
+    }
+
     fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
-        Box::pin(self.shared.writer.write(Claiming(consumer.to_owned())))
+        let claiming = Claiming(consumer.to_owned());
+        Box::pin(async move {
+            without_nul("the consumer", &claiming.0)?;
+            self.shared.writer.write(claiming).await
+        })
     }
 
     fn checkpoint(
@@ -331,7 +372,10 @@ impl ReadStore for SqliteStore {
     }
 
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
-        Box::pin(self.shared.writer.write(batch))
+        Box::pin(async move {
+            batch.check()?;
+            self.shared.writer.write(batch).await
+        })
     }
 
     fn get(

@@ -11,7 +11,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::error::Fault;
-use crate::schema;
+use crate::{schema, statements, wal};
 
 /// Before this version, a file could be damaged when two connections reset the WAL together.
 const OLDEST: i32 = 3_051_003;
@@ -19,8 +19,9 @@ const OLDEST: i32 = 3_051_003;
 /// What every SQLite database begins with.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// Enough for all statements of this crate, so that each is prepared once per connection.
-const STATEMENTS: usize = 64;
+/// Enough for all statements of this crate and many of a projection's own, so that each is prepared once
+/// per connection.
+const STATEMENTS: usize = 256;
 
 /// Where the file is, and how it is opened.
 #[derive(Clone, Debug)]
@@ -35,6 +36,7 @@ impl Place {
     pub(crate) fn writer(&self) -> Result<(Connection, LogId), Fault> {
         check_library()?;
         check_path(&self.path)?;
+        wal::check(&self.path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -50,6 +52,7 @@ impl Place {
         schema::prepare(&prepared)?;
         prepared.commit()?;
         let log = schema::log_id(&conn)?;
+        statements::watch(&mut conn)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         Ok((conn, log))
     }
@@ -66,6 +69,8 @@ impl Place {
         let conn = Connection::open_with_flags(&self.path, flags)?;
         conn.busy_timeout(self.patience)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS);
+        // Else a statement with `LIMIT ?` is compiled anew for each value.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         // In KiB, where the sign says so.
         conn.pragma_update(None, "cache_size", -16_384)?;
         Ok(conn)

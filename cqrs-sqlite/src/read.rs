@@ -1,15 +1,14 @@
 //! Reading the log: slices of streams and of the whole, each of one snapshot.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use cqrs_core::error::StoreErrorKind;
-use cqrs_core::event::{EventMeta, Metadata, RecordedEvent, Tag, Tags, Timestamp};
+use cqrs_core::event::{EventMeta, Metadata, RecordedEvent, Tags, Timestamp};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::store::{Detail, Direction, Head, LogId, LogRead, LogSlice, Query, StreamRead, StreamSlice};
+use cqrs_core::text;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, Rows};
-use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::error::Fault;
@@ -211,8 +210,9 @@ impl<'a> Slice<'a> {
         while !self.full()
             && let Some(row) = rows.next()?
         {
-            if wanted(row.get(0)?) {
-                let event = self.event(row)?;
+            let position = row.get_ref(0)?.as_i64()?;
+            if wanted(position) {
+                let event = self.event(row, position)?;
                 self.bytes += event.payload.len();
                 self.events.push(Arc::new(event));
             }
@@ -262,8 +262,7 @@ impl<'a> Slice<'a> {
         })
     }
 
-    fn event(&mut self, row: &Row<'_>) -> Result<RecordedEvent, Fault> {
-        let position = row.get_ref(0)?.as_i64()?;
+    fn event(&mut self, row: &Row<'_>, position: i64) -> Result<RecordedEvent, Fault> {
         self.decode(row, position).map_err(|fault| match fault.kind() {
             StoreErrorKind::Corrupt => fault.at(position),
             _ => fault,
@@ -370,7 +369,8 @@ pub(crate) fn each(
     let mut rows = select.query(())?;
     let mut slice = Slice::new(None, Detail::Full);
     while let Some(row) = rows.next()? {
-        look(&slice.event(row)?)?;
+        let position = row.get_ref(0)?.as_i64()?;
+        look(&slice.event(row, position)?)?;
     }
     Ok(())
 }
@@ -425,37 +425,9 @@ pub(crate) fn uuid(bytes: &[u8]) -> Result<Uuid, Fault> {
 }
 
 fn tags(text: &str) -> Result<Tags, Fault> {
-    let all: Option<Value> = serde_json::from_str(text).ok();
-    let tags = all
-        .as_ref()
-        .and_then(Value::as_array)
-        .and_then(|all| all.iter().map(|tag| tag.as_str().map(Tag::from)).collect::<Option<Tags>>());
-    tags.ok_or_else(|| Fault::corrupt("its tags cannot be read"))
+    text::tags(text).ok_or_else(|| Fault::corrupt("its tags cannot be read"))
 }
 
 fn metadata(text: &str) -> Result<Metadata, Fault> {
-    let fields = serde_json::from_str(text).ok().and_then(metadata_from);
-    fields.ok_or_else(|| Fault::corrupt("its metadata cannot be read"))
-}
-
-fn metadata_from(fields: Map<String, Value>) -> Option<Metadata> {
-    let mut metadata = Metadata::new();
-    for (name, value) in fields {
-        match (name.as_str(), value) {
-            ("correlation", Value::String(text)) => metadata.correlation = Some(text),
-            ("causation", Value::String(text)) => metadata.causation = Some(text),
-            ("actor", Value::String(text)) => metadata.actor = Some(text),
-            ("entries", Value::Object(entries)) => metadata.entries = texts(entries)?,
-            _ => return None,
-        }
-    }
-    Some(metadata)
-}
-
-fn texts(entries: Map<String, Value>) -> Option<BTreeMap<String, String>> {
-    let text = |(name, value)| match value {
-        Value::String(text) => Some((name, text)),
-        _ => None,
-    };
-    entries.into_iter().map(text).collect()
+    text::metadata(text).ok_or_else(|| Fault::corrupt("its metadata cannot be read"))
 }

@@ -12,14 +12,15 @@ use rusqlite::{Connection, OptionalExtension as _};
 use uuid::Uuid;
 
 use crate::error::Fault;
+use crate::snapshots;
 
 /// Marks a file as ours, in the place that SQLite has for it: `cqrs` in ASCII.
 pub(crate) const APPLICATION_ID: i32 = 0x6371_7273;
 
 /// The version of the tables that this program writes. It stands in the file as `user_version`.
-pub(crate) const VERSION: i32 = 1;
+pub(crate) const VERSION: i32 = 2;
 
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "cqrs_meta",
     "cqrs_events",
     "cqrs_tags",
@@ -27,10 +28,14 @@ const TABLES: [&str; 7] = [
     "cqrs_consumers",
     "cqrs_checkpoints",
     "cqrs_documents",
+    "cqrs_snapshots",
 ];
 
+/// What leads from one version to the next, from nothing on.
+const STEPS: [&str; VERSION as usize] = [FIRST, snapshots::CREATE];
+
 /// Version 1. A column that is often long stands last, so that the others are found before it.
-const CREATE: &str = "
+const FIRST: &str = "
     CREATE TABLE cqrs_meta (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         log BLOB NOT NULL
@@ -138,18 +143,20 @@ fn tables(conn: &Connection) -> Result<Vec<String>, Fault> {
 /// Creates the tables, or brings them to the version of this program. Stands in a transaction that
 /// holds the lock for writing, so that of two processes that open a new file one creates them.
 pub(crate) fn prepare(conn: &Connection) -> Result<(), Fault> {
-    match inspect(conn)? {
-        Found::Empty => create(conn),
-        // From the second version on, each older one has its step here.
-        Found::Store(_) => Ok(()),
+    let version = match inspect(conn)? {
+        Found::Empty => 0,
+        Found::Store(version) => version,
+    };
+    for step in STEPS.iter().skip(usize::try_from(version).unwrap_or(STEPS.len())) {
+        conn.execute_batch(step)?;
     }
-}
-
-fn create(conn: &Connection) -> Result<(), Fault> {
-    conn.execute_batch(CREATE)?;
-    conn.execute("INSERT INTO cqrs_meta (one, log) VALUES (1, ?1)", (Uuid::new_v4().as_bytes(),))?;
-    conn.pragma_update(None, "application_id", APPLICATION_ID)?;
-    conn.pragma_update(None, "user_version", VERSION)?;
+    if version == 0 {
+        conn.execute("INSERT INTO cqrs_meta (one, log) VALUES (1, ?1)", (Uuid::new_v4().as_bytes(),))?;
+        conn.pragma_update(None, "application_id", APPLICATION_ID)?;
+    }
+    if version < VERSION {
+        conn.pragma_update(None, "user_version", VERSION)?;
+    }
     Ok(())
 }
 

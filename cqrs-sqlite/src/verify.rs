@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use crate::error::Fault;
 use crate::guard::number;
-use crate::read;
+use crate::{read, snapshots};
 
 /// What a file without faults holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Verified {
     pub checkpoints: u64,
     /// Documents of all collections.
     pub documents: u64,
+    /// Snapshots of streams.
+    pub snapshots: u64,
 }
 
 pub(crate) fn verify(conn: &Connection, log: LogId) -> Result<Verified, Fault> {
@@ -31,7 +33,8 @@ pub(crate) fn verify(conn: &Connection, log: LogId) -> Result<Verified, Fault> {
         keys(conn, events)?;
         let checkpoints = checkpoints(conn, log, events)?;
         let documents = count(conn, "SELECT count(*) FROM cqrs_documents")?;
-        Ok(Verified { events, streams, checkpoints, documents })
+        let snapshots = snapshots::verify(conn, log)?;
+        Ok(Verified { events, streams, checkpoints, documents, snapshots })
     })
 }
 
@@ -118,7 +121,7 @@ fn keys(conn: &Connection, events: u64) -> Result<(), Fault> {
     while let Some(row) = rows.next()? {
         let (stream, key) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
         let position = row.get::<_, i64>(2)?.cast_unsigned();
-        let readable = crate::append::versions_from(row.get_ref(3)?.as_str()?).is_some();
+        let readable = cqrs_core::text::versions(row.get_ref(3)?.as_str()?).is_some();
         if position > events || !readable {
             let words = format!("the key {key:?} of {stream} stands for nothing in the log");
             return Err(Fault::corrupt(words));

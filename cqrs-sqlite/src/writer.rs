@@ -8,8 +8,9 @@ use cqrs_core::store::LogId;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::append::Tx;
+use crate::append::{Ids, Tx};
 use crate::error::Fault;
+use crate::known::Known;
 use crate::news::News;
 
 /// Something that is written inside the transaction of a group.
@@ -101,10 +102,11 @@ fn stopped(doing: &str, kind: StoreErrorKind) -> StoreError {
 
 /// The thread's own side.
 pub(crate) struct Thread {
-    pub(crate) conn: Connection,
-    pub(crate) log: LogId,
-    pub(crate) patience: Duration,
-    pub(crate) news: Arc<News>,
+    conn: Connection,
+    log: LogId,
+    patience: Duration,
+    news: Arc<News>,
+    known: Known,
 }
 
 /// What one transaction holds at most, so that nobody waits long for it and the WAL stays small.
@@ -120,6 +122,10 @@ enum Stop {
 }
 
 impl Thread {
+    pub(crate) fn new(conn: Connection, log: LogId, patience: Duration, news: Arc<News>) -> Self {
+        Self { conn, log, patience, news, known: Known::default() }
+    }
+
     /// Works until nobody is left who could send.
     pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
         let mut group = Vec::new();
@@ -139,7 +145,13 @@ impl Thread {
 
     /// Commits a group and tells each of it what came of it.
     fn commit(&mut self, group: &mut Vec<Box<dyn Job>>) {
-        match self.attempt(group) {
+        let mut end = self.attempt(group, Ids::OnInsert);
+        if let Err(Stop::One(fault)) = &end
+            && fault.is(ErrorCode::ConstraintViolation)
+        {
+            end = self.attempt(group, Ids::Before);
+        }
+        match end {
             Ok(head) => {
                 self.news.publish(head);
                 group.drain(..).for_each(Job::tell);
@@ -156,21 +168,22 @@ impl Thread {
     }
 
     /// Gives the head after the commit, or leaves the file as it was.
-    fn attempt(&mut self, group: &mut [Box<dyn Job>]) -> Result<i64, Stop> {
+    fn attempt(&mut self, group: &mut [Box<dyn Job>], ids: Ids) -> Result<i64, Stop> {
         self.begin().map_err(Stop::Whole)?;
-        let written = self.write(group).map_err(Stop::One);
+        let written = self.write(group, ids).map_err(Stop::One);
         let done = written.and_then(|head| {
             let commit = self.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
             commit.map(|_| head).map_err(|error| Stop::Whole(Fault::from(error).while_committing()))
         });
-        if done.is_err() {
-            self.roll_back();
+        match &done {
+            Ok(head) => self.known.committed(*head),
+            Err(_) => self.roll_back(),
         }
         done
     }
 
-    fn write(&self, group: &mut [Box<dyn Job>]) -> Result<i64, Fault> {
-        let mut tx = Tx::new(&self.conn, self.log)?;
+    fn write(&mut self, group: &mut [Box<dyn Job>], ids: Ids) -> Result<i64, Fault> {
+        let mut tx = Tx::new(&self.conn, self.log, &mut self.known, ids)?;
         for job in group {
             job.run(&mut tx)?;
         }
@@ -195,7 +208,8 @@ impl Thread {
         }
     }
 
-    fn roll_back(&self) {
+    fn roll_back(&mut self) {
+        self.known.forget();
         // SQLite has often done so by itself; where it could not, the next `BEGIN` tells.
         if !self.conn.is_autocommit() {
             let _ = self.conn.execute_batch("ROLLBACK");

@@ -233,8 +233,16 @@ async fn follow(store: SqliteStore) {
         }
         let writes = vec![("at".to_owned(), Some(head.position.to_string().into()))];
         let (consumer, collection) = ("follower".to_owned(), "follower".to_owned());
-        let batch =
-            Batch { consumer, partition: Partition::ONLY, epoch: claim.epoch, from, to, collection, writes };
+        let batch = Batch {
+            consumer,
+            partition: Partition::ONLY,
+            epoch: claim.epoch,
+            from,
+            to,
+            collection,
+            writes,
+            handlers: None,
+        };
         match store.commit(batch).await {
             Ok(()) => from = Some(to),
             Err(CommitError::Fenced) => return,

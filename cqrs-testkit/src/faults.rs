@@ -12,6 +12,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogRead,
-    LogSlice, StreamRead, StreamSlice,
+    LogSlice, Snapshot, StreamRead, StreamSlice,
 };
 use cqrs_core::{Partition, Position, StreamId};
 
@@ -37,6 +38,12 @@ pub enum Call {
     ReadLog,
     /// [`EventStore::head`].
     Head,
+    /// [`EventStore::snapshot`].
+    Snapshot,
+    /// [`EventStore::save_snapshot`].
+    SaveSnapshot,
+    /// [`EventStore::forget_snapshot`].
+    ForgetSnapshot,
     /// [`ReadStore::claim`].
     Claim,
     /// [`ReadStore::commit`].
@@ -60,6 +67,10 @@ pub enum Fault {
     HangAfter,
     /// It waits for some turns of the other tasks, then works.
     Slow,
+    /// The process ends here, as if it were killed: it is not carried out, and nothing after it is.
+    AbortBefore,
+    /// It is carried out, whatever comes of it, and the process ends before anybody gets to know.
+    AbortAfter,
 }
 
 /// A log and read store in which chosen calls fail. Cloning gives another handle on the same store
@@ -67,20 +78,43 @@ pub enum Fault {
 #[derive(Clone)]
 pub struct Faulty<S> {
     inner: S,
-    faults: Arc<Mutex<HashMap<Call, VecDeque<Fault>>>>,
+    /// What becomes of the next calls; nothing becomes of those that have none.
+    faults: Arc<Mutex<HashMap<Call, VecDeque<Option<Fault>>>>>,
     counts: Arc<Mutex<HashMap<Call, usize>>>,
+    to_come: Arc<AtomicUsize>,
 }
 
 impl<S> Faulty<S> {
     /// Wraps a store; nothing fails until asked for.
     pub fn new(inner: S) -> Self {
-        Self { inner, faults: Arc::default(), counts: Arc::default() }
+        Self { inner, faults: Arc::default(), counts: Arc::default(), to_come: Arc::default() }
     }
 
     /// Lets the next such call fail, behind those that were asked for before.
     pub fn next(&self, call: Call, fault: Fault) {
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.entry(call).or_default().push_back(fault);
+        self.to_come.fetch_add(1, Ordering::SeqCst);
+        self.queue(call, [Some(fault)]);
+    }
+
+    /// Lets so many of these calls work before the next fault that is asked for.
+    pub fn skip(&self, call: Call, calls: usize) {
+        self.queue(call, std::iter::repeat_n(None, calls));
+    }
+
+    fn queue(&self, call: Call, faults: impl IntoIterator<Item = Option<Fault>>) {
+        let mut queued = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        queued.entry(call).or_default().extend(faults);
+    }
+
+    /// How many of the faults that were asked for have not come yet. One that comes after its call was
+    /// carried out has come when it was.
+    #[must_use]
+    pub fn to_come(&self) -> usize {
+        self.to_come.load(Ordering::SeqCst)
+    }
+
+    fn came(&self) {
+        self.to_come.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// How often this has been called.
@@ -106,21 +140,37 @@ impl<S> Faulty<S> {
         };
         match self.take(call) {
             None => work.await,
-            Some(Fault::Before(kind)) => Err(error(kind, "before")),
+            Some(Fault::Before(kind)) => {
+                self.came();
+                Err(error(kind, "before"))
+            }
             Some(Fault::After(kind)) => {
-                work.await?;
+                let done = work.await;
+                self.came();
+                done?;
                 Err(error(kind, "after"))
             }
-            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Hang) => {
+                self.came();
+                std::future::pending().await
+            }
             Some(Fault::HangAfter) => {
-                work.await?;
+                let done = work.await;
+                self.came();
+                done?;
                 std::future::pending().await
             }
             Some(Fault::Slow) => {
+                self.came();
                 for _ in 0..20 {
                     tokio::task::yield_now().await;
                 }
                 work.await
+            }
+            Some(Fault::AbortBefore) => std::process::abort(),
+            Some(Fault::AbortAfter) => {
+                let _ = work.await;
+                std::process::abort()
             }
         }
     }
@@ -129,7 +179,7 @@ impl<S> Faulty<S> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(call).or_default() += 1;
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.get_mut(&call)?.pop_front()
+        faults.get_mut(&call)?.pop_front()?
     }
 }
 
@@ -175,6 +225,22 @@ impl<S: EventStore> EventStore for Faulty<S> {
     fn wait(&self, partition: Partition, after: Position) -> BoxFuture<'_, Result<(), StoreError>> {
         self.inner.wait(partition, after)
     }
+
+    fn snapshot(
+        &self,
+        stream: &StreamId,
+        fingerprint: u64,
+    ) -> BoxFuture<'_, Result<Option<Snapshot>, StoreError>> {
+        Box::pin(self.through(Call::Snapshot, self.inner.snapshot(stream, fingerprint)))
+    }
+
+    fn save_snapshot(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.through(Call::SaveSnapshot, self.inner.save_snapshot(snapshot)))
+    }
+
+    fn forget_snapshot(&self, stream: &StreamId) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.through(Call::ForgetSnapshot, self.inner.forget_snapshot(stream)))
+    }
 }
 
 impl<S: ReadStore> ReadStore for Faulty<S> {
@@ -192,6 +258,10 @@ impl<S: ReadStore> ReadStore for Faulty<S> {
 
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(self.through(Call::Commit, self.inner.commit(batch)))
+    }
+
+    fn database(&self) -> Option<&'static str> {
+        self.inner.database()
     }
 
     fn get(

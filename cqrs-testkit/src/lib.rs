@@ -38,9 +38,11 @@
 //! | [`history`] | what projections are fed with: `Account::history(…)` |
 //! | [`fixed`] | time and ids of a test |
 //! | [`conformance`] | whether a store keeps the contract |
+//! | [`adversary`] | whether it still does when all happens at once |
 //! | [`faults`] | a store that fails on request |
 #![forbid(unsafe_code)]
 
+pub mod adversary;
 pub mod aggregate;
 pub mod conformance;
 pub mod faults;

@@ -110,6 +110,26 @@ pub struct ByAccount {
     pub balance_czk: Czk,
 }
 
+/// One account, in the shape in which `account --json` prints it.
+#[derive(Serialize)]
+pub struct Statement {
+    #[serde(flatten)]
+    pub account: ByAccount,
+    /// The lowest balance after any posting; 0 at most.
+    pub lowest_czk: Czk,
+}
+
+impl Statement {
+    /// Reads it off the account's read model; `None` if there is no such account.
+    ///
+    /// # Errors
+    /// As [`Report::of`].
+    pub async fn of(bank: &Engine, id: AccountId) -> Result<Option<Self>, ReadError> {
+        let summary = bank.get::<Summary>(&id).await?;
+        Ok(summary.map(|summary| Self { lowest_czk: summary.lowest, account: by_account(&(id, summary)) }))
+    }
+}
+
 impl Report {
     /// Reads it off the read models as they are now, with or without the figures per account.
     ///

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
 
-use crate::reports::Report;
-use crate::values::{AccountId, group};
+use crate::reports::{ByAccount, Report, Statement};
+use crate::values::{AccountId, Czk, group};
 
 /// The whole report; with the accounts, if it has them.
 pub fn report(out: &mut impl Write, report: &Report) -> io::Result<()> {
@@ -24,26 +24,45 @@ pub fn report(out: &mut impl Write, report: &Report) -> io::Result<()> {
         ]);
     }
     writeln!(out, "{by_type}\n\n{by_month}\n")?;
+    let (accepted, refused) = (count(report.accepted), count(report.refused));
+    writeln!(
+        out,
+        "Accepted {accepted}, refused {refused} ({} CZK not covered).",
+        report.refused_czk.grouped()
+    )?;
     let (number, postings) = (count(report.accounts), count(report.postings));
     writeln!(out, "Accounts {number}, postings {postings}, balance {} CZK.", report.balance_czk.grouped())?;
     match report.ever_negative.as_slice() {
         [] => writeln!(out, "No account was ever overdrawn.")?,
         ids => writeln!(out, "Overdrawn at some time: {}.", list(ids))?,
     }
-    if report.account.is_some() {
+    if let Some(all) = &report.account {
         writeln!(out)?;
-        accounts(out, report)?;
+        accounts(out, all)?;
     }
     Ok(())
 }
 
-/// The accounts of a report that has them.
-pub fn accounts(out: &mut impl Write, report: &Report) -> io::Result<()> {
+/// Some accounts.
+pub fn accounts<'a>(
+    out: &mut impl Write,
+    accounts: impl IntoIterator<Item = &'a ByAccount>,
+) -> io::Result<()> {
     let mut all = table(["account", "postings", "balance, CZK"]);
-    for account in report.account.iter().flatten() {
+    for account in accounts {
         all.add_row([account.id.to_string(), count(account.postings), account.balance_czk.grouped()]);
     }
     writeln!(out, "{all}")
+}
+
+/// One account.
+pub fn statement(out: &mut impl Write, Statement { account, lowest_czk }: &Statement) -> io::Result<()> {
+    let (postings, balance) = (count(account.postings), account.balance_czk.grouped());
+    writeln!(out, "Account {}: {postings} postings, balance {balance} CZK.", account.id)?;
+    match lowest_czk {
+        lowest if *lowest < Czk::ZERO => writeln!(out, "It was overdrawn down to {} CZK.", lowest.grouped()),
+        _ => writeln!(out, "It was never overdrawn."),
+    }
 }
 
 /// A table whose columns are figures, but for the first.

@@ -11,32 +11,52 @@ use crate::files::{SAMPLE, bank, full, header, import};
 use crate::reports::Report;
 use crate::values::{AccountId, Czk};
 
-async fn check(file: &[u8], overdraft: Overdraft, expected: &str) -> Result<()> {
+async fn check(file: &[u8], overdraft: Overdraft, expected: &str) -> Result<String> {
     let report = import(&bank().await?, file, overdraft).await?;
-    assert_eq!(serde_json::to_value(report)?, serde_json::from_str::<Value>(expected)?);
+    assert_eq!(serde_json::to_value(&report)?, serde_json::from_str::<Value>(expected)?);
+    Ok(serde_json::to_string(&report)?)
+}
+
+/// On a file, the report is the same to the byte.
+#[cfg(feature = "sqlite")]
+async fn check_durable(file: &[u8], overdraft: Overdraft, expected: &str) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let url = format!("sqlite:{}", dir.path().join("bank.db").display());
+    let durable = cqrs::Engine::builder().without_background().open(&url).await?;
+    let durable = serde_json::to_string(&import(&durable, file, overdraft).await?)?;
+    assert_eq!(durable, check(file, overdraft, expected).await?);
     Ok(())
 }
 
 #[tokio::test]
 async fn the_sample_with_overdrafts() -> Result<()> {
-    check(SAMPLE, Overdraft::Allowed, include_str!("sample-allow.json")).await
+    check(SAMPLE, Overdraft::Allowed, include_str!("sample-allow.json")).await.map(drop)
 }
 
 #[tokio::test]
 async fn the_sample_without_overdrafts() -> Result<()> {
-    check(SAMPLE, Overdraft::Refused, include_str!("sample-refuse.json")).await
+    check(SAMPLE, Overdraft::Refused, include_str!("sample-refuse.json")).await.map(drop)
 }
 
 #[tokio::test]
 async fn the_real_postings_with_overdrafts() -> Result<()> {
     let Some(file) = full()? else { return Ok(()) };
-    check(&file, Overdraft::Allowed, include_str!("full-allow.json")).await
+    check(&file, Overdraft::Allowed, include_str!("full-allow.json")).await.map(drop)
 }
 
 #[tokio::test]
 async fn the_real_postings_without_overdrafts() -> Result<()> {
     let Some(file) = full()? else { return Ok(()) };
-    check(&file, Overdraft::Refused, include_str!("full-refuse.json")).await
+    check(&file, Overdraft::Refused, include_str!("full-refuse.json")).await.map(drop)
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn on_a_file_the_report_is_the_same() -> Result<()> {
+    check_durable(SAMPLE, Overdraft::Allowed, include_str!("sample-allow.json")).await?;
+    check_durable(SAMPLE, Overdraft::Refused, include_str!("sample-refuse.json")).await?;
+    let Some(file) = full()? else { return Ok(()) };
+    check_durable(&file, Overdraft::Refused, include_str!("full-refuse.json")).await
 }
 
 /// The bank's own balances were rounded on the way, ours are sums: they may drift apart by some

@@ -1,6 +1,7 @@
 //! Reading postings: what a file may look like, and what is said about one that may not.
 
 use std::io::{Cursor, Write as _};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -41,6 +42,9 @@ pub fn full() -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Accounts share lanes, in the sample too.
+const IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(50).unwrap();
+
 /// An empty bank whose read models move when they are told to.
 pub async fn bank() -> Result<Engine> {
     Ok(Engine::builder().without_background().open("memory:").await?)
@@ -49,7 +53,7 @@ pub async fn bank() -> Result<Engine> {
 /// Imports a file into a bank, and reports.
 pub async fn import(bank: &Engine, file: &[u8], overdraft: Overdraft) -> Result<Report> {
     let postings = Postings::read("postings.csv", Cursor::new(file.to_vec()))?;
-    Import::new(bank, overdraft).run(postings).await?;
+    Import::new(bank, overdraft, IN_FLIGHT).run(postings).await?;
     bank.catch_up().await?;
     Ok(Report::of(bank, false).await?)
 }

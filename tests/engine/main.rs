@@ -10,9 +10,15 @@
     reason = "tests stop at what they did not expect"
 )]
 
+mod ahead;
 mod bank;
 mod flawed;
+mod inline;
+mod lag;
+mod live;
 mod reads;
 mod registry;
 mod review;
+mod several;
+mod verify;
 mod writes;

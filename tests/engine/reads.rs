@@ -91,7 +91,7 @@ async fn catching_up_is_the_fold_of_the_log_over_partitions() {
     assert_eq!(shown.summaries.len(), 40);
     assert_eq!(shown.total.as_ref().unwrap().postings, 80);
     assert_eq!(shown, fresh_fold(&stores).await);
-    let status = bank.status();
+    let status = bank.status().await.unwrap();
     assert_eq!(status.len(), 3 * 4);
     assert!(status.iter().all(|status| status.position == status.head));
 }
@@ -284,7 +284,7 @@ async fn an_event_that_does_not_fold_stops_its_projection_and_says_so() {
     assert!(matches!(error.fault(), FoldFault::Misfit(_)));
     // Everything before it has taken effect, and nothing behind it.
     assert_eq!(bank.list::<Summary>().await.unwrap().documents.len(), 3);
-    let status = bank.status().into_iter().find(|status| status.name == "summary").unwrap();
+    let status = bank.status().await.unwrap().into_iter().find(|status| status.name == "summary").unwrap();
     assert!(matches!(status.state, ConsumerState::Stopped(_)));
     assert_eq!(status.position.get(), 9);
     let error = bank.catch_up().await.unwrap_err();
@@ -376,6 +376,7 @@ async fn a_checkpoint_of_another_log_or_history_stops_the_projection() {
         to,
         collection: "summary".into(),
         writes: Vec::new(),
+        handlers: None,
     };
     documents.commit(batch.clone()).await.unwrap();
     let rewound = quiet(on(&log)).await.catch_up().await.unwrap_err();

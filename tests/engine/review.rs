@@ -179,7 +179,7 @@ async fn a_projection_that_panics_stops_and_says_so() {
         assert_eq!((error.event(), error.position().get()), ("Deposited", 4));
         let cause = std::error::Error::source(&*error).unwrap().to_string();
         assert!(cause.contains("an unlucky number"), "{cause}");
-        let status = bank.status().remove(0);
+        let status = bank.status().await.unwrap().remove(0);
         assert!(matches!(status.state, ConsumerState::Stopped(_)), "{status:?}");
         assert_eq!(status.position.get(), 3, "everything before it has taken effect");
         assert_eq!(bank.get::<Fragile>(&1).await.unwrap().unwrap().deposits, 1);
@@ -194,6 +194,8 @@ async fn a_store_that_is_down_is_tried_less_and_less_often() {
     for _ in 0..1_000 {
         store.next(Call::Claim, Fault::Before(StoreErrorKind::Unavailable));
     }
+    // At the end of the log there is nothing to claim.
+    open(&quiet(store.inner().clone()).await, 1, 5).await;
     let builder = Engine::builder().registry(Registry::new().with::<Summary>());
     let _bank = builder.build(stores).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
@@ -295,14 +297,14 @@ async fn move_on(stores: &Stores, consumer: &str, to: u64) {
         to: Checkpoint { log: head.log, position: Position::new(to), event: None },
         collection: consumer.into(),
         writes: Vec::new(),
+        handlers: None,
     };
     stores.documents.commit(batch).await.unwrap();
 }
 
 async fn stopped(bank: &Engine) {
-    let is_stopped = |bank: &Engine| matches!(bank.status()[0].state, ConsumerState::Stopped(_));
     let start = Instant::now();
-    while !is_stopped(bank) {
+    while !matches!(bank.status().await.unwrap()[0].state, ConsumerState::Stopped(_)) {
         assert!(start.elapsed() < Duration::from_secs(2), "it goes on, or is silent");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -350,11 +352,11 @@ async fn a_log_that_is_rewound_under_a_follower_stops_it() {
         let end = match background {
             true => {
                 stopped(&bank).await;
-                bank.status().remove(0).state
+                bank.status().await.unwrap().remove(0).state
             }
             false => {
                 bank.catch_up().await.unwrap_err();
-                bank.status().remove(0).state
+                bank.status().await.unwrap().remove(0).state
             }
         };
         assert!(matches!(end, ConsumerState::Stopped(ConsumerFault::Rewound { .. })), "{end:?}");
@@ -413,10 +415,15 @@ async fn a_huge_id_is_refused_before_anything_is_done_with_it() {
 async fn ids_of_any_text_come_back() {
     let bank = Engine::builder().registry(Registry::new().with::<Person>()).without_background();
     let bank = bank.build(MemoryStore::new()).await.unwrap();
-    for person in ["a/b", "/", "a\nb", "\0", " ", "☃", "'; drop table"] {
+    for person in ["a/b", "/", "a\nb", "\u{1}", " ", "☃", "'; drop table"] {
         bank.execute(Name { person: person.into(), new: true }).await.unwrap();
         assert!(bank.load::<Person>(&person.into()).await.unwrap().state.is_some());
     }
+    // But for the one character that not every database can hold.
+    let failed = bank.execute(Name { person: "a\0b".into(), new: true }).await.unwrap_err();
+    let ExecuteError::Failed(Failure::Store(error)) = failed else { panic!("{failed:?}") };
+    assert_eq!(error.kind(), StoreErrorKind::Invalid);
+    assert!(error.to_string().contains("U+0000"), "{error}");
 }
 
 #[derive(Event, Serialize, Deserialize, Clone)]

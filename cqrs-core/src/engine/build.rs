@@ -1,24 +1,27 @@
 //! How an engine is put together.
 
+use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, watch};
 
-use super::consumer::Consumer;
 use super::follow::Follower;
 use super::gate::Gate;
 use super::slots::Slots;
-use super::{Engine, Handle, Inner};
+use super::snapshots::{Plan, Saves};
+use super::{Engine, Handle, Inner, Runs};
+use crate::consumer::Consumer;
 use crate::context::{Clock, IdSource, Service, Services, SystemClock, TimeOrderedIds};
 use crate::error::{StoreError, StoreErrorKind};
 use crate::event::Metadata;
 use crate::id::Partition;
 use crate::memory::MemoryStore;
+use crate::projection::Mode;
 use crate::read_store::ReadStore;
 use crate::registry::{Registry, RegistryError};
-use crate::store::{BoxFuture, EventStore};
+use crate::store::{BoxFuture, EventStore, Inline};
 
 /// The settings of an engine. Finish with [`open`](Self::open) or [`build`](Self::build).
 #[derive(Debug)]
@@ -30,7 +33,17 @@ pub struct EngineBuilder {
     ids: Arc<dyn IdSource>,
     attempts: u32,
     hot_streams: usize,
-    background: bool,
+    runs: Runs,
+    read_models: Option<Url>,
+}
+
+/// Where a store is. It may carry a password, which lies behind the scheme.
+struct Url(String);
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:…", self.0.split(':').next().unwrap_or_default())
+    }
 }
 
 impl Default for EngineBuilder {
@@ -42,7 +55,8 @@ impl Default for EngineBuilder {
             ids: Arc::new(TimeOrderedIds::default()),
             attempts: 10,
             hot_streams: 10_000,
-            background: true,
+            runs: Runs::Background,
+            read_models: None,
         }
     }
 }
@@ -90,7 +104,23 @@ impl EngineBuilder {
     /// [`catch_up`](Engine::catch_up), and when a read waits for a receipt. For tests that want the
     /// same order every time.
     pub fn without_background(mut self) -> Self {
-        self.background = false;
+        self.runs = Runs::OnDemand;
+        self
+    }
+
+    /// Leaves the projections to other engines, in this process or another: this one never takes one
+    /// over, and a read that waits for a receipt looks at what they have stored. For a program that
+    /// only reads, or only writes. An explicit [`catch_up`](Engine::catch_up) takes them over even so,
+    /// and so does a command that finds an inline projection behind.
+    pub fn projections_elsewhere(mut self) -> Self {
+        self.runs = Runs::Elsewhere;
+        self
+    }
+
+    /// Keeps documents and checkpoints in the store that this URL names, and not beside the log. If
+    /// that store is lost, projections begin at the start of the log and fill an empty one.
+    pub fn read_models(mut self, url: impl Into<String>) -> Self {
+        self.read_models = Some(Url(url.into()));
         self
     }
 
@@ -103,22 +133,33 @@ impl EngineBuilder {
         self.build(stores).await
     }
 
-    /// Builds the engine on stores that are open already.
+    /// Builds the engine on stores that are open already. The URL of [`read_models`](Self::read_models),
+    /// if there is one, takes the place of their documents.
     ///
     /// # Errors
-    /// [`OpenError`] if the registry is not sound, or there is no tokio runtime to run projections
-    /// in.
+    /// [`OpenError`] if the registry is not sound, the store of read models cannot be opened, or there
+    /// is no tokio runtime to run projections in.
     pub async fn build(self, stores: impl Into<Stores>) -> Result<Engine, OpenError> {
-        let Stores { log, documents } = stores.into();
+        let mut stores = stores.into();
         let registry = self.registry.unwrap_or_else(Registry::linked);
         registry.check(&self.services).map_err(OpenError::Registry)?;
+        if let Some(Url(url)) = &self.read_models {
+            stores.documents = open_stores(url).await?.documents;
+        }
+        registry.check_stores(&stores).map_err(OpenError::Registry)?;
+        let Stores { log, documents } = stores;
         let partitions = log.capabilities().partitions;
         // Asked for now, so that a store that does not answer shows at the start.
-        log.head(Partition::ONLY).await.map_err(OpenError::Store)?;
+        let log_id = log.head(Partition::ONLY).await.map_err(OpenError::Store)?.log;
+        let consumers = registry.consumers();
         let inner = Inner {
-            followers: followers(&registry, partitions),
-            aggregates: registry.aggregate_types().collect(),
+            inline: inline(&consumers),
+            followers: followers(consumers, partitions, self.runs),
+            decides_ahead: log.capabilities().event_guards,
+            aggregates: aggregates(&registry, &*log),
+            saves: Saves::new(self.runs != Runs::OnDemand),
             log,
+            log_id,
             documents,
             registry,
             services: self.services,
@@ -128,24 +169,47 @@ impl EngineBuilder {
             attempts: self.attempts,
             slots: Slots::new(self.hot_streams),
             gate: Gate::default(),
-            background: self.background,
+            runs: self.runs,
         };
         start(Arc::new(inner))
     }
 }
 
-fn followers(registry: &Registry, partitions: u16) -> HashMap<&'static str, Arc<Follower>> {
-    let follow = |consumer: Box<dyn Consumer>| {
-        let follower = Follower::new(consumer, partitions);
+/// A snapshot is a cache, so an aggregate that asks for some works on a store that keeps none.
+fn aggregates(registry: &Registry, log: &dyn EventStore) -> HashMap<TypeId, Option<Plan>> {
+    let keeps = log.capabilities().snapshots;
+    let aggregate = |(ty, name, plan): (TypeId, &'static str, Option<Plan>)| {
+        if plan.is_some() && !keeps {
+            tracing::warn!(
+                aggregate = name,
+                "this store keeps no snapshots: streams are read from their beginning"
+            );
+        }
+        (ty, plan.filter(|_| keeps))
+    };
+    registry.aggregates().map(aggregate).collect()
+}
+
+/// What is to be followed, and when.
+type Consumers = Vec<(Mode, Arc<dyn Consumer>)>;
+
+fn followers(consumers: Consumers, partitions: u16, runs: Runs) -> HashMap<&'static str, Arc<Follower>> {
+    let follow = |(mode, consumer)| {
+        let follower = Follower::new(consumer, mode, partitions, runs);
         (follower.name(), Arc::new(follower))
     };
-    registry.consumers().into_iter().map(follow).collect()
+    consumers.into_iter().map(follow).collect()
+}
+
+fn inline(consumers: &Consumers) -> Inline {
+    let inline = consumers.iter().filter(|(mode, _)| *mode == Mode::Inline);
+    inline.map(|(_, consumer)| Arc::clone(consumer)).collect()
 }
 
 fn start(inner: Arc<Inner>) -> Result<Engine, OpenError> {
     let (stop, stopped) = watch::channel(false);
     let mut running = Vec::new();
-    if inner.background {
+    if inner.runs == Runs::Background {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| OpenError::NoRuntime)?;
         for follower in inner.followers.values() {
             let task = Arc::clone(follower).run(inner.clone(), stopped.clone());
@@ -162,6 +226,14 @@ pub struct Stores {
     pub log: Arc<dyn EventStore>,
     /// Where documents and checkpoints live.
     pub documents: Arc<dyn ReadStore>,
+}
+
+impl Stores {
+    /// Whether read models can be part of an append's commit: one object is both, and can.
+    pub(crate) fn can_inline(&self) -> bool {
+        let same = std::ptr::addr_eq(Arc::as_ptr(&self.log), Arc::as_ptr(&self.documents));
+        same && self.log.capabilities().inline
+    }
 }
 
 impl<S: EventStore + ReadStore> From<Arc<S>> for Stores {

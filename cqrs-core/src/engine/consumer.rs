@@ -1,6 +1,6 @@
 //! The effect of events on a read model, without its type: route a batch, then fold it by key.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,52 +9,59 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec::{self, CodecError, Json};
+use crate::consumer::{Consumer, Routed, Unfit, Work};
 use crate::error::{FoldError, FoldFault, Panicked};
-use crate::event::{EventSet as _, RecordedEvent, decode};
+use crate::event::{EventSet, RecordedEvent, decode};
 use crate::id::Id as _;
 use crate::projection::{Keys, Projection};
 use crate::store::Query;
-
-/// What follows the log and keeps documents.
-pub(crate) trait Consumer: fmt::Debug + Send + Sync {
-    /// Its name, which is that of its checkpoint and its documents.
-    fn name(&self) -> &'static str;
-
-    /// Exactly the events it wants.
-    fn query(&self) -> Query;
-
-    /// Decodes a batch and finds the documents it changes.
-    fn route(&self, events: &[Arc<RecordedEvent>]) -> Result<Routed, Fault>;
-}
-
-/// An event that stops a batch: those before it are good.
-#[derive(Debug)]
-pub(crate) struct Fault {
-    /// How many events of the batch come before it.
-    pub(crate) good: usize,
-    pub(crate) error: FoldError,
-}
-
-/// A decoded batch: the keys of all documents it changes, and the work on them.
-pub(crate) struct Routed {
-    pub(crate) keys: Vec<String>,
-    pub(crate) work: Box<dyn Work>,
-}
-
-/// A decoded batch, ready to be folded into the documents it changes.
-pub(crate) trait Work: Send {
-    /// Folds the batch into the documents, given in the order of the keys, and gives each one's new
-    /// content.
-    fn fold(self: Box<Self>, documents: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Fault>;
-}
 
 /// A `#[projection]` as a consumer.
 pub(crate) struct DocumentConsumer<P>(PhantomData<fn() -> P>);
 
 impl<P: Projection> DocumentConsumer<P> {
-    pub(crate) fn boxed() -> Box<dyn Consumer> {
-        Box::new(Self(PhantomData))
+    pub(crate) fn shared() -> Arc<dyn Consumer> {
+        Arc::new(Self(PhantomData))
     }
+
+    /// Folds events into documents in memory: all that they change, or only that of one key.
+    pub(crate) fn fold(
+        documents: &mut Documents,
+        events: &[Arc<RecordedEvent>],
+        only: Option<&str>,
+    ) -> Result<(), Unfit> {
+        let batch = Self::decoded(events, only)?;
+        fold_into(documents, batch.keys.clone(), Box::new(batch))
+    }
+
+    fn decoded(events: &[Arc<RecordedEvent>], only: Option<&str>) -> Result<DecodedBatch<P>, Unfit> {
+        let mut batch = DecodedBatch::<P> { steps: Vec::with_capacity(events.len()), keys: Vec::new() };
+        let mut places = HashMap::new();
+        for (good, recorded) in events.iter().enumerate() {
+            caught(|| batch.add(&mut places, good, recorded, only))
+                .map_err(|fault| Unfit { good, error: failed(recorded, fault) })?;
+        }
+        Ok(batch)
+    }
+}
+
+/// Documents in memory, by the text of their key.
+pub(crate) type Documents = BTreeMap<String, Bytes>;
+
+/// Folds routed events into documents in memory.
+pub(crate) fn fold_into(
+    documents: &mut Documents,
+    keys: Vec<String>,
+    work: Box<dyn Work>,
+) -> Result<(), Unfit> {
+    let before = keys.iter().map(|key| documents.get(key).cloned()).collect();
+    for (key, document) in keys.into_iter().zip(work.fold(before)?) {
+        match document {
+            Some(document) => documents.insert(key, document),
+            None => documents.remove(&key),
+        };
+    }
+    Ok(())
 }
 
 impl<P: Projection> fmt::Debug for DocumentConsumer<P> {
@@ -69,27 +76,27 @@ impl<P: Projection> Consumer for DocumentConsumer<P> {
     }
 
     fn query(&self) -> Query {
-        let mut names: Vec<&'static str> = Vec::new();
-        for kind in P::Event::TYPES {
-            let mut shapes = Vec::new();
-            (kind.former)(&mut shapes);
-            names.push(kind.name);
-            names.extend(shapes.iter().map(|shape| shape.name));
-        }
-        names.sort_unstable();
-        names.dedup();
-        Query::names(names)
+        query::<P::Event>()
     }
 
-    fn route(&self, events: &[Arc<RecordedEvent>]) -> Result<Routed, Fault> {
-        let mut batch = DecodedBatch::<P> { steps: Vec::with_capacity(events.len()), keys: Vec::new() };
-        let mut places = HashMap::new();
-        for (good, recorded) in events.iter().enumerate() {
-            caught(|| batch.add(&mut places, good, recorded))
-                .map_err(|fault| Fault { good, error: failed(recorded, fault) })?;
-        }
-        Ok(Routed { keys: batch.keys.clone(), work: Box::new(batch) })
+    fn route(&self, events: &[Arc<RecordedEvent>]) -> Result<Routed, Unfit> {
+        let batch = Self::decoded(events, None)?;
+        Ok(Routed::Documents { keys: batch.keys.clone(), work: Box::new(batch) })
     }
+}
+
+/// Exactly the events of a set, and those that they were before.
+pub(super) fn query<S: EventSet>() -> Query {
+    let mut names: Vec<&'static str> = Vec::new();
+    for kind in S::TYPES {
+        let mut shapes = Vec::new();
+        (kind.former)(&mut shapes);
+        names.push(kind.name);
+        names.extend(shapes.iter().map(|shape| shape.name));
+    }
+    names.sort_unstable();
+    names.dedup();
+    Query::names(names)
 }
 
 /// Events of one batch, each with the places of the documents it changes.
@@ -106,27 +113,30 @@ struct Step<P: Projection> {
 }
 
 impl<P: Projection> DecodedBatch<P> {
-    /// Decodes an event, the batch's number `good`, and finds the documents it changes.
+    /// Decodes an event, the batch's number `good`, and finds the documents it changes, or whether it
+    /// changes that of one key.
     fn add(
         &mut self,
         places: &mut HashMap<String, usize>,
         good: usize,
         recorded: &Arc<RecordedEvent>,
+        only: Option<&str>,
     ) -> Result<(), FoldFault> {
         let mut decoded = Vec::with_capacity(1);
         decode::<P::Event>(&recorded.stored(), &mut |event| decoded.push(event))?;
         for event in decoded {
             let mut keys = Keys::default();
             P::route(&event, &recorded.meta, &mut keys)?;
-            let documents = keys.iter().map(|key| self.place(places, key)).collect();
+            let keys = keys.iter().map(|key| key.as_text().to_string());
+            let keys = keys.filter(|key| only.is_none_or(|only| only == key));
+            let documents = keys.map(|key| self.place(places, key)).collect();
             self.steps.push(Step { good, recorded: recorded.clone(), event, documents });
         }
         Ok(())
     }
 
     /// The place of a key's document among those of the batch; each key has one.
-    fn place(&mut self, places: &mut HashMap<String, usize>, key: &P::Key) -> usize {
-        let key = key.as_text().to_string();
+    fn place(&mut self, places: &mut HashMap<String, usize>, key: String) -> usize {
         if let Some(place) = places.get(&key) {
             return *place;
         }
@@ -138,7 +148,7 @@ impl<P: Projection> DecodedBatch<P> {
 }
 
 impl<P: Projection> Work for DecodedBatch<P> {
-    fn fold(self: Box<Self>, documents: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Fault> {
+    fn fold(self: Box<Self>, documents: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Unfit> {
         let mut folded: Vec<Option<P>> = Vec::with_capacity(documents.len());
         // The last event that reaches a document answers for it if it does not serialise.
         let mut last: Vec<usize> = vec![0; documents.len()];
@@ -177,18 +187,18 @@ fn open<P: Projection>(stored: Option<Bytes>) -> Result<Option<P>, CodecError> {
 }
 
 impl<P: Projection> Step<P> {
-    fn fault(&self, fault: FoldFault) -> Fault {
-        Fault { good: self.good, error: failed(&self.recorded, fault) }
+    fn fault(&self, fault: FoldFault) -> Unfit {
+        Unfit { good: self.good, error: failed(&self.recorded, fault) }
     }
 }
 
 /// Runs the user's code on one event. A panic must not end the follower without a word: it is a
 /// fault of that event, and what the code had half changed is thrown away with the batch.
-fn caught<T>(work: impl FnOnce() -> Result<T, FoldFault>) -> Result<T, FoldFault> {
+pub(super) fn caught<T>(work: impl FnOnce() -> Result<T, FoldFault>) -> Result<T, FoldFault> {
     let end = catch_unwind(AssertUnwindSafe(work));
     end.unwrap_or_else(|panic| Err(FoldFault::Panicked(Panicked::new(&*panic))))
 }
 
-fn failed(recorded: &RecordedEvent, fault: FoldFault) -> FoldError {
+pub(super) fn failed(recorded: &RecordedEvent, fault: FoldFault) -> FoldError {
     FoldError::new(&recorded.name, &recorded.meta, fault)
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::aggregate::Misfit;
 use crate::codec::CodecError;
 use crate::context::MissingService;
-use crate::engine::follow::ConsumerFault;
+use crate::engine::follow::{CatchUpError, ConsumerFault};
 use crate::error::{FoldError, StoreError};
 use crate::id::{InvalidStreamId, Position, StreamId};
 use crate::store::Conflict;
@@ -59,6 +59,21 @@ pub enum Failure {
     Encode(CodecError),
     /// The command's id is not one.
     Id(InvalidStreamId),
+    /// An inline projection cannot take an event of the decision.
+    Inline {
+        /// The projection.
+        projection: &'static str,
+        /// What is wrong with the event.
+        error: FoldError,
+    },
+    /// An inline projection has to reach the end of the log before it can be part of a commit, and did
+    /// not: it cannot, or other programs that do not know it write faster.
+    InlineBehind {
+        /// The projection.
+        projection: &'static str,
+        /// What keeps it.
+        source: Option<Box<CatchUpError>>,
+    },
     /// The aggregate is not in the engine's registry.
     NotRegistered(&'static str),
     /// The handler needs a service that the engine was not given.
@@ -115,6 +130,14 @@ impl fmt::Display for Failure {
             ),
             Self::Encode(_) => f.write_str("an event of the decision does not serialise"),
             Self::Id(error) => error.fmt(f),
+            Self::Inline { projection, .. } => write!(
+                f,
+                "the projection `{projection}`, which is kept inline, cannot take an event of the decision; nothing was written"
+            ),
+            Self::InlineBehind { projection, .. } => write!(
+                f,
+                "the projection `{projection}`, which is kept inline, is behind the log; nothing was written"
+            ),
             Self::NotRegistered(aggregate) => write!(
                 f,
                 "the aggregate `{aggregate}` is not registered with this engine: link the crate that defines it, or add `.with::<{aggregate}>()` to its registry"
@@ -132,6 +155,8 @@ impl StdError for Failure {
             Self::Fold(error) => error.source(),
             Self::Undecidable { misfit, .. } => Some(misfit),
             Self::Encode(error) => Some(error),
+            Self::Inline { error, .. } => Some(error),
+            Self::InlineBehind { source, .. } => source.as_deref().map(|source| source as _),
             Self::Id(_) | Self::NotRegistered(_) | Self::NoService(_) | Self::ShutDown => None,
         }
     }

@@ -7,27 +7,33 @@ use std::any::TypeId;
 use std::borrow::Cow;
 use std::future::IntoFuture;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tracing::Instrument as _;
 
 use super::error::{ExecuteError, Failure};
-use super::slots::Known;
+use super::slots::{Flight, Known, Landed, Turn, take_off};
+use super::snapshots::{Folded, Folding, Place, Plan};
 use super::{Engine, Inner};
 use crate::aggregate::{Aggregate, Current, Decided, Decision, Handle, Refusal};
 use crate::command::Command;
 use crate::context::{Context, Surroundings};
 use crate::error::{FoldError, FoldFault, StoreError, StoreErrorKind};
 use crate::event::{EventSet, Metadata, NewEvent, RecordedEvent, Timestamp, decode};
-use crate::id::{Id as _, Position, StreamId, Version};
+use crate::id::{Id as _, Partition, Position, StreamId, Version};
 use crate::receipt::Receipt;
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, CommandKey, Conflict, Detail, Direction, Expected, Found,
-    Guard, StreamRead,
+    Guard, LogRead, Query, StreamRead,
 };
 
-/// Events that are read from a stream at a time.
-const PAGE: usize = 5_000;
+/// Events that are read from a stream at a time. While they are folded, the next ones are fetched; so
+/// few of them are in flight, and what one page has used of the processor's cache serves the next.
+pub(super) const PAGE: usize = 2_000;
+
+/// Events that are read from the log at a time.
+const LOG_PAGE: usize = 1_000;
 
 impl Engine {
     /// Carries out a command: finds its aggregate, lets the `#[handle]` method decide, appends the
@@ -91,7 +97,7 @@ impl<'e, C: Command> IntoFuture for Execute<'e, C> {
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { engine, command, key, metadata, expected } = self;
-        let inner: &Inner = &engine.0.inner;
+        let inner = &engine.0.inner;
         Box::pin(async move {
             let stream = StreamId::new(C::Aggregate::NAME, command.id().as_text()).map_err(Failure::from)?;
             let key = key.map(Cow::Owned).or_else(|| command.idempotency_key());
@@ -143,80 +149,145 @@ impl<F: Into<Failure>> From<F> for Stop {
 }
 
 /// The state that an attempt has, without its type.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct At {
     version: Version,
     position: Position,
+    /// The version of the last snapshot that is known.
+    snapshot: Version,
     /// Whether it came from this process's memory, and the log may have moved on since.
     remembered: bool,
+    /// The append that it rests on, if that has not landed yet.
+    flight: Option<Flight>,
 }
 
 impl At {
-    const NOTHING: Self = Self { version: Version::NONE, position: Position::START, remembered: false };
+    fn place(&self) -> Place {
+        Place { version: self.version, position: self.position, snapshot: self.snapshot }
+    }
 }
 
 /// Takes the events of one page.
-type FoldPage<'a> = dyn FnMut(&[Arc<RecordedEvent>]) -> Result<(), FoldError> + Send + 'a;
+type FoldPage<'a, E = FoldError> = dyn FnMut(&[Arc<RecordedEvent>]) -> Result<(), E> + Send + 'a;
 
 impl Inner {
-    async fn execute(&self, request: &Request, attempt: &mut dyn Attempt) -> Result<Receipt, Stop> {
+    async fn execute(
+        self: &Arc<Self>,
+        request: &Request,
+        attempt: &mut dyn Attempt,
+    ) -> Result<Receipt, Stop> {
         let _inside = self.gate.enter().ok_or(Failure::ShutDown)?;
-        if !self.aggregates.contains(&request.aggregate.0) {
-            return Err(Failure::NotRegistered(request.aggregate.1).into());
-        }
+        let plan = self.aggregates.get(&request.aggregate.0);
+        let plan = *plan.ok_or(Failure::NotRegistered(request.aggregate.1))?;
         // A slot is kept for a while, also if the command is refused: ids of any size would fill memory.
         self.log.limits().check_stream(&request.stream)?;
         let slot = self.slots.of(&request.stream);
-        let mut turn = slot.lock().await;
+        let mut turn = Turn::new(&slot);
         // A handler that reaches outside must not run twice; a pure one may, and saves the look-up.
-        if request.reaches_out
-            && let Some(first) = self.first_receipt(request).await?
-        {
-            return Ok(first);
+        if request.reaches_out {
+            turn.landed().await;
+            if let Some(first) = self.first_receipt(request).await? {
+                return Ok(first);
+            }
         }
-        let mut at = self.begin(request, attempt, turn.take()).await?;
+        let mut at = self.begin(request, plan, attempt, turn.take().await).await?;
         let mut tries = 1;
         loop {
-            let end = self.attempt(request, attempt, &mut at).await;
-            let lost = match end {
-                Ok(End::Receipt(receipt)) => {
-                    *turn = attempt.remember(at);
+            let intent = match self.attempt(request, attempt, &mut at).await {
+                Ok(Next::Append(intent)) => intent,
+                Ok(Next::Moved) => continue,
+                Ok(Next::Unfounded) => {
+                    at = self.begin(request, plan, attempt, None).await?;
+                    continue;
+                }
+                Ok(Next::Receipt(receipt)) => {
+                    turn.keep(attempt.remember(at));
                     return Ok(receipt);
                 }
-                Ok(End::Forgotten(receipt)) => return Ok(receipt),
-                Ok(End::Moved) => continue,
-                Ok(End::Lost(conflict)) => conflict,
                 Err(stop) => {
                     if let Stop::Refused | Stop::Conflict(_) = stop {
-                        *turn = attempt.remember(at);
+                        turn.keep(attempt.remember(at));
                     }
                     return Err(stop);
                 }
             };
-            if tries >= self.attempts {
-                return Err(Stop::Conflict(lost));
+            let mut ahead = At { version: intent.behind, remembered: true, ..at.clone() };
+            let making = self.renewal(&request.stream, plan, ahead.place());
+            if making.is_some() {
+                ahead.snapshot = ahead.version;
             }
-            tracing::debug!(tries, conflict = %lost, "lost a race, deciding again");
-            pause(tries).await;
-            tries += 1;
-            at = self.begin(request, attempt, None).await?;
+            let (proof, appending) = self.send(intent).await;
+            let mut pilot = None;
+            let end = match appending {
+                Begun::Done(end) => end,
+                // Whoever comes next decides on what this is about to write.
+                Begun::Running(appending) => {
+                    if let Some(last) = proof.last.filter(|_| self.decides_ahead) {
+                        let (this, flight) = take_off(last, at.flight.as_ref());
+                        pilot = Some(this);
+                        turn.keep(attempt.remember(At { flight: Some(flight), ..ahead.clone() }));
+                        turn.let_go();
+                    }
+                    appending.await
+                }
+            };
+            let lost = match self.written(request, proof, end).await? {
+                Written::Here(receipt) => {
+                    let position = receipt.position();
+                    match pilot {
+                        Some(pilot) => pilot.land(position),
+                        None => turn.keep(attempt.remember(At { position, flight: None, ..ahead })),
+                    }
+                    turn.let_go();
+                    self.saves.run(making).await;
+                    return Ok(receipt);
+                }
+                Written::Elsewhere(receipt) => return Ok(receipt),
+                Written::Not(lost) => lost,
+            };
+            drop(pilot);
+            if !is_dragged_along(&lost, at.flight.take()).await {
+                self.recover(lost, tries).await?;
+                tries += 1;
+            }
+            at = self.begin(request, plan, attempt, turn.take().await).await?;
         }
+    }
+
+    /// Does what has to be done before an append is tried again.
+    async fn recover(&self, lost: Lost, tries: u32) -> Result<(), Stop> {
+        match lost {
+            Lost::Race(conflict) if tries >= self.attempts => return Err(Stop::Conflict(conflict)),
+            Lost::Race(conflict) => {
+                tracing::debug!(tries, %conflict, "lost a race, deciding again");
+                pause(tries).await;
+            }
+            Lost::Behind(projection) => self.hold_until_complete(projection, tries).await?,
+        }
+        Ok(())
     }
 
     /// Takes over what the process remembers of the stream, or reads it.
     async fn begin(
         &self,
         request: &Request,
+        plan: Option<Plan>,
         attempt: &mut dyn Attempt,
         known: Option<Known>,
     ) -> Result<At, Stop> {
         if let Some(at) = known.and_then(|known| attempt.recall(known)) {
-            return Ok(at);
+            match at.flight.as_ref().map(Flight::now) {
+                None | Some(Landed::NotYet) => return Ok(at),
+                Some(Landed::At(position)) => return Ok(At { position, flight: None, ..at }),
+                // It says what never was.
+                Some(Landed::Lost) => {}
+            }
         }
-        attempt.reset();
-        let mut at = At::NOTHING;
-        self.read_on(request, attempt, &mut at).await?;
-        Ok(at)
+        let (stream, state) = (&request.stream, attempt.state());
+        let mut place = self.read_whole::<Failure>(stream, plan, state).await?;
+        self.keep(stream, plan, &mut place, state).await;
+        let Place { version, position, snapshot } = place;
+        Ok(At { version, position, snapshot, remembered: false, flight: None })
     }
 
     /// Reads what the stream has behind `at`; answers whether there was anything.
@@ -226,8 +297,8 @@ impl Inner {
         attempt: &mut dyn Attempt,
         at: &mut At,
     ) -> Result<bool, Failure> {
-        let fold = &mut |events: &[Arc<RecordedEvent>]| attempt.fold(events);
-        let last = self.read_behind::<Failure>(&request.stream, at.version, fold).await?;
+        let fold = &mut |events: &[Arc<RecordedEvent>]| attempt.state().fold(events);
+        let last = self.read_behind::<Failure>(&request.stream, at.version, Detail::Fold, fold).await?;
         at.remembered = false;
         if let Some((version, position)) = last {
             (at.version, at.position) = (version, position);
@@ -241,36 +312,66 @@ impl Inner {
         &self,
         stream: &StreamId,
         version: Version,
+        detail: Detail,
         fold: &mut FoldPage<'_>,
     ) -> Result<Option<(Version, Position)>, E> {
-        let (mut behind, mut last) = (version, None);
-        loop {
-            let read = StreamRead {
+        let page = |behind: Version| {
+            self.log.read_stream(StreamRead {
                 stream: stream.clone(),
                 from: behind.next(),
                 direction: Direction::Forward,
                 limit: PAGE,
-                detail: Detail::Fold,
-            };
-            let slice = self.log.read_stream(read).await?;
-            fold(&slice.events)?;
-            let Some(event) = slice.events.last() else { return Ok(last) };
-            behind = event.meta.version;
+                detail,
+            })
+        };
+        let (mut next, mut last) = (Some(Begun::Running(page(version))), None);
+        while let Some(reading) = next.take() {
+            let slice = reading.end().await?;
+            let Some(event) = slice.events.last() else { break };
+            let behind = event.meta.version;
             last = Some((behind, event.meta.position));
-            if behind >= slice.version {
-                return Ok(last);
+            if behind < slice.version {
+                next = Some(Begun::begin(page(behind)).await);
             }
+            fold(&slice.events)?;
         }
+        Ok(last)
     }
 
-    /// Decides once, and appends what comes of it.
-    async fn attempt(&self, request: &Request, attempt: &mut dyn Attempt, at: &mut At) -> Result<End, Stop> {
-        if let Some(conflict) = unexpected(request, at) {
-            // What is remembered may be old; only what is read now may refuse.
-            if at.remembered && self.read_on(request, attempt, at).await? {
-                return Ok(End::Moved);
+    /// All partitions of the log.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
+        (0..self.log.capabilities().partitions).map(Partition::new)
+    }
+
+    /// Reads what a partition has of a query up to a position, a page at a time.
+    pub(super) async fn read_log_to<E: From<StoreError>>(
+        &self,
+        partition: Partition,
+        to: Position,
+        query: &Query,
+        fold: &mut FoldPage<'_, E>,
+    ) -> Result<(), E> {
+        let mut after = Position::START;
+        while after < to {
+            let (query, up_to) = (query.clone(), Some(to));
+            let read = LogRead { partition, after, up_to, query, limit: LOG_PAGE };
+            let slice = self.log.read_log(read).await?;
+            fold(&slice.events)?;
+            if slice.read_to <= after {
+                break;
             }
-            return self.repeated_or(request, Stop::Conflict(conflict)).await;
+            after = slice.read_to;
+        }
+        Ok(())
+    }
+
+    /// Decides once.
+    async fn attempt(&self, request: &Request, attempt: &mut dyn Attempt, at: &mut At) -> Result<Next, Stop> {
+        if let Some(conflict) = unexpected(request, at) {
+            return match self.confirm(request, attempt, at).await? {
+                Some(next) => Ok(next),
+                None => self.repeated_or(request, Stop::Conflict(conflict)).await,
+            };
         }
         let context = Context::new(
             request.stream.clone(),
@@ -284,8 +385,8 @@ impl Inner {
             later.await;
         }
         if attempt.is_refused() || attempt.is_empty() {
-            if at.remembered && self.read_on(request, attempt, at).await? {
-                return Ok(End::Moved);
+            if let Some(next) = self.confirm(request, attempt, at).await? {
+                return Ok(next);
             }
             if attempt.is_refused() {
                 return self.repeated_or(request, Stop::Refused).await;
@@ -293,7 +394,7 @@ impl Inner {
             if request.key.is_none() {
                 let partition = self.log.partition_of(&request.stream);
                 let head = self.log.head(partition).await?;
-                return Ok(End::Receipt(Receipt::new(head.log, partition, at.position, at.version)));
+                return Ok(Next::Receipt(Receipt::new(head.log, partition, at.position, at.version)));
             }
         }
         let events = attempt.encode(&|| NewEventParts {
@@ -303,35 +404,88 @@ impl Inner {
             metadata: request.metadata.clone(),
         })?;
         attempt.absorb()?;
-        self.append(request, events, at).await
+        let behind = Version::new(at.version.get() + events.len() as u64);
+        // At the version that a flight was to give the stream, somebody else's event may stand.
+        let expected = match &at.flight {
+            Some(flight) => Expected::Event(at.version, flight.last()),
+            None => Expected::Version(at.version),
+        };
+        let guard = Guard::stream(request.stream.clone(), expected);
+        let append =
+            Append::new(events, guard).with_key(request.key.clone()).with_inline(self.inline.clone());
+        Ok(Next::Append(Intent { append, behind }))
     }
 
-    async fn append(&self, request: &Request, events: Vec<NewEvent>, at: &mut At) -> Result<End, Stop> {
-        // Of an append all is there or nothing, so the last event tells.
-        let last = events.last().map(|event| event.id);
-        let behind = Version::new(at.version.get() + events.len() as u64);
-        let guard = Guard::stream(request.stream.clone(), Expected::Version(at.version));
-        let span = tracing::debug_span!("append", events = events.len());
-        let append = Append::new(events, guard).with_key(request.key.clone());
-        match self.log.append(append).instrument(span).await {
-            Ok(done) => {
-                let version = done.version_of(&request.stream).unwrap_or(at.version);
-                if version != at.version {
-                    at.position = done.position;
-                }
-                *at = At { version, position: at.position, remembered: true };
-                Ok(End::Receipt(Receipt::new(done.log, done.partition, done.position, version)))
+    /// Makes sure that a "no" rests on what is written now: what is remembered may be old, or not
+    /// written yet. Says how to go on if it does not.
+    async fn confirm(
+        &self,
+        request: &Request,
+        attempt: &mut dyn Attempt,
+        at: &mut At,
+    ) -> Result<Option<Next>, Failure> {
+        if let Some(flight) = at.flight.take() {
+            match flight.landed().await {
+                Some(position) => at.position = position,
+                None => return Ok(Some(Next::Unfounded)),
             }
-            Err(AppendError::Conflict(conflict)) => Ok(End::Lost(conflict)),
-            Err(AppendError::Duplicate(done)) => Ok(End::Forgotten(repeated(request, &done))),
+        }
+        let moved = at.remembered && self.read_on(request, attempt, at).await?;
+        Ok(moved.then_some(Next::Moved))
+    }
+
+    /// Sends an append on its way. A store takes it up at once, so that those which are decided on it
+    /// come behind it; if one does not, its guard has the last word.
+    async fn send(&self, intent: Intent) -> (Proof, Begun<'_, Result<Appended, AppendError>>) {
+        let Intent { append, behind } = intent;
+        // Of an append all is there or nothing, so the last event tells.
+        let proof = Proof { last: append.events.last().map(|event| event.id), behind };
+        let span = tracing::debug_span!("append", events = append.events.len());
+        let appending = self.log.append(append).instrument(span);
+        (proof, Begun::begin(Box::pin(appending)).await)
+    }
+
+    /// What became of an append.
+    async fn written(
+        &self,
+        request: &Request,
+        proof: Proof,
+        end: Result<Appended, AppendError>,
+    ) -> Result<Written, Stop> {
+        match end {
+            Ok(done) => {
+                let version = done.version_of(&request.stream).unwrap_or(proof.behind);
+                Ok(Written::Here(Receipt::new(done.log, done.partition, done.position, version)))
+            }
+            Err(AppendError::Conflict(conflict)) => Ok(Written::Not(Lost::Race(conflict))),
+            Err(AppendError::Behind { consumer, .. }) => Ok(Written::Not(Lost::Behind(consumer))),
+            Err(AppendError::Unfit { consumer: projection, error }) => {
+                Err(Failure::Inline { projection, error }.into())
+            }
+            Err(AppendError::Duplicate(done)) => Ok(Written::Elsewhere(repeated(request, &done))),
             Err(AppendError::Store(error)) if error.kind() == StoreErrorKind::Unknown => {
-                match self.was_written(request, behind, last).await {
-                    Ok(Some(receipt)) => Ok(End::Forgotten(receipt)),
+                match self.was_written(request, proof.behind, proof.last).await {
+                    Ok(Some(receipt)) => Ok(Written::Elsewhere(receipt)),
                     // Still not known, or not there yet: the caller hears the original fault.
                     Ok(None) | Err(_) => Err(error.into()),
                 }
             }
             Err(AppendError::Store(error)) => Err(error.into()),
+        }
+    }
+
+    /// Brings an inline projection to the end of the log. Whoever moves it meanwhile, be it another
+    /// command, helps.
+    async fn hold_until_complete(&self, projection: &'static str, tries: u32) -> Result<(), Failure> {
+        tracing::debug!(projection, tries, "an inline projection is behind, catching up");
+        let Some(follower) = self.followers.get(projection) else {
+            return Err(Failure::InlineBehind { projection, source: None });
+        };
+        let caught_up = follower.catch_up(self).await;
+        match caught_up {
+            Err(source) => Err(Failure::InlineBehind { projection, source: Some(Box::new(source)) }),
+            Ok(()) if tries >= self.attempts => Err(Failure::InlineBehind { projection, source: None }),
+            Ok(()) => Ok(()),
         }
     }
 
@@ -363,10 +517,10 @@ impl Inner {
 
     /// The receipt of an earlier delivery, else the stop: what was accepted once is not refused
     /// when it comes again.
-    async fn repeated_or(&self, request: &Request, stop: Stop) -> Result<End, Stop> {
+    async fn repeated_or(&self, request: &Request, stop: Stop) -> Result<Next, Stop> {
         match self.first_receipt(request).await? {
             // Nothing was changed since the state was read, so it stays good.
-            Some(receipt) => Ok(End::Receipt(receipt)),
+            Some(receipt) => Ok(Next::Receipt(receipt)),
             None => Err(stop),
         }
     }
@@ -377,16 +531,80 @@ impl Inner {
     }
 }
 
-/// How one attempt ended.
-enum End {
-    /// Accepted, and the state is that behind the receipt.
+/// A future that works while its owner does something else.
+enum Begun<'f, T> {
+    Running(BoxFuture<'f, T>),
+    Done(T),
+}
+
+impl<'f, T> Begun<'f, T> {
+    /// Polls it once, as futures begin only then.
+    async fn begin(mut future: BoxFuture<'f, T>) -> Self {
+        let done = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+        match done {
+            Poll::Ready(done) => Self::Done(done),
+            Poll::Pending => Self::Running(future),
+        }
+    }
+
+    async fn end(self) -> T {
+        match self {
+            Self::Running(future) => future.await,
+            Self::Done(done) => done,
+        }
+    }
+}
+
+/// What follows from one attempt.
+enum Next {
+    /// The decision is to be written.
+    Append(Intent),
+    /// Accepted without anything to write, on the state there is.
     Receipt(Receipt),
-    /// Accepted, and the state is no longer known.
-    Forgotten(Receipt),
-    /// The log had moved on behind what was remembered: decide again.
+    /// The log had moved on behind what was remembered, and the state with it: decide again.
     Moved,
-    /// Somebody else wrote first: load and decide again.
-    Lost(Conflict),
+    /// What it was decided on was not written: load and decide again.
+    Unfounded,
+}
+
+/// A decision, to be written.
+struct Intent {
+    append: Append,
+    /// The stream's version behind it.
+    behind: Version,
+}
+
+/// What shows whether an append was written.
+struct Proof {
+    last: Option<uuid::Uuid>,
+    behind: Version,
+}
+
+/// What became of an append.
+enum Written {
+    /// It was written, and the stream is as it was decided to be.
+    Here(Receipt),
+    /// The command was carried out, and what the stream is like is no longer known.
+    Elsewhere(Receipt),
+    /// Something was in its way: load and decide again.
+    Not(Lost),
+}
+
+/// What an append found in its way.
+enum Lost {
+    /// Somebody else wrote first.
+    Race(Conflict),
+    /// This inline projection is not at the end of the log: a program that does not know it wrote to it.
+    Behind(&'static str),
+}
+
+/// Whether a race was lost only because the append before it was, on which it rested: then nobody has won
+/// against it.
+async fn is_dragged_along(lost: &Lost, flight: Option<Flight>) -> bool {
+    match (lost, flight) {
+        (Lost::Race(_), Some(flight)) => flight.landed().await.is_none(),
+        (Lost::Race(_), None) | (Lost::Behind(_), _) => false,
+    }
 }
 
 fn repeated(request: &Request, first: &Appended) -> Receipt {
@@ -421,10 +639,8 @@ trait Attempt: Send {
     fn recall(&mut self, known: Known) -> Option<At>;
     /// Gives the state away to be remembered.
     fn remember(&mut self, at: At) -> Option<Known>;
-    /// Forgets the state.
-    fn reset(&mut self);
-    /// Folds events of the stream into the state.
-    fn fold(&mut self, events: &[Arc<RecordedEvent>]) -> Result<(), FoldError>;
+    /// The state.
+    fn state(&mut self) -> &mut dyn Folding;
     /// Decides, at once or in the future it gives.
     fn decide<'s>(&'s mut self, version: Version, around: &Surroundings<'s>) -> Option<BoxFuture<'s, ()>>;
     /// Whether the decision is a refusal.
@@ -440,16 +656,12 @@ trait Attempt: Send {
 /// A command with its type.
 struct Typed<A: Aggregate, C> {
     /// Boxed so that it goes in and out of its slot without being moved.
-    state: Option<Box<Option<A>>>,
+    state: Option<Box<Folded<A>>>,
     command: C,
     decided: Option<Decided<A>>,
 }
 
 impl<A: Aggregate, C> Typed<A, C> {
-    fn state(&mut self) -> &mut Option<A> {
-        self.state.get_or_insert_with(|| Box::new(A::initial()))
-    }
-
     fn refusal(self, request: &Request) -> ExecuteError<A::Error> {
         let (command, stream) = (request.command, request.stream.clone());
         match self.decided {
@@ -465,27 +677,25 @@ impl<A: Aggregate, C> Typed<A, C> {
 impl<A: Handle<C>, C: Command> Attempt for Typed<A, C> {
     fn recall(&mut self, known: Known) -> Option<At> {
         self.state = Some(known.state.downcast().ok()?);
-        Some(At { version: known.version, position: known.position, remembered: true })
+        let Known { version, position, snapshot, flight, .. } = known;
+        Some(At { version, position, snapshot, remembered: true, flight })
     }
 
     fn remember(&mut self, at: At) -> Option<Known> {
         let state = self.state.take()?;
-        Some(Known { state, version: at.version, position: at.position })
+        let At { version, position, snapshot, flight, .. } = at;
+        Some(Known { state, version, position, snapshot, flight })
     }
 
-    fn reset(&mut self) {
-        self.state = None;
-    }
-
-    fn fold(&mut self, events: &[Arc<RecordedEvent>]) -> Result<(), FoldError> {
-        fold::<A>(self.state(), events)
+    fn state(&mut self) -> &mut dyn Folding {
+        &mut **self.state.get_or_insert_with(|| Box::new(Folded::new()))
     }
 
     fn decide<'s>(&'s mut self, version: Version, around: &Surroundings<'s>) -> Option<BoxFuture<'s, ()>> {
         let command = self.command.duplicate();
         let Self { state, decided, .. } = self;
-        let state: &'s Option<A> = state.get_or_insert_with(|| Box::new(A::initial()));
-        match A::handle(Current::new(state.as_ref(), version), command, around) {
+        let state: &'s Folded<A> = state.get_or_insert_with(|| Box::new(Folded::new()));
+        match A::handle(Current::new(state.0.as_ref(), version), command, around) {
             Decision::Ready(ready) => {
                 *decided = Some(ready);
                 None
@@ -509,10 +719,10 @@ impl<A: Handle<C>, C: Command> Attempt for Typed<A, C> {
 
     fn absorb(&mut self) -> Result<(), Failure> {
         let Self { state, decided, .. } = self;
-        let state = state.get_or_insert_with(|| Box::new(A::initial()));
+        let state = state.get_or_insert_with(|| Box::new(Folded::new()));
         let Some(Ok(events)) = decided else { return Ok(()) };
         for event in events {
-            if let Err(misfit) = A::apply(state, event) {
+            if let Err(misfit) = A::apply(&mut state.0, event) {
                 return Err(Failure::Undecidable { event: event.encode()?.name, misfit });
             }
         }

@@ -14,11 +14,13 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tracing::Instrument as _;
 
-use super::Inner;
-use super::consumer::{Consumer, Fault};
+use super::lag::{Lag, Place};
+use super::{Inner, Runs};
+use crate::consumer::{Consumer, Routed, Unfit};
 use crate::error::{FoldError, StoreError, StoreErrorKind, chain};
 use crate::event::RecordedEvent;
 use crate::id::{Partition, Position};
+use crate::projection::Mode;
 use crate::read_store::{Batch, Checkpoint, Claim, CommitError};
 use crate::store::{Head, LogRead, Query};
 
@@ -32,20 +34,23 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 /// For how long the one that was fenced leaves the consumer to its new owner while that one does not
 /// move: from the first time to the last, doubling.
 const STANDBY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// For how long one that is new looks whether another moves the consumer, before it takes it over.
+/// Longer than a store needs to tell another process of an append.
+const GLANCE: Duration = Duration::from_millis(150);
 
 /// Waits that double from one fault to the next. They have to outgrow a batch: of two owners that
 /// take a consumer from each other, one gets through only while the other waits.
-struct Backoff {
+pub(super) struct Backoff {
     next: Duration,
     last: Duration,
 }
 
 impl Backoff {
-    fn new((next, last): (Duration, Duration)) -> Self {
+    pub(super) fn new((next, last): (Duration, Duration)) -> Self {
         Self { next, last }
     }
 
-    fn next(&mut self) -> Duration {
+    pub(super) fn next(&mut self) -> Duration {
         let now = self.next;
         self.next = (now * 2).min(self.last);
         now
@@ -54,7 +59,8 @@ impl Backoff {
 
 /// One consumer.
 pub(super) struct Follower {
-    consumer: Box<dyn Consumer>,
+    consumer: Arc<dyn Consumer>,
+    mode: Mode,
     partitions: u16,
     query: Query,
     place: Mutex<Option<Claim>>,
@@ -65,20 +71,16 @@ pub(super) struct Follower {
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     /// By the number of the partition.
-    places: Vec<Reached>,
+    places: Vec<Position>,
     pub(super) state: ConsumerState,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Reached {
-    position: Position,
-    head: Position,
+    /// Whether its task has ended.
+    pub(super) gone: bool,
 }
 
 impl Progress {
     /// How far it is on a partition.
     pub(super) fn on(&self, partition: Partition) -> Position {
-        self.places.get(usize::from(partition.get())).map_or(Position::START, |reached| reached.position)
+        self.places.get(usize::from(partition.get())).copied().unwrap_or_default()
     }
 }
 
@@ -90,11 +92,13 @@ pub struct ConsumerStatus {
     pub name: &'static str,
     /// The partition that it follows.
     pub partition: Partition,
-    /// Everything up to here has taken effect.
+    /// The stored checkpoint: everything up to here has taken effect, whoever moved it.
     pub position: Position,
-    /// Where the partition ended when the consumer last looked.
+    /// Where the partition ends.
     pub head: Position,
-    /// What it is doing.
+    /// How far it is behind. If the checkpoint is not of this log's history, all of the log.
+    pub lag: Lag,
+    /// What this engine's follower is doing.
     pub state: ConsumerState,
 }
 
@@ -104,7 +108,7 @@ pub struct ConsumerStatus {
 pub enum ConsumerState {
     /// It reads, or waits for news.
     Following,
-    /// Another engine has taken it over, and this one watches how that one gets on.
+    /// Another engine moves it, and this one watches how that one gets on.
     Standby,
     /// A store failed; it tries again by itself.
     Retrying(String),
@@ -199,6 +203,8 @@ enum Step {
     Moved,
     /// It is at the end of all.
     AtHead,
+    /// There is more, which is left to another engine for as long as that one gets on.
+    Left(Duration),
 }
 
 /// What a follower does between two steps.
@@ -211,8 +217,6 @@ enum Rest {
     For(Duration),
     /// After what does not pass by itself.
     UntilRevived,
-    /// After somebody else has taken the consumer over, for as long as that one moves.
-    UntilAbandoned(Duration),
 }
 
 /// What ended a rest.
@@ -223,8 +227,28 @@ enum Woken {
     ByTime,
 }
 
+/// A follower that does not own its consumer, and watches whether another one moves it. Without
+/// this, two engines at rest would take the consumer from each other at every event.
+struct Guest {
+    /// For how long the checkpoint has to stand still, with something behind it, until this one takes
+    /// the consumer over.
+    patience: Duration,
+    /// Whether it has not owned it yet.
+    is_new: bool,
+    /// Whether the checkpoints were made sure to be of this log's history.
+    is_checked: bool,
+    /// Where the checkpoints were, with something behind them, when it last looked.
+    seen: Option<Vec<Position>>,
+}
+
+impl Guest {
+    fn new(is_new: bool, patience: Duration) -> Self {
+        Self { patience, is_new, is_checked: false, seen: None }
+    }
+}
+
 /// Why one step did not work.
-enum Trouble {
+pub(super) enum Trouble {
     /// A store failed: try again.
     Store(StoreError),
     /// Somebody else has taken the consumer over: take it back, later.
@@ -251,21 +275,26 @@ impl From<CommitError> for Trouble {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Fenced => Self::Fenced,
+            CommitError::Unfit(unfit) => Self::Fault(ConsumerFault::Event(Arc::new(unfit.error))),
             CommitError::Store(error) => error.into(),
         }
     }
 }
 
 impl Follower {
-    pub(super) fn new(consumer: Box<dyn Consumer>, partitions: u16) -> Self {
-        let start = Reached { position: Position::START, head: Position::START };
-        let places = vec![start; usize::from(partitions)];
+    pub(super) fn new(consumer: Arc<dyn Consumer>, mode: Mode, partitions: u16, runs: Runs) -> Self {
+        let places = vec![Position::START; usize::from(partitions)];
+        let state = match runs {
+            Runs::Background | Runs::OnDemand => ConsumerState::Following,
+            Runs::Elsewhere => ConsumerState::Standby,
+        };
         Self {
             partitions,
             query: consumer.query(),
             consumer,
+            mode,
             place: Mutex::new(None),
-            progress: watch::Sender::new(Progress { places, state: ConsumerState::Following }),
+            progress: watch::Sender::new(Progress { places, state, gone: false }),
         }
     }
 
@@ -273,33 +302,49 @@ impl Follower {
         self.consumer.name()
     }
 
+    pub(super) fn is_inline(&self) -> bool {
+        self.mode == Mode::Inline
+    }
+
     pub(super) fn watch(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
 
-    pub(super) fn status(&self) -> Vec<ConsumerStatus> {
-        let Progress { places, state } = self.progress.borrow().clone();
-        let status = |(partition, reached): (Partition, Reached)| ConsumerStatus {
-            name: self.name(),
-            partition,
-            position: reached.position,
-            head: reached.head,
-            state: state.clone(),
-        };
-        self.partitions().zip(places).map(status).collect()
+    pub(super) async fn status(&self, inner: &Inner) -> Result<Vec<ConsumerStatus>, StoreError> {
+        let (name, mut all) = (self.name(), Vec::new());
+        for partition in self.partitions() {
+            let Place { position, head, lag, fault, .. } = inner.place(name, partition).await?;
+            // Here it may not have been noticed yet, if nobody follows.
+            let state = fault.map_or_else(|| self.progress.borrow().state.clone(), ConsumerState::Stopped);
+            all.push(ConsumerStatus { name, partition, position, head, lag, state });
+        }
+        Ok(all)
     }
 
-    fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
+    pub(super) fn consumer(&self) -> &dyn Consumer {
+        &*self.consumer
+    }
+
+    /// Keeps this engine from moving it, for as long as what this gives is kept.
+    pub(super) async fn hold(&self) -> impl Send {
+        self.place.lock().await
+    }
+
+    pub(super) fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
         (0..self.partitions).map(Partition::new)
     }
 
     /// Follows the log until told to stop.
     pub(super) async fn run(self: Arc<Self>, inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
+        let _gone = Gone(&self.progress);
         let (mut backoff, mut standby) = (Backoff::new(BACKOFF), Backoff::new(STANDBY));
+        // An inline projection is moved by appends, and its follower is there for the case that they
+        // cannot: a guest for ever.
+        let mut guest = Some(Guest::new(self.mode != Mode::Inline, GLANCE));
         let mut woken = Woken::ByTime;
         loop {
             // A step is not cut short: what has begun is finished, then the follower stops.
-            let step = self.step(&inner).await;
+            let step = self.turn(&inner, &mut guest).await;
             if let Ok(step) = &step {
                 backoff = Backoff::new(BACKOFF);
                 if let Step::Moved = step {
@@ -308,12 +353,21 @@ impl Follower {
             }
             let rest = match step {
                 Ok(Step::Moved) => Rest::None,
+                Ok(Step::Left(patience)) => Rest::For(patience),
                 // Woken for nothing: a store's `wait` may come back early, even each time.
-                Ok(Step::AtHead) if woken == Woken::ByNews => Rest::For(backoff.next()),
+                Ok(Step::AtHead) if woken == Woken::ByNews => {
+                    Rest::For(guest.as_ref().map_or_else(|| backoff.next(), |guest| guest.patience))
+                }
                 Ok(Step::AtHead) => Rest::UntilNews,
-                Err(Trouble::Fault(_)) => Rest::UntilRevived,
+                Err(Trouble::Fault(_)) => {
+                    guest = Some(Guest::new(false, GLANCE));
+                    Rest::UntilRevived
+                }
                 Err(Trouble::Store(_)) => Rest::For(backoff.next()),
-                Err(Trouble::Fenced) => Rest::UntilAbandoned(standby.next()),
+                Err(Trouble::Fenced) => {
+                    guest = Some(Guest::new(false, standby.next()));
+                    Rest::None
+                }
             };
             woken = self.rest(&inner, &mut stop, rest).await;
             if woken == Woken::ToStop {
@@ -337,7 +391,6 @@ impl Follower {
                     }
                 }
                 Rest::UntilRevived => self.revived().await,
-                Rest::UntilAbandoned(patience) => self.abandoned(inner, patience).await,
             }
         };
         let stopped = async {
@@ -354,32 +407,78 @@ impl Follower {
         let _ = self.watch().wait_for(|progress| !stopped(progress)).await;
     }
 
-    /// Watches the new owner of the consumer until it stands still for this long although there is
-    /// something to do. Without this, two engines at rest would take the consumer from each other
-    /// at every event.
-    async fn abandoned(&self, inner: &Inner, patience: Duration) {
-        let mut before = None;
-        loop {
-            tokio::time::sleep(patience).await;
-            match self.look(inner).await {
-                Ok((now, behind)) if !behind || before.as_ref() != Some(&now) => before = Some(now),
-                // It stands still; or the store failed, which the next step will report.
-                Ok(_) | Err(_) => return,
+    /// A step, unless the consumer is not ours and there is nothing to do, or somebody else does it.
+    async fn turn(&self, inner: &Inner, guest: &mut Option<Guest>) -> Result<Step, Trouble> {
+        if let Some(waiting) = guest {
+            match self.visit(inner, waiting).await {
+                Ok(Some(step)) => return Ok(step),
+                Ok(None) => *guest = None,
+                Err(trouble) => {
+                    self.report(&trouble);
+                    return Err(trouble);
+                }
             }
         }
+        let step = self.step(inner).await;
+        if self.mode == Mode::Inline && matches!(step, Ok(Step::AtHead)) {
+            *guest = Some(Guest::new(false, GLANCE));
+        }
+        step
     }
 
-    /// Where the stored checkpoints are, and whether there is something behind them.
-    async fn look(&self, inner: &Inner) -> Result<(Vec<Position>, bool), StoreError> {
+    /// Looks how the consumer gets on without this follower. `None` if it does not: there is something
+    /// behind its checkpoint, which has stood still for as long as the guest is patient.
+    async fn visit(&self, inner: &Inner, guest: &mut Guest) -> Result<Option<Step>, Trouble> {
+        if self.place.lock().await.is_some() {
+            // A `catch_up` in this engine has taken it over.
+            return Ok(None);
+        }
+        let Some(now) = self.look(inner, guest.is_checked).await? else {
+            (guest.seen, guest.is_checked) = (None, true);
+            return Ok(Some(Step::AtHead));
+        };
+        // Who writes is taken for the program that this consumer belongs to, and need not wait.
+        if guest.is_new && inner.gate.was_used() {
+            return Ok(None);
+        }
+        let before = guest.seen.replace(now.clone());
+        if before.as_ref() == Some(&now) {
+            return Ok(None);
+        }
+        if before.is_some() && self.mode != Mode::Inline {
+            self.progress.send_modify(|progress| progress.state = ConsumerState::Standby);
+        }
+        Ok(Some(Step::Left(guest.patience)))
+    }
+
+    /// Where the stored checkpoints are, if there is something behind them, and `None` at the end of the
+    /// log. Makes sure, as far as a look shows, that they are of this log's history; at the end entirely,
+    /// unless that was done.
+    async fn look(&self, inner: &Inner, is_checked: bool) -> Result<Option<Vec<Position>>, Trouble> {
         let (mut positions, mut behind) = (Vec::new(), false);
+        let mut is_set_up = self.consumer.database().is_none();
         for partition in self.partitions() {
+            let stored = inner.documents.checkpoint(self.name(), partition).await?;
+            is_set_up |= stored.is_some();
             let head = inner.log.head(partition).await?;
-            let stored = position(inner.documents.checkpoint(self.name(), partition).await?);
-            self.seen(partition, stored, head);
+            if let Some(checkpoint) = stored {
+                compare(checkpoint, head).map_err(Trouble::Fault)?;
+            }
+            let stored = position(stored);
+            // Whoever moves it in this engine may have got further meanwhile.
+            let reached = self.progress.borrow().on(partition);
+            self.seen(partition, stored.max(reached));
             behind |= stored < head.position;
             positions.push(stored);
         }
-        Ok((positions, behind))
+        if behind || !is_set_up {
+            return Ok(Some(positions));
+        }
+        if !is_checked {
+            self.check_all(inner).await?;
+        }
+        self.recovered();
+        Ok(None)
     }
 
     /// Waits until some partition has grown. If the store cannot wait, this never ends, and the
@@ -437,13 +536,29 @@ impl Follower {
         let projection = self.name();
         let mut backoff = Backoff::new(BACKOFF);
         loop {
-            match self.step(inner).await {
+            match self.lazy_step(inner).await {
                 Ok(step) => return Ok(step),
                 Err(Trouble::Fenced) => tokio::time::sleep(backoff.next()).await,
                 Err(Trouble::Store(source)) => return Err(CatchUpError::Store { projection, source }),
                 Err(Trouble::Fault(fault)) => return Err(CatchUpError::Stopped { projection, fault }),
             }
         }
+    }
+
+    /// A step, unless the consumer is not ours and at the end of the log: then there is nothing to
+    /// take it over for.
+    async fn lazy_step(&self, inner: &Inner) -> Result<Step, Trouble> {
+        if self.place.lock().await.is_none() {
+            match self.look(inner, false).await {
+                Ok(None) => return Ok(Step::AtHead),
+                Ok(Some(_)) => {}
+                Err(trouble) => {
+                    self.report(&trouble);
+                    return Err(trouble);
+                }
+            }
+        }
+        self.step(inner).await
     }
 
     /// One batch of each partition, and what it means for those who watch.
@@ -465,7 +580,8 @@ impl Follower {
             }
         }
         match claim {
-            Ok(claim) => *place = Some(claim),
+            // Of an inline projection, each append moves the checkpoint: what is kept would be old.
+            Ok(claim) => *place = Some(claim).filter(|_| self.mode != Mode::Inline),
             Err(trouble) => {
                 self.report(&trouble);
                 return Err(trouble);
@@ -507,37 +623,71 @@ impl Follower {
             compare(from, slice.head).map_err(Trouble::Fault)?;
         }
         if slice.read_to <= after {
-            self.moved(partition, after, slice.head);
+            self.moved(partition, after);
             return Ok(false);
         }
-        let folded = self.fold(inner, &slice.events, slice.read_to).await?;
-        let to = checkpoint(slice.head, folded.to, &slice.events);
-        // With a fault at its very first event, a batch has no effect and leaves no trace.
-        if to.position > after {
-            let batch = Batch {
-                consumer: self.name().to_owned(),
-                partition,
-                epoch: claim.epoch,
-                from,
-                to,
-                collection: self.name().to_owned(),
-                writes: folded.writes,
-            };
-            tracing::trace!(documents = batch.writes.len(), position = %to.position, "commit");
-            inner.documents.commit(batch).await?;
-            claim.checkpoints.insert(partition, to);
-            self.moved(partition, to.position, slice.head);
-        } else if self.is_moved(inner, claim).await? {
+        let mut reach = Reach { events: &slice.events, to: slice.read_to, fault: None };
+        // An unfit event is left out with all behind it, so this gets shorter each time. With one at
+        // its very beginning, a batch has no effect and leaves no trace.
+        while reach.to > after {
+            let to = checkpoint(slice.head, reach.to, reach.events);
+            match self.commit(inner, claim, partition, to, reach.events).await? {
+                Ok(()) => {
+                    claim.checkpoints.insert(partition, to);
+                    self.moved(partition, to.position);
+                    break;
+                }
+                Err(unfit) => reach.stop_before(unfit),
+            }
+        }
+        if reach.to <= after && self.is_moved(inner, claim).await? {
             // Another owner has folded these events already: on its documents they come twice, and
             // that is all that is wrong with them. A commit would have told.
             return Err(Trouble::Fenced);
         }
-        match folded.fault {
+        match reach.fault {
             Some(error) => {
-                self.seen(partition, to.position, slice.head);
+                self.seen(partition, reach.to.max(after));
                 Err(Trouble::Fault(ConsumerFault::Event(Arc::new(error))))
             }
             None => Ok(true),
+        }
+    }
+
+    /// Commits the effect of events with the checkpoint behind them.
+    async fn commit(
+        &self,
+        inner: &Inner,
+        claim: &Claim,
+        partition: Partition,
+        to: Checkpoint,
+        events: &[Arc<RecordedEvent>],
+    ) -> Result<Result<(), Unfit>, Trouble> {
+        let (writes, handlers) = match self.consumer.route(events) {
+            Err(unfit) => return Ok(Err(unfit)),
+            Ok(Routed::Handlers(handlers)) => (Vec::new(), Some(handlers)),
+            Ok(Routed::Documents { keys, work }) => {
+                let stored = inner.documents.get(self.name(), keys.clone()).await?;
+                match work.fold(stored) {
+                    Err(unfit) => return Ok(Err(unfit)),
+                    Ok(folded) => (keys.into_iter().zip(folded).collect(), None),
+                }
+            }
+        };
+        let batch = Batch {
+            consumer: self.name().to_owned(),
+            partition,
+            epoch: claim.epoch,
+            from: claim.checkpoints.get(&partition).copied(),
+            to,
+            collection: self.name().to_owned(),
+            writes,
+            handlers,
+        };
+        tracing::trace!(events = events.len(), position = %to.position, "commit");
+        match inner.documents.commit(batch).await {
+            Err(CommitError::Unfit(unfit)) => Ok(Err(unfit)),
+            done => Ok(Ok(done?)),
         }
     }
 
@@ -552,6 +702,16 @@ impl Follower {
         Ok(false)
     }
 
+    /// Makes sure that the stored checkpoints are of this log's history.
+    async fn check_all(&self, inner: &Inner) -> Result<(), Trouble> {
+        for partition in self.partitions() {
+            if let Some(checkpoint) = inner.documents.checkpoint(self.name(), partition).await? {
+                check(inner, partition, checkpoint, inner.log.head(partition).await?).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the consumer over, and makes sure that its checkpoints are of this log's history.
     async fn claim(&self, inner: &Inner) -> Result<Claim, Trouble> {
         let claim = inner.documents.claim(self.name()).await?;
@@ -561,67 +721,52 @@ impl Follower {
             if let Some(checkpoint) = stored {
                 check(inner, partition, checkpoint, head).await?;
             }
-            self.moved(partition, position(stored), head);
+            self.moved(partition, position(stored));
+        }
+        self.set_up(inner, claim).await
+    }
+
+    /// A projection with its own SQL has its tables from the first claim on, also on an empty log.
+    async fn set_up(&self, inner: &Inner, mut claim: Claim) -> Result<Claim, Trouble> {
+        if self.consumer.database().is_none() || !claim.checkpoints.is_empty() {
+            return Ok(claim);
+        }
+        let head = inner.log.head(Partition::ONLY).await?;
+        let start = checkpoint(head, Position::START, &[]);
+        match self.commit(inner, &claim, Partition::ONLY, start, &[]).await? {
+            Ok(()) => _ = claim.checkpoints.insert(Partition::ONLY, start),
+            Err(unfit) => return Err(CommitError::Unfit(unfit).into()),
         }
         Ok(claim)
     }
 
-    /// Folds events into the documents they change. If one of them cannot be folded, folds those
-    /// before it.
-    async fn fold(
-        &self,
-        inner: &Inner,
-        events: &[Arc<RecordedEvent>],
-        read_to: Position,
-    ) -> Result<Folded, StoreError> {
-        let mut folded = Folded { writes: Vec::new(), to: read_to, fault: None };
-        let mut events = events;
-        while !events.is_empty() {
-            match self.try_fold(inner, events).await? {
-                Ok(writes) => {
-                    folded.writes = writes;
-                    break;
-                }
-                Err(Fault { good, error }) => {
-                    folded.to = Position::new(error.position().get().saturating_sub(1));
-                    folded.fault = Some(error);
-                    // A fault always lies within the batch, so this gets shorter each time.
-                    events = &events[..good.min(events.len() - 1)];
-                }
-            }
-        }
-        Ok(folded)
-    }
-
-    async fn try_fold(
-        &self,
-        inner: &Inner,
-        events: &[Arc<RecordedEvent>],
-    ) -> Result<Result<Vec<(String, Option<bytes::Bytes>)>, Fault>, StoreError> {
-        let routed = match self.consumer.route(events) {
-            Ok(routed) => routed,
-            Err(fault) => return Ok(Err(fault)),
-        };
-        let stored = inner.documents.get(self.name(), routed.keys.clone()).await?;
-        Ok(routed.work.fold(stored).map(|folded| routed.keys.into_iter().zip(folded).collect()))
-    }
-
-    fn moved(&self, partition: Partition, position: Position, head: Head) {
-        self.seen(partition, position, head);
+    fn moved(&self, partition: Partition, position: Position) {
+        self.seen(partition, position);
         self.progress.send_modify(|progress| progress.state = ConsumerState::Following);
     }
 
-    fn seen(&self, partition: Partition, position: Position, head: Head) {
+    /// What kept it from going on is over; another engine may have got over it.
+    fn recovered(&self) {
+        self.progress.send_if_modified(|progress| {
+            let trouble = matches!(progress.state, ConsumerState::Retrying(_) | ConsumerState::Stopped(_));
+            if trouble {
+                progress.state = ConsumerState::Following;
+            }
+            trouble
+        });
+    }
+
+    fn seen(&self, partition: Partition, position: Position) {
         self.progress.send_modify(|progress| {
             if let Some(reached) = progress.places.get_mut(usize::from(partition.get())) {
-                *reached = Reached { position, head: head.position };
+                *reached = position;
             }
         });
     }
 }
 
 /// Makes sure that a checkpoint is of the history that the log has now.
-async fn check(
+pub(super) async fn check(
     inner: &Inner,
     partition: Partition,
     checkpoint: Checkpoint,
@@ -644,7 +789,7 @@ async fn check(
 }
 
 /// Makes sure, as far as the head shows, that a checkpoint is of the history that the log has now.
-fn compare(checkpoint: Checkpoint, head: Head) -> Result<(), ConsumerFault> {
+pub(super) fn compare(checkpoint: Checkpoint, head: Head) -> Result<(), ConsumerFault> {
     if checkpoint.log != head.log {
         return Err(ConsumerFault::OtherLog);
     }
@@ -658,14 +803,23 @@ fn rewound(checkpoint: Checkpoint, head: Head) -> ConsumerFault {
     ConsumerFault::Rewound { checkpoint: checkpoint.position, head: head.position }
 }
 
-/// What a batch does, and how far it got.
-struct Folded {
-    writes: Vec<(String, Option<bytes::Bytes>)>,
+/// How far a batch can go.
+struct Reach<'e> {
+    events: &'e [Arc<RecordedEvent>],
     to: Position,
     fault: Option<FoldError>,
 }
 
-fn position(checkpoint: Option<Checkpoint>) -> Position {
+impl Reach<'_> {
+    fn stop_before(&mut self, Unfit { good, error }: Unfit) {
+        // A fault always lies within the batch, whatever a store says of it.
+        self.events = &self.events[..good.min(self.events.len().saturating_sub(1))];
+        self.to = self.to.min(error.position()).before();
+        self.fault = Some(error);
+    }
+}
+
+pub(super) fn position(checkpoint: Option<Checkpoint>) -> Position {
     checkpoint.map_or(Position::START, |checkpoint| checkpoint.position)
 }
 
@@ -674,6 +828,15 @@ fn checkpoint(head: Head, to: Position, events: &[Arc<RecordedEvent>]) -> Checkp
     let there = events.iter().rev().find(|event| event.meta.position <= to);
     let event = there.filter(|event| event.meta.position == to).map(|event| event.meta.id);
     Checkpoint { log: head.log, position: to, event }
+}
+
+/// Says that a follower's task has ended, however it did.
+struct Gone<'f>(&'f watch::Sender<Progress>);
+
+impl Drop for Gone<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|progress| progress.gone = true);
+    }
 }
 
 /// Which of two futures was first.

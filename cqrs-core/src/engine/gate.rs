@@ -1,6 +1,6 @@
 //! Counts what is under way, so that a shutdown can wait for it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 pub(super) struct Gate {
     state: AtomicU64,
     empty: Notify,
+    used: AtomicBool,
 }
 
 const CLOSED: u64 = 1 << 63;
@@ -19,7 +20,16 @@ impl Gate {
         // Counting first and looking then leaves no moment in which `close` could miss somebody.
         let before = self.state.fetch_add(1, Ordering::AcqRel);
         let inside = Inside(self);
+        // Looked at first, so that the line stays shared between cores.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
         (before & CLOSED == 0).then_some(inside)
+    }
+
+    /// Whether anybody has ever gone in.
+    pub(super) fn was_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Closes it and waits until nobody is inside.

@@ -17,8 +17,13 @@ mod error;
 mod execute;
 mod follow;
 mod gate;
+mod lag;
+mod live;
 mod read;
 mod slots;
+pub(crate) mod snapshots;
+pub(crate) mod sql;
+mod verify;
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -29,20 +34,24 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 use crate::context::{Clock, IdSource, Services};
+use crate::error::StoreError;
 use crate::event::Metadata;
 use crate::read_store::ReadStore;
 use crate::registry::Registry;
-use crate::store::EventStore;
+use crate::store::{EventStore, Inline, LogId};
 
 pub use build::{EngineBuilder, OpenError, StoreScheme, Stores};
 pub use error::{ExecuteError, Failure, ReadError};
 pub use execute::Execute;
 pub use follow::{CatchUpError, ConsumerFault, ConsumerState, ConsumerStatus};
-pub use read::{Cursor, Get, List, Loaded, Page};
+pub use lag::Lag;
+pub use read::{Cursor, Dated, DatedRead, Get, List, Loaded, Page, Reached};
+pub use verify::{Compared, Decoded, Difference, Verification, Verified};
 
 use follow::Follower;
 use gate::Gate;
 use slots::Slots;
+use snapshots::{Plan, Saves};
 
 /// Accepts commands, keeps read models and answers from them. Cloning gives another handle on the
 /// same engine.
@@ -62,6 +71,8 @@ struct Handle {
 /// What commands, queries and followers share.
 struct Inner {
     log: Arc<dyn EventStore>,
+    /// What the log was called when the engine was built.
+    log_id: LogId,
     documents: Arc<dyn ReadStore>,
     registry: Registry,
     services: Services,
@@ -71,10 +82,26 @@ struct Inner {
     attempts: u32,
     slots: Slots,
     gate: Gate,
-    aggregates: std::collections::HashSet<TypeId>,
+    /// The projections whose effect is part of each append's commit.
+    inline: Inline,
+    /// Whether a command may be decided on what others before it are about to write.
+    decides_ahead: bool,
+    /// Those that are registered, each with how its snapshots are made.
+    aggregates: HashMap<TypeId, Option<Plan>>,
+    saves: Saves,
     followers: HashMap<&'static str, Arc<Follower>>,
-    /// Whether followers run by themselves, or only when somebody waits for them.
-    background: bool,
+    runs: Runs,
+}
+
+/// Who moves the projections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Runs {
+    /// A task each.
+    Background,
+    /// Whoever waits for them.
+    OnDemand,
+    /// Another engine.
+    Elsewhere,
 }
 
 impl Engine {
@@ -110,19 +137,32 @@ impl Engine {
         fault
     }
 
-    /// How far each projection is, per partition, by name.
-    #[must_use]
-    pub fn status(&self) -> Vec<ConsumerStatus> {
-        let mut all: Vec<_> =
-            self.0.inner.followers.values().flat_map(|follower| follower.status()).collect();
+    /// How far each projection is, per partition, by name: its stored checkpoint against the end of
+    /// the log, whoever moves it, and what this engine's follower is doing. Projections that are
+    /// folded when they are read are not in it.
+    ///
+    /// A stall shows here: the [`time`](Lag::time) of a projection's lag grows as long as there is
+    /// something behind its checkpoint that does not take effect. So raise an alarm on a lag of more
+    /// seconds than your readers can bear, and on [`ConsumerState::Stopped`]. It takes two round
+    /// trips per projection and partition.
+    ///
+    /// # Errors
+    /// [`StoreError`] if a store cannot answer.
+    pub async fn status(&self) -> Result<Vec<ConsumerStatus>, StoreError> {
+        let inner = &self.0.inner;
+        let mut all = Vec::new();
+        for follower in inner.followers.values() {
+            all.extend(follower.status(inner).await?);
+        }
         all.sort_by(|a, b| (a.name, a.partition).cmp(&(b.name, b.partition)));
-        all
+        Ok(all)
     }
 
-    /// Refuses new commands, finishes those that were accepted and the batches that projections
-    /// have begun, and returns when all is done. Reading goes on to work.
+    /// Refuses new commands, finishes those that were accepted, the snapshots that are being made and
+    /// the batches that projections have begun, and returns when all is done. Reading goes on to work.
     pub async fn shutdown(&self) {
         self.0.inner.gate.close().await;
+        self.0.inner.saves.finish().await;
         self.0.stop.send_replace(true);
         // Each is taken off when it is done, so that who gives up waiting, or comes second, can wait.
         let mut running = self.0.running.lock().await;

@@ -1,31 +1,35 @@
 //! The read side: documents by key and in pages, and aggregates as they are now.
 
+use std::any::TypeId;
 use std::fmt;
 use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::error::ReadError;
-use super::execute::fold;
-use super::follow::{CatchUpError, ConsumerState, Follower, Progress};
-use super::{Engine, Inner};
+use super::follow::{Backoff, CatchUpError, ConsumerState, Follower, Progress};
+use super::snapshots::Folded;
+use super::{Engine, Inner, Runs};
 use crate::aggregate::Aggregate;
 use crate::codec::{CodecError, Json};
-use crate::event::RecordedEvent;
+use crate::event::Timestamp;
 use crate::id::{Id as _, StreamId, Version};
-use crate::projection::Projection;
+use crate::projection::{Mode, Projection, SqlProjection};
 use crate::receipt::Receipt;
-use crate::store::BoxFuture;
+use crate::store::{BoxFuture, Head, LogId};
 
 /// How long a read waits for a receipt unless it says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a reader trusts this process's own follower to tell it, before it looks at the stored
-/// checkpoint: the follower may run in another process.
-const LOOK: Duration = Duration::from_millis(100);
+/// checkpoint, for the follower may run in another process: from the first time to the last, doubling.
+const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+/// In an engine that has been shut down, for how long the checkpoint has to stand still until a reader
+/// believes that no other engine moves it: longer than it takes one to take it over.
+const STILL: Duration = Duration::from_secs(1);
 /// Documents in one page unless it says otherwise.
 const PAGE: usize = 100;
 
@@ -45,16 +49,28 @@ impl Engine {
         List { engine: self, cursor, limit, wait: Wait::default(), projection: PhantomData }
     }
 
+    /// Waits until a projection with its own SQL shows what the receipt's command did.
+    ///
+    /// ```ignore
+    /// bank.reached::<Ledger>(&receipt).await?;
+    /// ```
+    pub fn reached<P: SqlProjection>(&self, receipt: &Receipt) -> Reached<'_, P> {
+        let wait = Wait { receipt: Some(*receipt), ..Wait::default() };
+        Reached { engine: self, wait, projection: PhantomData }
+    }
+
     /// The current state of an aggregate, folded from its stream.
     ///
     /// # Errors
     /// [`ReadError`] if the store fails or the stream holds an event that does not fold.
     pub async fn load<A: Aggregate>(&self, id: &A::Id) -> Result<Loaded<A>, ReadError> {
         let stream = StreamId::new(A::NAME, id.as_text())?;
-        let mut state = A::initial();
-        let apply = &mut |events: &[Arc<RecordedEvent>]| fold(&mut state, events);
-        let last = self.0.inner.read_behind::<ReadError>(&stream, Version::NONE, apply).await?;
-        Ok(Loaded { state, version: last.map_or(Version::NONE, |(version, _)| version) })
+        let inner = &self.0.inner;
+        let plan = inner.aggregates.get(&TypeId::of::<A>()).copied().flatten();
+        let mut state = Folded::<A>::new();
+        let mut place = inner.read_whole::<ReadError>(&stream, plan, &mut state).await?;
+        inner.keep(&stream, plan, &mut place, &state).await;
+        Ok(Loaded { state: state.0, version: place.version })
     }
 }
 
@@ -100,6 +116,38 @@ pub struct List<'e, P> {
     projection: PhantomData<fn() -> P>,
 }
 
+/// Tables that have to show what a command did; await it.
+#[must_use = "it waits when it is awaited"]
+pub struct Reached<'e, P> {
+    engine: &'e Engine,
+    wait: Wait,
+    projection: PhantomData<fn() -> P>,
+}
+
+impl<P> Reached<'_, P> {
+    /// How long to wait; 5 seconds unless set.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.wait.timeout = timeout;
+        self
+    }
+}
+
+impl<P> fmt::Debug for Reached<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reached").field("wait", &self.wait).finish_non_exhaustive()
+    }
+}
+
+impl<'e, P: SqlProjection> IntoFuture for Reached<'e, P> {
+    type Output = Result<(), ReadError>;
+    type IntoFuture = BoxFuture<'e, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let ready = self.engine.0.inner.ready(P::NAME, TypeId::of::<P>(), self.wait);
+        Box::pin(ready)
+    }
+}
+
 macro_rules! waiting {
     ($request:ident) => {
         impl<P> $request<'_, P> {
@@ -114,6 +162,11 @@ macro_rules! waiting {
                 self.wait.timeout = timeout;
                 self
             }
+
+            /// Also tells how old what is read may be, for two more round trips per partition.
+            pub fn dated(self) -> DatedRead<Self> {
+                DatedRead { read: self }
+            }
         }
 
         impl<P> fmt::Debug for $request<'_, P> {
@@ -126,6 +179,26 @@ macro_rules! waiting {
 
 waiting!(Get);
 waiting!(List);
+
+/// A read that tells how old its answer may be; await it.
+#[must_use = "it is read when the request is awaited"]
+#[derive(Debug)]
+pub struct DatedRead<R> {
+    read: R,
+}
+
+/// What was read, and from when it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dated<T> {
+    /// What was read.
+    pub value: T,
+    /// Every command that was accepted before this instant is in it, as far as the clocks of those
+    /// who decide agree. It may be newer.
+    pub as_of: Timestamp,
+    /// How long ago that was, by the engine's clock; zero if the projection had all there was.
+    pub age: Duration,
+}
 
 impl<P> List<'_, P> {
     /// At most this many documents; 100 unless set, at least 1.
@@ -169,41 +242,75 @@ impl FromStr for Cursor {
     }
 }
 
-impl<'e, P: Projection> IntoFuture for Get<'e, P> {
-    type Output = Result<Option<P>, ReadError>;
-    type IntoFuture = BoxFuture<'e, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let inner = &self.engine.0.inner;
-            inner.ready::<P>(self.wait).await?;
-            let found = inner.documents.get(P::NAME, vec![self.key.clone()]).await?;
-            let document = found.into_iter().next().flatten();
-            document.map(|bytes| read_document(&self.key, &bytes)).transpose()
-        })
+impl<P: Projection> Get<'_, P> {
+    async fn read(self) -> Result<Option<P>, ReadError> {
+        let inner = &self.engine.0.inner;
+        let document = match P::MODE {
+            Mode::Live => inner.live_document::<P>(&self.key).await?,
+            Mode::Async | Mode::Inline => {
+                let found = inner.documents.get(P::NAME, vec![self.key.clone()]).await?;
+                found.into_iter().next().flatten()
+            }
+        };
+        document.map(|bytes| read_document(&self.key, &bytes)).transpose()
     }
 }
 
-impl<'e, P: Projection> IntoFuture for List<'e, P> {
-    type Output = Result<Page<P>, ReadError>;
-    type IntoFuture = BoxFuture<'e, Self::Output>;
-
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(async move {
-            let inner = &self.engine.0.inner;
-            inner.ready::<P>(self.wait).await?;
-            let after = self.cursor.map(|Cursor(key)| key);
-            // One more than wanted tells whether there is a next page.
-            let mut found = inner.documents.list(P::NAME, after, self.limit.saturating_add(1)).await?;
-            let more = found.len() > self.limit;
-            found.truncate(self.limit);
-            let next = found.last().filter(|_| more).map(|(key, _)| Cursor(key.clone()));
-            let read =
-                |(key, bytes): (String, Bytes)| Ok((read_key::<P>(&key)?, read_document(&key, &bytes)?));
-            Ok(Page { documents: found.into_iter().map(read).collect::<Result<_, ReadError>>()?, next })
-        })
+impl<P: Projection> List<'_, P> {
+    async fn read(self) -> Result<Page<P>, ReadError> {
+        let inner = &self.engine.0.inner;
+        let after = self.cursor.map(|Cursor(key)| key);
+        // One more than wanted tells whether there is a next page.
+        let limit = self.limit.saturating_add(1);
+        let mut found = match P::MODE {
+            Mode::Live => inner.live_documents::<P>(after, limit).await?,
+            Mode::Async | Mode::Inline => inner.documents.list(P::NAME, after, limit).await?,
+        };
+        let more = found.len() > self.limit;
+        found.truncate(self.limit);
+        let next = found.last().filter(|_| more).map(|(key, _)| Cursor(key.clone()));
+        let read = |(key, bytes): (String, Bytes)| Ok((read_key::<P>(&key)?, read_document(&key, &bytes)?));
+        Ok(Page { documents: found.into_iter().map(read).collect::<Result<_, ReadError>>()?, next })
     }
 }
+
+macro_rules! awaited {
+    ($request:ident gives $answer:ty) => {
+        impl<'e, P: Projection> IntoFuture for $request<'e, P> {
+            type Output = Result<$answer, ReadError>;
+            type IntoFuture = BoxFuture<'e, Self::Output>;
+
+            fn into_future(self) -> Self::IntoFuture {
+                Box::pin(async move {
+                    self.engine.0.inner.ready(P::NAME, TypeId::of::<P>(), self.wait).await?;
+                    self.read().await
+                })
+            }
+        }
+
+        impl<'e, P: Projection> IntoFuture for DatedRead<$request<'e, P>> {
+            type Output = Result<Dated<$answer>, ReadError>;
+            type IntoFuture = BoxFuture<'e, Self::Output>;
+
+            fn into_future(self) -> Self::IntoFuture {
+                Box::pin(async move {
+                    let inner = &self.read.engine.0.inner;
+                    inner.ready(P::NAME, TypeId::of::<P>(), self.read.wait).await?;
+                    // Before the documents, so that they are at least as new.
+                    let (as_of, age) = match P::MODE {
+                        Mode::Live => (inner.clock.now(), Duration::ZERO),
+                        Mode::Async | Mode::Inline => inner.as_of(P::NAME).await?,
+                    };
+                    let value = self.read.read().await?;
+                    Ok(Dated { value, as_of, age })
+                })
+            }
+        }
+    };
+}
+
+awaited!(Get gives Option<P>);
+awaited!(List gives Page<P>);
 
 fn read_document<P: Projection>(key: &str, bytes: &Bytes) -> Result<P, ReadError> {
     P::from_bytes::<Json>(bytes).map_err(|source| bad_document::<P>(key, source))
@@ -220,34 +327,44 @@ fn bad_document<P: Projection>(key: &str, source: CodecError) -> ReadError {
 
 impl Inner {
     /// Makes sure that there is such a projection, and that it shows what the receipt's command did.
-    async fn ready<P: Projection>(&self, wait: Wait) -> Result<(), ReadError> {
-        if !self.registry.has_projection::<P>() {
-            return Err(ReadError::NotRegistered(P::NAME));
+    async fn ready(&self, name: &'static str, projection: TypeId, wait: Wait) -> Result<(), ReadError> {
+        if !self.registry.has_projection(projection) {
+            return Err(ReadError::NotRegistered(name));
         }
-        match wait.receipt {
-            Some(receipt) => self.wait_for(P::NAME, receipt, wait.timeout).await,
-            None => Ok(()),
+        let Some(receipt) = wait.receipt else { return Ok(()) };
+        let head = self.head_of(receipt).await?;
+        match self.followers.get(name) {
+            Some(follower) => self.wait_for(follower, head.log, receipt, wait.timeout).await,
+            // It is folded when it is read.
+            None if head.position >= receipt.position() => Ok(()),
+            // A receipt that was made up, or of what a log has lost that was rewound.
+            None => {
+                let (projection, position, wanted) = (name, head.position, receipt.position());
+                Err(ReadError::Behind { projection, position, wanted, trouble: None })
+            }
         }
+    }
+
+    /// Where the receipt's partition ends.
+    async fn head_of(&self, receipt: Receipt) -> Result<Head, ReadError> {
+        if receipt.partition().get() >= self.log.capabilities().partitions {
+            return Err(ReadError::ForeignReceipt);
+        }
+        let head = self.log.head(receipt.partition()).await?;
+        if receipt.is_of(head.log) { Ok(head) } else { Err(ReadError::ForeignReceipt) }
     }
 
     async fn wait_for(
         &self,
-        projection: &'static str,
+        follower: &Follower,
+        log: LogId,
         receipt: Receipt,
         timeout: Duration,
     ) -> Result<(), ReadError> {
-        let follower = self.followers.get(projection).ok_or(ReadError::NotRegistered(projection))?;
-        if receipt.partition().get() >= self.log.capabilities().partitions {
-            return Err(ReadError::ForeignReceipt);
-        }
-        if !receipt.is_of(self.log.head(receipt.partition()).await?.log) {
-            return Err(ReadError::ForeignReceipt);
-        }
         let reached = async {
-            if self.background {
-                self.watch(follower, receipt).await
-            } else {
-                self.drive(follower, receipt).await
+            match self.runs {
+                Runs::Background | Runs::Elsewhere => self.watch(follower, log, receipt).await,
+                Runs::OnDemand => self.drive(follower, receipt).await,
             }
         };
         match tokio::time::timeout(timeout, reached).await {
@@ -257,27 +374,46 @@ impl Inner {
     }
 
     /// Waits until the background has got there, in this process or another.
-    async fn watch(&self, follower: &Follower, receipt: Receipt) -> Result<(), ReadError> {
+    async fn watch(&self, follower: &Follower, log: LogId, receipt: Receipt) -> Result<(), ReadError> {
         let (partition, wanted) = (receipt.partition(), receipt.position());
         let mut progress = follower.watch();
         let settled = |progress: &Progress| {
             progress.on(partition) >= wanted || matches!(progress.state, ConsumerState::Stopped(_))
         };
+        let mut looks = Backoff::new(LOOK);
+        let mut stands = None;
+        // It is moved by appends and not by its follower.
+        let mut seen = if follower.is_inline() { Some(progress.borrow().clone()) } else { None };
         loop {
-            let seen = tokio::time::timeout(LOOK, progress.wait_for(settled)).await;
-            let seen = seen.ok().and_then(Result::ok).map(|seen| seen.clone());
+            if seen.is_none() {
+                let settled = tokio::time::timeout(looks.next(), progress.wait_for(settled)).await;
+                seen = settled.ok().and_then(Result::ok).map(|seen| seen.clone());
+            }
             if seen.as_ref().is_some_and(|seen| seen.on(partition) >= wanted) {
                 return Ok(());
             }
             // What stopped this process's follower may be no trouble to a newer program's.
             let stored = self.documents.checkpoint(follower.name(), partition).await?;
-            if stored.is_some_and(|checkpoint| checkpoint.position >= wanted) {
+            // One of another log, at whatever position, says nothing.
+            let stored = stored.filter(|stored| stored.log == log).map(|stored| stored.position);
+            if stored.is_some_and(|stored| stored >= wanted) {
                 return Ok(());
             }
             if let Some(ConsumerState::Stopped(fault)) = seen.as_ref().map(|seen| &seen.state) {
                 let (projection, fault) = (follower.name(), fault.clone());
                 let position = progress.borrow().on(partition);
                 return Err(ReadError::Stopped { projection, position, fault });
+            }
+            seen = None;
+            // Nobody here moves it any more: wait only as long as somebody elsewhere does.
+            if progress.borrow().gone {
+                match stands {
+                    Some((at, since)) if at == stored && Instant::now() - since >= STILL => {
+                        return Err(behind(follower, receipt));
+                    }
+                    Some((at, _)) if at == stored => {}
+                    _ => stands = Some((stored, Instant::now())),
+                }
             }
         }
     }
@@ -301,6 +437,7 @@ impl Inner {
 fn behind(follower: &Follower, receipt: Receipt) -> ReadError {
     let progress = follower.watch().borrow().clone();
     let trouble = match &progress.state {
+        _ if progress.gone => Some("its follower here has ended, and no other moves it".to_owned()),
         ConsumerState::Retrying(why) => Some(why.clone()),
         ConsumerState::Following | ConsumerState::Standby | ConsumerState::Stopped(_) => None,
     };

@@ -2,26 +2,166 @@
 //!
 //! Neither is trusted for correctness: the guard of each append is. A slot that is dropped to make
 //! room costs a reload, or at worst a lost race.
+//!
+//! A state may be ahead of the log: it holds what an append that is on its [flight](Flight) is about to
+//! write. So the commands of one stream share a commit as those of different streams do. An acceptance
+//! that rests on a flight expects the very event that the flight is about to write, so its guard fails with
+//! it. A refusal waits until the flight has landed.
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use quick_cache::sync::Cache;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard, watch};
+use uuid::Uuid;
 
 use crate::id::{Position, StreamId, Version};
 
 /// The state of one stream as this process last saw it.
 pub(super) struct Known {
-    /// A `Box<Option<A>>` of the stream's aggregate.
+    /// A `Box<Folded<A>>` of the stream's aggregate.
     pub(super) state: Box<dyn Any + Send>,
     pub(super) version: Version,
     pub(super) position: Position,
+    /// The version of the last snapshot that is known.
+    pub(super) snapshot: Version,
+    /// The append that the state and its version rest on, if it was not committed yet.
+    pub(super) flight: Option<Flight>,
+}
+
+/// An append on its way, as those see it who decide on what it is about to write.
+#[derive(Clone)]
+pub(super) struct Flight {
+    /// The last event that it is about to write.
+    last: Uuid,
+    landed: watch::Receiver<Landed>,
+    line: Line,
+}
+
+/// Flights that rest on each other. If one is lost, all behind it will be, which whoever comes next need
+/// not wait to hear.
+#[derive(Clone, Default)]
+struct Line(Arc<AtomicBool>);
+
+/// How a flight has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Landed {
+    /// It has not.
+    NotYet,
+    /// It was written, the last event at this position.
+    At(Position),
+    /// It was not written, or nobody knows.
+    Lost,
+}
+
+/// Whoever flies. Dropped without a word, the flight is lost.
+pub(super) struct Pilot {
+    landed: watch::Sender<Landed>,
+    line: Line,
+}
+
+/// A flight that begins, with the last event that it is about to write, and the flight that it rests on.
+pub(super) fn take_off(last: Uuid, ground: Option<&Flight>) -> (Pilot, Flight) {
+    let line = ground.map_or_else(Line::default, |ground| ground.line.clone());
+    let (pilot, flight) = watch::channel(Landed::NotYet);
+    (Pilot { landed: pilot, line: line.clone() }, Flight { last, landed: flight, line })
+}
+
+impl Pilot {
+    pub(super) fn land(self, at: Position) {
+        self.landed.send_replace(Landed::At(at));
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        let was_lost = |landed: &mut Landed| {
+            let lost = *landed == Landed::NotYet;
+            if lost {
+                *landed = Landed::Lost;
+            }
+            lost
+        };
+        if self.landed.send_if_modified(was_lost) {
+            self.line.0.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Flight {
+    /// The last event that it is about to write.
+    pub(super) fn last(&self) -> Uuid {
+        self.last
+    }
+
+    /// How it is now, as far as is known.
+    pub(super) fn now(&self) -> Landed {
+        match *self.landed.borrow() {
+            Landed::NotYet if self.line.0.load(Ordering::Acquire) => Landed::Lost,
+            landed => landed,
+        }
+    }
+
+    /// Waits until it has landed; `None` if it is lost.
+    pub(super) async fn landed(mut self) -> Option<Position> {
+        let landed = self.landed.wait_for(|landed| *landed != Landed::NotYet).await;
+        match landed.map(|landed| *landed) {
+            Ok(Landed::At(position)) => Some(position),
+            Ok(Landed::Lost | Landed::NotYet) | Err(_) => None,
+        }
+    }
 }
 
 /// Whoever holds the lock has the turn. Empty while somebody decides, and after a failure, so that
 /// a cancelled or panicked command leaves nothing half-folded behind.
 pub(super) type Slot = Mutex<Option<Known>>;
+
+/// One command's turn, which it may let go before it is through.
+pub(super) struct Turn<'s> {
+    slot: &'s Slot,
+    held: Option<MutexGuard<'s, Option<Known>>>,
+}
+
+impl<'s> Turn<'s> {
+    pub(super) fn new(slot: &'s Slot) -> Self {
+        Self { slot, held: None }
+    }
+
+    async fn known(&mut self) -> &mut Option<Known> {
+        let held = match self.held.take() {
+            Some(held) => held,
+            None => self.slot.lock().await,
+        };
+        self.held.insert(held)
+    }
+
+    /// Takes what is remembered, when the turn has come.
+    pub(super) async fn take(&mut self) -> Option<Known> {
+        self.known().await.take()
+    }
+
+    /// Leaves what is to be remembered, while the turn lasts.
+    pub(super) fn keep(&mut self, known: Option<Known>) {
+        if let Some(held) = &mut self.held {
+            **held = known;
+        }
+    }
+
+    /// Lets the next one go.
+    pub(super) fn let_go(&mut self) {
+        self.held = None;
+    }
+
+    /// Waits until nothing flies that the remembered state rests on.
+    pub(super) async fn landed(&mut self) {
+        let flight = self.known().await.as_ref().and_then(|known| known.flight.clone());
+        if let Some(flight) = flight {
+            // How it landed, whoever takes the state over will ask.
+            let _ = flight.landed().await;
+        }
+    }
+}
 
 /// A bounded number of slots.
 pub(super) struct Slots(Cache<StreamId, Arc<Slot>>);

@@ -2,11 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::consumer::{Consumer, Handlers, Routed, Unfit, route_inline};
+use crate::error::StoreError;
+use crate::event::RecordedEvent;
 use crate::id::Partition;
 use crate::read_store::{Batch, Checkpoint, Claim, CommitError};
+use crate::store::{AppendError, Head, unsupported};
+
+/// Changed documents by key; `None` removes one.
+type Writes = Vec<(String, Option<Bytes>)>;
 
 #[derive(Default)]
 pub(super) struct Documents {
@@ -16,10 +24,14 @@ pub(super) struct Documents {
 
 impl Documents {
     pub(super) fn claim(&mut self, consumer: String) -> Claim {
-        let unclaimed = Claim { epoch: 0, checkpoints: BTreeMap::new() };
-        let claim = self.consumers.entry(consumer).or_insert(unclaimed);
+        let claim = self.consumer(consumer);
         claim.epoch += 1;
         claim.clone()
+    }
+
+    fn consumer(&mut self, name: String) -> &mut Claim {
+        let unclaimed = Claim { epoch: 0, checkpoints: BTreeMap::new() };
+        self.consumers.entry(name).or_insert(unclaimed)
     }
 
     pub(super) fn checkpoint(&self, consumer: &str, partition: Partition) -> Option<Checkpoint> {
@@ -27,20 +39,60 @@ impl Documents {
     }
 
     pub(super) fn commit(&mut self, batch: Batch) -> Result<(), CommitError> {
-        let owner = self.consumers.get_mut(&batch.consumer).filter(|owner| owner.epoch == batch.epoch);
+        refuse(batch.handlers.as_ref())?;
+        let owner = self.consumers.get_mut(&batch.consumer);
+        // An inline projection that nobody has claimed has no owner.
+        let owner = owner.filter(|owner| owner.epoch > 0 && owner.epoch == batch.epoch);
         let owner = owner.ok_or(CommitError::Fenced)?;
         if owner.checkpoints.get(&batch.partition).copied() != batch.from {
             return Err(CommitError::Fenced);
         }
         owner.checkpoints.insert(batch.partition, batch.to);
-        let documents = self.collections.entry(batch.collection).or_default();
-        for (key, content) in batch.writes {
+        self.write(batch.collection, batch.writes);
+        Ok(())
+    }
+
+    fn write(&mut self, collection: String, writes: Writes) {
+        let documents = self.collections.entry(collection).or_default();
+        for (key, content) in writes {
             match content {
                 Some(content) => documents.insert(key, content),
                 None => documents.remove(&key),
             };
         }
-        Ok(())
+    }
+
+    /// What an inline projection makes of events that are about to be appended behind the head.
+    pub(super) fn effect(
+        &self,
+        consumer: &dyn Consumer,
+        events: &[Arc<RecordedEvent>],
+        head: Head,
+        partition: Partition,
+    ) -> Result<Writes, AppendError> {
+        let name = consumer.name();
+        match route_inline(consumer, self.checkpoint(name, partition), head, events)? {
+            Routed::Documents { keys, work } => {
+                let unfit = |unfit: Unfit| AppendError::Unfit { consumer: name, error: unfit.error };
+                let folded = work.fold(self.get(name, &keys)).map_err(unfit)?;
+                Ok(keys.into_iter().zip(folded).collect())
+            }
+            Routed::Handlers(handlers) => {
+                refuse(Some(&handlers)).map(|()| Vec::new()).map_err(AppendError::Store)
+            }
+        }
+    }
+
+    /// Writes the effect of an inline projection, and moves its checkpoint.
+    pub(super) fn write_inline(
+        &mut self,
+        consumer: &str,
+        partition: Partition,
+        to: Checkpoint,
+        writes: Writes,
+    ) {
+        self.consumer(consumer.to_owned()).checkpoints.insert(partition, to);
+        self.write(consumer.to_owned(), writes);
     }
 
     pub(super) fn get(&self, collection: &str, keys: &[String]) -> Vec<Option<Bytes>> {
@@ -54,4 +106,12 @@ impl Documents {
         let behind = documents.range((from, Bound::Unbounded)).take(limit);
         behind.map(|(key, content)| (key.clone(), content.clone())).collect()
     }
+}
+
+/// Statements are for a database, which this is not.
+fn refuse(handlers: Option<&Handlers>) -> Result<(), StoreError> {
+    let refused = |handlers: &Handlers| {
+        unsupported(format_args!("run the statements of a projection on {}", handlers.database()))
+    };
+    handlers.map_or(Ok(()), |handlers| Err(refused(handlers)))
 }

@@ -3,13 +3,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::event::{EventMeta, NewEvent, RecordedEvent, Tag};
 use crate::id::{Partition, Position, StreamId, Version};
 use crate::store::{
-    Append, Appended, CommandKey, Conflict, Direction, Found, Guard, Head, LogId, LogRead, LogSlice, Query,
-    QueryItem, StreamRead, StreamSlice,
+    Appended, CommandKey, Conflict, Direction, Expected, Found, Guard, Head, LogId, LogRead, LogSlice, Query,
+    QueryItem, StreamRead, StreamSlice, recorded,
 };
 
 /// Positions, ascending.
@@ -35,6 +36,13 @@ impl Log {
         self.keys.get(key)
     }
 
+    /// Whether the stream's last event is the one that is expected, if one is.
+    fn ends_with(&self, stream: &StreamId, expected: Expected) -> bool {
+        let Expected::Event(_, id) = expected else { return true };
+        let last = self.streams.get(stream).and_then(|positions| positions.last());
+        last.and_then(|position| self.event(*position)).is_some_and(|event| event.meta.id == id)
+    }
+
     fn version(&self, stream: &StreamId) -> Version {
         Version::new(self.streams.get(stream).map_or(0, Vec::len) as u64)
     }
@@ -45,7 +53,8 @@ impl Log {
             Guard::All(all) => return all.iter().try_for_each(|guard| self.check(guard)),
             Guard::Stream { stream, expected } => {
                 let version = self.version(stream);
-                (!expected.holds(version)).then_some(Found::Version(version))
+                let holds = expected.holds(version) && self.ends_with(stream, *expected);
+                (!holds).then_some(Found::Version(version))
             }
             Guard::Unchanged { query, after } => self.last_match(query, *after).map(Found::Position),
             Guard::Absent(query) => self.last_match(query, Position::START).map(Found::Position),
@@ -53,33 +62,45 @@ impl Log {
         found.map_or(Ok(()), |found| Err(Conflict { clause: guard.clone(), found }))
     }
 
+    /// The events as they are going to be read.
+    pub(super) fn record(&self, events: Vec<NewEvent>, partition: Partition) -> Vec<Arc<RecordedEvent>> {
+        let version_of = |stream: &StreamId| Ok::<_, Infallible>(self.version(stream));
+        let Ok(recorded) = recorded(events, partition, self.head(), version_of);
+        recorded
+    }
+
     /// Writes what was checked. Nothing here can fail.
-    pub(super) fn write(&mut self, append: Append, id: LogId, partition: Partition) -> Appended {
-        let mut versions = match &append.key {
-            Some(key) if append.events.is_empty() => vec![(key.stream.clone(), self.version(&key.stream))],
+    pub(super) fn write(
+        &mut self,
+        events: Vec<Arc<RecordedEvent>>,
+        key: Option<CommandKey>,
+        id: LogId,
+        partition: Partition,
+    ) -> Appended {
+        let mut versions = match &key {
+            Some(key) if events.is_empty() => vec![(key.stream.clone(), self.version(&key.stream))],
             _ => Vec::with_capacity(1),
         };
-        for event in append.events {
-            self.write_event(event, partition, &mut versions);
+        for event in events {
+            self.write_event(event, &mut versions);
         }
         let appended = Appended { log: id, partition, position: self.head(), versions };
-        if let Some(key) = append.key {
+        if let Some(key) = key {
             self.keys.insert(key, appended.clone());
         }
         appended
     }
 
-    fn write_event(&mut self, new: NewEvent, partition: Partition, versions: &mut Vec<(StreamId, Version)>) {
-        let position = self.head().next();
-        add(&mut self.names, &new.name, position);
-        new.tags.iter().for_each(|tag| _ = add(&mut self.tags, tag, position));
-        let version = Version::new(add(&mut self.streams, &new.stream, position));
-        // The last one is looked at first: most appends write to one stream.
-        match versions.iter_mut().rev().find(|(stream, _)| *stream == new.stream) {
-            Some((_, last)) => *last = version,
-            None => versions.push((new.stream.clone(), version)),
+    fn write_event(&mut self, new: Arc<RecordedEvent>, versions: &mut Vec<(StreamId, Version)>) {
+        let EventMeta { stream, version, position, .. } = &new.meta;
+        add(&mut self.names, &new.name, *position);
+        new.tags.iter().for_each(|tag| _ = add(&mut self.tags, tag, *position));
+        add(&mut self.streams, stream, *position);
+        match versions.iter_mut().rev().find(|(written, _)| written == stream) {
+            Some((_, last)) => *last = *version,
+            None => versions.push((stream.clone(), *version)),
         }
-        self.events.push(Arc::new(recorded(new, version, partition, position)));
+        self.events.push(new);
     }
 
     pub(super) fn read_stream(&self, read: &StreamRead) -> StreamSlice {
@@ -196,12 +217,6 @@ fn tail(list: Option<&Positions>, after: Position) -> &[u64] {
         [.., last] if *last <= after.get() => &[],
         list => list.get(list.partition_point(|position| *position <= after.get())..).unwrap_or_default(),
     }
-}
-
-fn recorded(new: NewEvent, version: Version, partition: Partition, position: Position) -> RecordedEvent {
-    let NewEvent { id, stream, name, schema_version, payload, tags, time, metadata } = new;
-    let meta = EventMeta { id, stream, version, partition, position, time, metadata };
-    RecordedEvent { meta, name, schema_version, payload, tags }
 }
 
 /// Several ascending lists as one, without repeats.

@@ -15,7 +15,7 @@
 mod documents;
 mod log;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -27,11 +27,13 @@ use uuid::Uuid;
 use self::documents::Documents;
 use self::log::Log;
 use crate::error::StoreError;
+use crate::event::RecordedEvent;
+use crate::hash::Fnv;
 use crate::id::{Partition, Position, StreamId};
 use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
 use crate::store::{
-    Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Limits,
-    LogId, LogRead, LogSlice, StreamRead, StreamSlice, unsupported,
+    Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Inline,
+    Limits, LogId, LogRead, LogSlice, Snapshot, StreamRead, StreamSlice, unsupported, without_nul,
 };
 
 /// A log and its read models in memory. A clone is another handle of the same store.
@@ -48,6 +50,7 @@ struct Shared {
     /// own, which is only ever taken inside a partition's.
     events: Mutex<HashSet<Uuid>>,
     documents: RwLock<Documents>,
+    snapshots: RwLock<HashMap<StreamId, Snapshot>>,
 }
 
 /// One partition, and who waits for its news.
@@ -117,6 +120,7 @@ impl MemoryStoreBuilder {
             partitions: (0..self.partitions).map(|_| Cell::default()).collect(),
             events: Mutex::default(),
             documents: RwLock::default(),
+            snapshots: RwLock::default(),
         };
         MemoryStore { shared: Arc::new(shared) }
     }
@@ -144,7 +148,7 @@ impl Shared {
         match self.partitions.len() as u64 {
             1 => Partition::ONLY,
             // There are at most `u16::MAX` partitions, as the builder counts in `u16`.
-            partitions => Partition::new((fnv1a(stream.as_str()) % partitions) as u16),
+            partitions => Partition::new((partition_hash(stream) % partitions) as u16),
         }
     }
 
@@ -177,7 +181,12 @@ impl Shared {
         }
         log.check(&append.guard)?;
         self.reserve_ids(&append)?;
-        let appended = log.write(append, self.id, partition);
+        let recorded = log.record(append.events, partition);
+        if let Err(refused) = self.write_inline(&append.inline, &recorded, log.head(), partition) {
+            self.release_ids(&recorded);
+            return Err(refused);
+        }
+        let appended = log.write(recorded, append.key, self.id, partition);
         cell.head.store(log.head().get(), Ordering::Release);
         drop(log);
         cell.news.notify_waiters();
@@ -193,6 +202,50 @@ impl Shared {
                 let message = format!("the event id {} is used twice", event.id);
                 return Err(StoreError::invalid(message));
             }
+        }
+        Ok(())
+    }
+
+    fn release_ids(&self, events: &[Arc<RecordedEvent>]) {
+        let mut taken = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter().for_each(|event| _ = taken.remove(&event.meta.id));
+    }
+
+    /// Writes what inline projections make of the events, or nothing. It is the last that can fail.
+    fn write_inline(
+        &self,
+        inline: &Inline,
+        events: &[Arc<RecordedEvent>],
+        head: Position,
+        partition: Partition,
+    ) -> Result<(), AppendError> {
+        let Some(last) = events.last().filter(|_| !inline.is_empty()) else { return Ok(()) };
+        let to = Checkpoint { log: self.id, position: last.meta.position, event: Some(last.meta.id) };
+        let mut documents = write(&self.documents);
+        let mut effects = Vec::new();
+        for consumer in inline {
+            effects.push(documents.effect(
+                &**consumer,
+                events,
+                Head { log: self.id, position: head },
+                partition,
+            )?);
+        }
+        for (consumer, writes) in inline.iter().zip(effects) {
+            documents.write_inline(consumer.name(), partition, to, writes);
+        }
+        Ok(())
+    }
+
+    fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StoreError> {
+        self.limits.check_snapshot(&snapshot)?;
+        let mut snapshots = write(&self.snapshots);
+        let newer = |there: &Snapshot| {
+            (there.log, there.fingerprint) == (snapshot.log, snapshot.fingerprint)
+                && there.version > snapshot.version
+        };
+        if !snapshots.get(&snapshot.stream).is_some_and(newer) {
+            snapshots.insert(snapshot.stream.clone(), snapshot);
         }
         Ok(())
     }
@@ -220,10 +273,10 @@ fn guarded<'a>(guard: &'a Guard, streams: &mut Vec<&'a StreamId>) {
     }
 }
 
-/// A hash that is the same in every process, which the hasher of the standard library is not.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+fn partition_hash(stream: &StreamId) -> u64 {
+    let mut hash = Fnv::new();
+    hash.bytes(stream.as_str().as_bytes());
+    hash.finish()
 }
 
 impl EventStore for MemoryStore {
@@ -276,12 +329,39 @@ impl EventStore for MemoryStore {
     fn wait(&self, partition: Partition, after: Position) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.shared.wait(partition, after))
     }
+
+    fn snapshot(
+        &self,
+        stream: &StreamId,
+        fingerprint: u64,
+    ) -> BoxFuture<'_, Result<Option<Snapshot>, StoreError>> {
+        let stream = stream.clone();
+        Box::pin(async move {
+            let there = read(&self.shared.snapshots).get(&stream).cloned();
+            Ok(there.filter(|snapshot| snapshot.fingerprint == fingerprint))
+        })
+    }
+
+    fn save_snapshot(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { self.shared.save_snapshot(snapshot) })
+    }
+
+    fn forget_snapshot(&self, stream: &StreamId) -> BoxFuture<'_, Result<(), StoreError>> {
+        let stream = stream.clone();
+        Box::pin(async move {
+            write(&self.shared.snapshots).remove(&stream);
+            Ok(())
+        })
+    }
 }
 
 impl ReadStore for MemoryStore {
     fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
         let consumer = consumer.to_owned();
-        Box::pin(async move { Ok(write(&self.shared.documents).claim(consumer)) })
+        Box::pin(async move {
+            without_nul("the consumer", &consumer)?;
+            Ok(write(&self.shared.documents).claim(consumer))
+        })
     }
 
     fn checkpoint(
@@ -294,7 +374,10 @@ impl ReadStore for MemoryStore {
     }
 
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
-        Box::pin(async move { write(&self.shared.documents).commit(batch) })
+        Box::pin(async move {
+            batch.check()?;
+            write(&self.shared.documents).commit(batch)
+        })
     }
 
     fn get(

@@ -10,6 +10,7 @@ use crate::model::command::Command;
 use crate::model::event::Event;
 use crate::model::plain;
 use crate::model::projection::Projection;
+use crate::model::sql::SqlProjection;
 
 /// An event is a struct without generics, and every version has one way to the next.
 pub(crate) fn event(input: &DeriveInput, event: &Event<'_>, errors: &Errors) {
@@ -173,17 +174,35 @@ pub(crate) fn aggregate(model: &mut Aggregate<'_>, errors: &Errors) {
 
 /// One fold per event.
 pub(crate) fn projection(model: &mut Projection<'_>, errors: &Errors) {
-    let this = plain(&type_ident(model.ty));
-    let mut events: Vec<(&Type, String)> = Vec::new();
-    model.folds.retain(|on| {
-        let variant = plain(&on.variant);
-        let Some((other, _)) = events.iter().find(|(other, _)| *other == on.event) else {
-            events.push((on.event, variant));
+    let mut events = Events::of(model.ty);
+    model.folds.retain(|on| events.is_new(on.event, errors));
+}
+
+/// One method per event.
+pub(crate) fn sql_projection(model: &mut SqlProjection<'_>, errors: &Errors) {
+    let mut events = Events::of(model.ty);
+    model.handlers.retain(|writes| events.is_new(writes.event, errors));
+}
+
+/// The events of a projection so far.
+struct Events<'a> {
+    this: String,
+    seen: Vec<&'a Type>,
+}
+
+impl<'a> Events<'a> {
+    fn of(this: &Type) -> Self {
+        Self { this: format!("`{}`", plain(&type_ident(this))), seen: Vec::new() }
+    }
+
+    fn is_new(&mut self, event: &'a Type, errors: &Errors) -> bool {
+        let Some(other) = self.seen.iter().find(|other| **other == event) else {
+            self.seen.push(event);
             return true;
         };
-        refuse_twice(on.event, other, "on", &format!("`{this}`"), errors);
+        refuse_twice(event, other, "on", &self.this, errors);
         false
-    });
+    }
 }
 
 fn refuse_twice(event: &Type, other: &Type, attribute: &str, this: &str, errors: &Errors) {

@@ -9,6 +9,56 @@ use crate::model::method::{Fold, Method, Takes, argument_of, is_self};
 
 /// No generics, no `unsafe`, no `cfg`; a fold is not `async` either.
 pub(crate) fn plain_signature(method: &Method<'_>, attribute: &str, errors: &Errors) {
+    signature(method, attribute, errors);
+    if let (Some(token), false) = (&method.item.sig.asyncness, attribute == names::HANDLE) {
+        errors.at(
+            token,
+            format_args!(
+                "a method with `#[{attribute}]` cannot be `async`: it only folds an event into what is there"
+            ),
+        );
+    }
+}
+
+/// As [`plain_signature`], but it may be `async`, and has no `self`.
+pub(crate) fn statements_signature(method: &Method<'_>, attribute: &str, errors: &Errors) {
+    signature(method, attribute, errors);
+    const NO_STATE: &str = "a projection with its own SQL has no state but its tables: take `self` off";
+    match &method.takes {
+        Takes::Nothing => {}
+        Takes::Shared(receiver)
+        | Takes::Mutable(receiver)
+        | Takes::Owned(receiver)
+        | Takes::Other(receiver) => {
+            errors.at(receiver, NO_STATE);
+        }
+        Takes::MaybeOwned(param) => errors.at(param, NO_STATE),
+        Takes::MaybeShared => errors.at(method.item.sig.inputs.first(), NO_STATE),
+    }
+}
+
+/// The first parameter: a reference to the transaction.
+pub(crate) fn transaction<'a>(method: &Method<'a>, attribute: &str, errors: &Errors) -> Option<&'a PatType> {
+    match method.params.first() {
+        Some(param) if matches!(&*param.ty, Type::Reference(reference) if reference.mutability.is_none()) => {
+            Some(param)
+        }
+        Some(param) => {
+            let fix = "here stands the transaction that the statements run in: `tx: &Transaction<'_>`";
+            errors.at(&param.ty, fix);
+            None
+        }
+        None => {
+            let text = format_args!(
+                "a method with `#[{attribute}]` takes the transaction that its statements run in: add a parameter `tx: &Transaction<'_>`"
+            );
+            errors.at(&method.item.sig.ident, text);
+            None
+        }
+    }
+}
+
+fn signature(method: &Method<'_>, attribute: &str, errors: &Errors) {
     let sig = &method.item.sig;
     let handles = attribute == names::HANDLE;
     for param in &sig.generics.params {
@@ -30,14 +80,6 @@ pub(crate) fn plain_signature(method: &Method<'_>, attribute: &str, errors: &Err
         errors.at(
             token,
             format_args!("a method with `#[{attribute}]` cannot be `unsafe`: the engine calls it"),
-        );
-    }
-    if let (Some(token), false) = (&sig.asyncness, handles) {
-        errors.at(
-            token,
-            format_args!(
-                "a method with `#[{attribute}]` cannot be `async`: it only folds an event into what is there"
-            ),
         );
     }
     for attr in method.item.attrs.iter().filter(|attr| attr.path().is_ident("cfg")) {

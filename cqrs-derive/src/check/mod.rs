@@ -3,9 +3,10 @@
 mod item;
 mod method;
 
-pub(crate) use item::{aggregate, command, event, impl_block, projection};
+pub(crate) use item::{aggregate, command, event, impl_block, projection, sql_projection};
 pub(crate) use method::{
     apply_fold, fold_event, handler_command, handler_needs, handler_params, on_fold, plain_signature,
+    statements_signature, transaction,
 };
 
 use syn::{Ident, Type};

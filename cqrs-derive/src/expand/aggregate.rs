@@ -7,6 +7,7 @@ use syn::visit::Visit;
 use syn::{Ident, Type, TypeImplTrait};
 
 use super::event_set;
+use crate::attr::Snapshot;
 use crate::check::type_ident;
 use crate::model::aggregate::{Aggregate, Apply, Handler, Needs};
 use crate::model::plain;
@@ -94,6 +95,7 @@ fn conversions(model: &Aggregate<'_>) -> TokenStream {
 ///     type Error = AccountError;
 ///     const NAME: &'static str = "Account";
 ///     const ALWAYS_EXISTS: bool = false;
+///     const SNAPSHOTS: Option<__cqrs::Snapshots<Self>> = Some(__cqrs::Snapshots::every(500, 1, 0x…));
 ///     fn initial() -> Option<Self> { None }
 ///     fn apply(state: &mut Option<Self>, event: &AccountEvent) -> __cqrs::Fits {
 ///         match event { AccountEvent::Opened(event) => __cqrs::creates(state, || Self::opened(event)), … }
@@ -117,6 +119,7 @@ fn state(model: &Aggregate<'_>) -> TokenStream {
     });
     let this = if model.applies.is_empty() { emit!(*__event) } else { emit!(__event) };
     let services = services(model);
+    let snapshots = snapshots(model);
     emit! {
         #[automatically_derived]
         impl __cqrs::Aggregate for #ty {
@@ -125,6 +128,7 @@ fn state(model: &Aggregate<'_>) -> TokenStream {
             type Error = #error;
             const NAME: &'static ::core::primitive::str = #name;
             const ALWAYS_EXISTS: ::core::primitive::bool = #always;
+            #snapshots
             #initial
             fn apply(__state: &mut ::core::option::Option<Self>, __event: &#events) -> __cqrs::Fits {
                 match #this { #(#arms)* }
@@ -132,6 +136,16 @@ fn state(model: &Aggregate<'_>) -> TokenStream {
             #services
         }
     }
+}
+
+/// Blames the argument, if the state cannot be kept.
+fn snapshots(model: &Aggregate<'_>) -> Option<TokenStream> {
+    let Snapshot { keyword, every, version } = model.snapshot.as_ref()?;
+    let (ty, fold) = (model.ty, model.fold);
+    let made = emit_at!(keyword.span() => __cqrs::Snapshots::<#ty>::every(#every, #version, #fold));
+    Some(emit! {
+        const SNAPSHOTS: ::core::option::Option<__cqrs::Snapshots<Self>> = ::core::option::Option::Some(#made);
+    })
 }
 
 /// What names one of them. If that is missing, the first command knows, so that no other breaks.

@@ -5,11 +5,13 @@ pub(crate) mod command;
 pub(crate) mod event;
 pub(crate) mod event_set;
 pub(crate) mod projection;
+pub(crate) mod sql;
 
 use proc_macro2::{Span, TokenStream};
 use syn::spanned::Spanned as _;
 use syn::{Ident, Type};
 
+use crate::attr::Mode;
 use crate::model::method::Fold;
 use crate::paths::{at, emit};
 
@@ -40,6 +42,15 @@ fn initial(this: &Type, is_created: bool, by: &TokenStream) -> TokenStream {
         fn initial() -> ::core::option::Option<Self> {
             #value
         }
+    }
+}
+
+/// When a read model is brought up to date.
+fn mode(mode: Mode) -> TokenStream {
+    match mode {
+        Mode::Async => emit!(__cqrs::Mode::Async),
+        Mode::Inline => emit!(__cqrs::Mode::Inline),
+        Mode::Live => emit!(__cqrs::Mode::Live),
     }
 }
 

@@ -18,6 +18,8 @@ use crate::paths::{emit, emit_at, sealed};
 ///         type Key = AccountId;
 ///         type Event = __Events;
 ///         const NAME: &'static str = "account-summary";
+///         const MODE: Mode = Mode::Async;
+///         const BY_STREAM: bool = true;
 ///         fn initial() -> Option<Self> { None }
 ///         fn route(…) { match event { __Events::__0(_) => __cqrs::stream_key::<Self>(keys, meta), … } }
 ///         fn apply(…) { match event { __Events::__0(event) => __cqrs::creates(state, || Self::opened(event)), … } }
@@ -45,6 +47,8 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
     });
     let this = if variants.is_empty() { emit!(*__event) } else { emit!(__event) };
     let registration = super::registration(model.ty, "projection");
+    let mode = super::mode(model.mode);
+    let by_stream = model.is_by_stream();
     sealed(
         &model.krate,
         &emit! {
@@ -57,6 +61,8 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
                 type Key = #key;
                 type Event = #set;
                 const NAME: &'static ::core::primitive::str = #name;
+                const MODE: __cqrs::Mode = #mode;
+                const BY_STREAM: ::core::primitive::bool = #by_stream;
                 #initial
                 fn route(__event: &#set, __meta: &__cqrs::EventMeta, __keys: &mut __cqrs::Keys<#key>) -> __cqrs::Routed {
                     match #this { #(#routes)* }

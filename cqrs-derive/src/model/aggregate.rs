@@ -5,9 +5,10 @@ use syn::{Attribute, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Type};
 
 use super::method::{Fold, Method};
 use super::plain;
-use crate::attr::{self, AggregateArgs, names};
+use crate::attr::{self, AggregateArgs, Snapshot, names};
 use crate::check;
 use crate::errors::Errors;
+use crate::hash;
 use crate::paths::Krate;
 
 /// An `impl` block of handlers and folds.
@@ -19,6 +20,9 @@ pub(crate) struct Aggregate<'a> {
     pub(crate) name: String,
     pub(crate) name_literal: Option<LitStr>,
     pub(crate) events: Ident,
+    pub(crate) snapshot: Option<Snapshot>,
+    /// A hash of everything in the block that a fold may go through: all but the handlers.
+    pub(crate) fold: u64,
     pub(crate) handlers: Vec<Handler<'a>>,
     pub(crate) applies: Vec<Apply<'a>>,
 }
@@ -75,6 +79,8 @@ impl<'a> Aggregate<'a> {
             error: args.error,
             name: args.name.as_ref().map_or_else(|| plain(&ident), LitStr::value),
             name_literal: args.name,
+            snapshot: args.snapshot,
+            fold: folding(block),
             events: args
                 .events
                 .unwrap_or_else(|| quote::format_ident!("{}Event", plain(&ident), span = ident.span())),
@@ -111,6 +117,18 @@ impl<'a> Aggregate<'a> {
     pub(crate) fn always_exists(&self) -> bool {
         !self.is_created() && self.handlers.iter().all(|handler| handler.needs == Needs::Existing)
     }
+}
+
+/// A hash of what decides how events are folded, as far as it stands in the block: every item but the
+/// handlers, without their attributes, in whatever order.
+fn folding(block: &ItemImpl) -> u64 {
+    let decides = |item: &&ImplItem| match item {
+        ImplItem::Fn(item) => !item.attrs.iter().any(|attr| attr.path().is_ident(names::HANDLE)),
+        _ => true,
+    };
+    let mut items: Vec<u64> = block.items.iter().filter(decides).map(hash::item).collect();
+    items.sort_unstable();
+    hash::all(&items)
 }
 
 enum Role {

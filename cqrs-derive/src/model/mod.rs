@@ -5,6 +5,7 @@ pub(crate) mod command;
 pub(crate) mod event;
 pub(crate) mod method;
 pub(crate) mod projection;
+pub(crate) mod sql;
 
 use syn::Ident;
 use syn::ext::IdentExt as _;

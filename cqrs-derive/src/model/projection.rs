@@ -1,11 +1,11 @@
 //! `#[projection]`.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::Span;
 use syn::{Expr, Ident, ImplItem, ImplItemFn, ItemImpl, Pat, PatType, Type};
 
 use super::method::{Fold, Method};
 use super::plain;
-use crate::attr::{self, ProjectionArgs, names};
+use crate::attr::{self, Mode, ProjectionArgs, names};
 use crate::check;
 use crate::errors::Errors;
 use crate::paths::Krate;
@@ -16,6 +16,7 @@ pub(crate) struct Projection<'a> {
     pub(crate) krate: Krate,
     pub(crate) key: Option<Type>,
     pub(crate) name: String,
+    pub(crate) mode: Mode,
     pub(crate) folds: Vec<On<'a>>,
 }
 
@@ -24,7 +25,6 @@ pub(crate) struct On<'a> {
     pub(crate) method: &'a Ident,
     pub(crate) fold: Fold,
     pub(crate) event: &'a Type,
-    pub(crate) variant: Ident,
     pub(crate) event_pattern: &'a Pat,
     /// The parameter `meta: &EventMeta`, if it is there.
     pub(crate) meta: Option<&'a PatType>,
@@ -35,8 +35,7 @@ pub(crate) struct On<'a> {
 }
 
 impl<'a> Projection<'a> {
-    pub(crate) fn read(args: TokenStream, block: &'a ItemImpl, errors: &Errors) -> Self {
-        let args = ProjectionArgs::read(args, errors);
+    pub(crate) fn read(args: ProjectionArgs, block: &'a ItemImpl, errors: &Errors) -> Self {
         let ident = check::type_ident(&block.self_ty);
         let missing = match (args.has_name, args.has_key) {
             (true, true) => None,
@@ -53,6 +52,7 @@ impl<'a> Projection<'a> {
             krate: args.krate,
             key: args.key,
             name: args.name.map_or_else(|| plain(&ident), |name| name.value()),
+            mode: args.mode.map_or(Mode::Async, |(mode, _)| mode),
             folds: Vec::new(),
         };
         for item in &block.items {
@@ -63,9 +63,21 @@ impl<'a> Projection<'a> {
         model
     }
 
+    /// Whether each event belongs to the document of its stream's id.
+    pub(crate) fn is_by_stream(&self) -> bool {
+        self.folds.iter().all(|on| on.key.is_none())
+    }
+
     /// Whether an `#[on]` can be the first.
     pub(crate) fn is_created(&self) -> bool {
         self.folds.iter().any(|on| on.fold.begins())
+    }
+}
+
+/// Reports what marks methods of aggregates.
+pub(super) fn misplaced(item: &ImplItemFn, errors: &Errors) {
+    for name in [names::HANDLE, names::APPLY] {
+        attr::misplaced(&item.attrs, name, "it is for aggregates; here there is `#[on]`", errors);
     }
 }
 
@@ -73,9 +85,9 @@ impl<'a> On<'a> {
     /// `None` if the method is not ours, or not even its event is known.
     fn read(item: &'a ImplItemFn, this: &'a Type, errors: &Errors) -> Option<Self> {
         let before = errors.count();
-        for name in [names::HANDLE, names::APPLY] {
-            attr::misplaced(&item.attrs, name, "it is for aggregates; here there is `#[on]`", errors);
-        }
+        misplaced(item, errors);
+        let tables = "it prepares the tables of a projection with its own SQL, which `sql = …` makes of it";
+        attr::misplaced(&item.attrs, names::SETUP, tables, errors);
         let key = match attr::single(&item.attrs, names::ON, errors) {
             Some(attr) => attr::on_key(attr, errors),
             None => {
@@ -93,7 +105,6 @@ impl<'a> On<'a> {
             method: &item.sig.ident,
             fold,
             event,
-            variant: check::type_ident(event),
             event_pattern: &method.params.first()?.pat,
             meta: method.params.get(1).copied(),
             key,

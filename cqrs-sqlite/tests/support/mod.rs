@@ -33,7 +33,7 @@ pub fn event(stream_name: &str, payload: impl Into<String>) -> NewEvent {
         payload: Bytes::from(payload.into()),
         tags: [Tag::from("all:1"), Tag::new("stream", &stream_name)].into_iter().collect(),
         time: Timestamp::from_micros(1_700_000_000_123_456),
-        metadata: Arc::new(Metadata::new().actor("ada").entry("at", "the\0desk")),
+        metadata: Arc::new(Metadata::new().actor("ada").entry("at", "the desk")),
     }
 }
 

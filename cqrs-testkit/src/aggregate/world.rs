@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cqrs_core::Id as _;
 use cqrs_core::aggregate::{Current, Misfit, Refusal};
+use cqrs_core::codec::CodecError;
 use cqrs_core::context::{IdSource, Services, Surroundings};
 use cqrs_core::event::RecordedEvent;
 use cqrs_core::{
@@ -151,6 +152,7 @@ impl<A: Aggregate> World<A> {
         if let Some(expected) = command.expected_version().filter(|expected| *expected != actual) {
             return Ok(Outcome::Conflict { expected, actual });
         }
+        self.pass_through_a_snapshot()?;
         let (ids, metadata) = (Arc::clone(&self.ids), Arc::clone(&moment.metadata));
         let context = Context::new(stream.clone(), actual, moment.now, metadata, ids);
         let around = Surroundings { context: &context, services: &self.services };
@@ -160,6 +162,19 @@ impl<A: Aggregate> World<A> {
             Err(Refusal::NoService(missing)) => Err(explain::no_service(C::NAME, missing, &self.services)),
             Err(refusal) => Ok(Outcome::Refused(refusal)),
         }
+    }
+
+    /// Takes the state as it comes back from a snapshot, if the aggregate has some: so a field that is
+    /// not kept shows in what is decided.
+    fn pass_through_a_snapshot(&mut self) -> Checked {
+        if let (true, Some(snapshots), Some(state)) = (self.round_trip, A::SNAPSHOTS, &self.state) {
+            let kept = snapshots.freeze(state).and_then(|bytes| snapshots.thaw(&bytes));
+            let broken = |error: CodecError| {
+                Failure::new("the state does not come back from a snapshot").cause(error.to_string())
+            };
+            self.state = Some(kept.map_err(broken)?);
+        }
+        Ok(())
     }
 
     /// The stream of the command, which is that of all commands of one test.

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use cqrs_core::consumer::Database as _;
+use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position};
 use cqrs_core::read_store::{Batch, Checkpoint, CommitError, ReadStore};
 use cqrs_core::store::LogId;
 use uuid::Uuid;
 
+use super::diary::{Elsewhere, Nowhere};
 use super::kit::{Abandon, Check, Failure, Got, World, ensure, fail, join, same, together};
 use super::strings::TEXTS;
 
@@ -23,7 +26,7 @@ fn at(position: u64) -> Checkpoint {
 /// A batch of the consumer `p` for the collection `c`, without writes.
 fn batch(epoch: u64, from: Option<Checkpoint>, to: Checkpoint) -> Batch {
     let (consumer, partition, collection) = ("p".to_owned(), Partition::ONLY, "c".to_owned());
-    Batch { consumer, partition, epoch, from, to, collection, writes: Vec::new() }
+    Batch { consumer, partition, epoch, from, to, collection, writes: Vec::new(), handlers: None }
 }
 
 fn put(key: &str, content: &str) -> (String, Option<Bytes>) {
@@ -356,6 +359,36 @@ pub(super) async fn documents_with_unusual_keys_are_apart(world: World) -> Check
     same("the keys listed", &listed, &TEXTS.into())
 }
 
+pub(super) async fn no_name_of_a_document_has_a_nul(world: World) -> Check {
+    let documents = world.documents()?;
+    let refused = documents.claim("p\0").await.err().map(|error| error.kind());
+    same("a claim of a consumer that cannot be", &refused, &Some(StoreErrorKind::Invalid))?;
+    let epoch = documents.claim("p").await?.epoch;
+    let plain = || batch(epoch, None, at(1));
+    let batches = [
+        Batch { writes: vec![put("a\0b", "x")], ..plain() },
+        Batch { collection: "c\0".to_owned(), ..plain() },
+        Batch { consumer: "p\0".to_owned(), ..plain() },
+    ];
+    for batch in batches {
+        let text = format!("{batch:?}");
+        let named = match documents.commit(batch).await {
+            Err(CommitError::Store(error)) => {
+                error.kind() == StoreErrorKind::Invalid && error.to_string().contains("U+0000")
+            }
+            _ => false,
+        };
+        ensure!(named, "expected a refusal as Invalid that names U+0000, for {text}");
+        same("the checkpoint", &checkpoint(&documents, "p").await?, &None)?;
+    }
+    documents.commit(Batch { writes: vec![put("a", "1"), put("ab", "2")], ..plain() }).await?;
+    same("a document that cannot be", &get(&documents, "c", "a\0b").await?, &None)?;
+    same("a collection that cannot be", &documents.list("c\0", None, 9).await?, &Vec::new())?;
+    let behind = documents.list("c", Some("a\0b".to_owned()), 9).await?;
+    let behind: Vec<&str> = behind.iter().map(|(key, _)| &**key).collect();
+    same("the keys behind one that cannot be", &behind, &vec!["ab"])
+}
+
 pub(super) async fn other_handles_see_what_is_committed(world: World) -> Check {
     let (documents, other) = (world.documents()?, world.again().await?.documents()?);
     let epoch = documents.claim("p").await?.epoch;
@@ -382,6 +415,7 @@ pub(super) async fn a_dropped_commit_is_whole_or_nothing(world: World) -> Check 
             consumer: consumer.clone(),
             collection: collection.clone(),
             writes,
+            handlers: None,
             ..batch(epoch, None, at(1))
         };
         let _ = point.drop(documents.commit(batch)).await;
@@ -410,5 +444,32 @@ pub(super) async fn nothing_hangs_after_a_dropped_commit(world: World) -> Check 
         let _ = point.drop(documents.commit(batch(claim.epoch, from, at(next)))).await;
         world.soon("a commit after a dropped one", write(&documents, "c", vec![put("k", "1")])).await??;
     }
+    Ok(())
+}
+
+pub(super) async fn handlers_for_another_database_are_refused(world: World) -> Check {
+    let documents = world.documents()?;
+    let named = documents.database();
+    ensure!(named != Some(Nowhere::NAME), "the store runs handlers for a database that is not there");
+    let epoch = documents.claim("p").await?.epoch;
+    let batch = |from, to| batch(epoch, from, at(to));
+    for from in [None, Some(at(1))] {
+        let handlers = Some(Elsewhere::handlers());
+        match documents.commit(Batch { handlers, ..batch(from, 5) }).await {
+            Err(CommitError::Store(error)) if error.kind() == StoreErrorKind::Unsupported => {
+                names_nowhere(&error)?;
+            }
+            other => return fail(format!("expected the handlers to be refused, got {other:?}")),
+        }
+        same("the checkpoint", &checkpoint(&documents, "p").await?, &from)?;
+        documents.commit(batch(from, 1)).await?;
+    }
+    Ok(())
+}
+
+/// A refusal tells for which database the handlers are.
+pub(super) fn names_nowhere(error: &StoreError) -> Check {
+    let message = error.to_string();
+    ensure!(message.contains(Nowhere::NAME), "the refusal does not say which database: {message}");
     Ok(())
 }

@@ -39,6 +39,23 @@ pub(super) async fn a_version_is_expected(world: World) -> Check {
     stopped(&world, &missing, at_version(&missing, 1)).await.map(drop)
 }
 
+pub(super) async fn a_last_event_is_expected(world: World) -> Check {
+    let (stream, other) = (world.stream("a"), world.stream("b"));
+    let events = [&stream, &stream, &stream, &other].map(|stream| world.event(stream));
+    let [first, second, third, stranger] = [0, 1, 2, 3].map(|at: usize| events[at].id);
+    for event in events {
+        world.put(vec![event]).await?;
+    }
+    let event = |version, id| expect(&stream, Expected::Event(Version::new(version), id));
+    for wrong in [event(3, second), event(2, second), event(2, third), event(1, first), event(4, third)] {
+        stopped(&world, &stream, wrong).await?;
+    }
+    // The version is right, and somebody else's event stands there.
+    stopped(&world, &stream, event(3, stranger)).await?;
+    accepted(&world, &stream, event(3, third)).await?;
+    stopped(&world, &stream, event(3, third)).await.map(drop)
+}
+
 pub(super) async fn version_none_means_no_stream(world: World) -> Check {
     let stream = world.stream("a");
     let none = || expect(&stream, Expected::Version(Version::NONE));

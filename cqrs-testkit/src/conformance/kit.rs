@@ -82,8 +82,14 @@ pub(crate) fn same<T: PartialEq + Debug>(what: impl Display, actual: &T, expecte
 pub(crate) enum Need {
     /// A read store.
     Documents,
+    /// A log that takes inline projections, and a read store that is the same object.
+    Inline,
+    /// That appends cannot bring inline projections.
+    NoInline,
     /// A way to open the store again.
     SecondHandle,
+    /// Guards that name a stream's last event.
+    EventGuards,
     /// Indexed tags.
     Tags,
     /// That tags are not indexed.
@@ -96,6 +102,10 @@ pub(crate) enum Need {
     Partitions,
     /// Positions without gaps.
     Gapless,
+    /// Snapshots.
+    Snapshots,
+    /// That snapshots are not kept.
+    NoSnapshots,
 }
 
 impl Need {
@@ -103,13 +113,18 @@ impl Need {
     fn missing(self) -> &'static str {
         match self {
             Self::Documents => "the setup has no read store",
+            Self::Inline => "the store takes no inline projections, or keeps documents in another object",
+            Self::NoInline => "the store takes inline projections",
             Self::SecondHandle => "the setup cannot open the store again",
             Self::Tags => "the store has no tags",
+            Self::EventGuards => "the store has no guards on a stream's last event",
             Self::NoTags => "the store has tags",
             Self::SeveralStreams => "the store appends to one stream at a time",
             Self::OneStream => "the store appends to several streams at once",
             Self::Partitions => "the log has one partition",
             Self::Gapless => "the store's positions may have gaps",
+            Self::Snapshots => "the store keeps no snapshots",
+            Self::NoSnapshots => "the store keeps snapshots",
         }
     }
 }
@@ -156,16 +171,22 @@ impl World {
 
     /// Leaves the rule out if the store lacks what it needs.
     pub(crate) fn grants(&self, needs: &[Need]) -> Check {
-        let Capabilities { partitions, gapless_positions, multi_stream_append, tags, .. } = self.capabilities;
+        let Capabilities { partitions, gapless_positions, multi_stream_append, tags, snapshots, .. } =
+            self.capabilities;
         let has = |need: Need| match need {
             Need::Documents => self.stores.documents.is_some(),
+            Need::Inline => self.capabilities.inline && self.stores.are_one(),
+            Need::NoInline => !self.capabilities.inline,
             Need::SecondHandle => self.stores.again.is_some(),
             Need::Tags => tags,
+            Need::EventGuards => self.capabilities.event_guards,
             Need::NoTags => !tags,
             Need::SeveralStreams => multi_stream_append,
             Need::OneStream => !multi_stream_append,
             Need::Partitions => partitions > 1,
             Need::Gapless => gapless_positions,
+            Need::Snapshots => snapshots,
+            Need::NoSnapshots => !snapshots,
         };
         needs.iter().find(|need| !has(**need)).map_or(Ok(()), |need| skip(need.missing()))
     }

@@ -2,10 +2,12 @@
 
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::event::{Metadata, NewEvent, Tag};
-use cqrs_core::id::StreamId;
+use cqrs_core::id::{StreamId, Version};
 use cqrs_core::store::{Append, Guard};
 
-use super::kit::{Check, Sketch as _, World, at_version, by_names, ensure, key, same, skip, stream};
+use super::kit::{
+    Check, Sketch as _, World, at_version, by_names, by_tags, ensure, forward, key, same, skip, stream,
+};
 
 /// More than this is not tried.
 const MOST: usize = 64 << 20;
@@ -134,6 +136,56 @@ pub(super) async fn an_event_has_a_name_and_a_schema_version(world: World) -> Ch
     let versionless = NewEvent { schema_version: 0, ..world.event(&stream) };
     for event in [nameless, versionless] {
         world.refused(one(event), StoreErrorKind::Invalid).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn no_text_has_a_nul(world: World) -> Check {
+    let stream = world.stream("a");
+    let nul = with_nul(&stream);
+    let event = || world.event(&stream);
+    let mut appends = vec![
+        one(world.event(&nul)),
+        one(event().named("Pro\0bed")),
+        one(event().about(Metadata::new().correlation("a\0"))),
+        one(event().about(Metadata::new().causation("\0a"))),
+        one(event().about(Metadata::new().actor("\0"))),
+        one(event().about(Metadata::new().entry("a\0", "a"))),
+        one(event().about(Metadata::new().entry("a", "a\0"))),
+        one(event()).with_key(Some(key(&stream, "k\0"))),
+        Append::new(vec![event()], Guard::All(vec![at_version(&nul, 0)])),
+        Append::new(vec![event()], Guard::Absent(by_names(&["N\0"]))),
+    ];
+    if world.capabilities.tags {
+        appends.push(one(event().tagged(&["t:\0"])));
+        appends.push(Append::new(vec![event()], Guard::Absent(by_tags(&["t:\0"]))));
+    }
+    for append in appends {
+        let text = format!("{append:?}");
+        let message = world.refused(append, StoreErrorKind::Invalid).await?;
+        ensure!(message.contains("U+0000"), "the message does not name the character: {message} for {text}");
+    }
+    same("the stream's length", &world.stream_events(&stream).await?.len(), &0)
+}
+
+fn with_nul(like: &StreamId) -> StreamId {
+    stream(&format!("{like}\0b"))
+}
+
+pub(super) async fn what_has_a_nul_is_not_there(world: World) -> Check {
+    let plain = world.stream("a");
+    let append = one(world.event(&plain).named("N")).with_key(Some(key(&plain, "k")));
+    world.log.append(append).await?;
+    let slice = world.slice(forward(&with_nul(&plain), Version::NONE)).await?;
+    same("the version of a stream that cannot be", &slice.version, &Version::NONE)?;
+    same("its events", &slice.events.len(), &0)?;
+    for key in [key(&plain, "k\0"), key(&with_nul(&plain), "k")] {
+        same("what is found for a key that cannot be", &world.log.find_key(&key).await?, &None)?;
+    }
+    same("the events of a name that cannot be", &world.log_events(&by_names(&["N\0"])).await?.len(), &0)?;
+    if world.capabilities.tags {
+        let none = world.log_events(&by_tags(&["t:\0"])).await?;
+        same("the events with a tag that cannot be", &none.len(), &0)?;
     }
     Ok(())
 }

@@ -16,8 +16,8 @@
 //! impl Setup for Memory {
 //!     fn fresh(&self) -> BoxFuture<'_, Result<Stores, Fault>> {
 //!         Box::pin(async {
-//!             let store = MemoryStore::new();
-//!             Ok(Stores::new(Arc::new(store.clone())).documents(Arc::new(store)))
+//!             let store = Arc::new(MemoryStore::new());
+//!             Ok(Stores::new(store.clone()).documents(store))
 //!         })
 //!     }
 //! }
@@ -37,9 +37,11 @@
 
 mod append;
 mod cancel;
+mod diary;
 mod documents;
 mod facts;
 mod guards;
+mod inline;
 mod keys;
 mod kit;
 mod limits;
@@ -48,6 +50,7 @@ mod races;
 mod reads;
 mod report;
 mod rules;
+mod snapshots;
 mod strings;
 mod wait;
 
@@ -92,11 +95,18 @@ impl Stores {
         Self { log, documents: None, again: None }
     }
 
-    /// With a read store.
+    /// With a read store. If it is the very object that is the log, as an engine asks of a store for inline
+    /// projections, the rules about these apply as well.
     #[must_use]
     pub fn documents(mut self, documents: Arc<dyn ReadStore>) -> Self {
         self.documents = Some(documents);
         self
+    }
+
+    /// Whether the log and the read store are one object.
+    pub(crate) fn are_one(&self) -> bool {
+        let log = Arc::as_ptr(&self.log);
+        self.documents.as_ref().is_some_and(|documents| std::ptr::addr_eq(log, Arc::as_ptr(documents)))
     }
 
     /// With a way to open the same store once more, as another process would, while this handle is

@@ -5,7 +5,9 @@
 //! as [`Query::matches`] or `Expected::holds`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use cqrs_core::consumer::Consumer;
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::event::NewEvent;
 use cqrs_core::id::{Position, StreamId, Version};
@@ -16,7 +18,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use uuid::Uuid;
 
-use super::kit::{Check, Failure, Sketch as _, World, ensure, fail, forward, item, key, same};
+use super::diary::{ALL, UNREADABLE, diary};
+use super::inline;
+use super::kit::{Check, Failure, Need, Sketch as _, World, ensure, fail, forward, item, key, same};
 
 /// How many histories are tried, unless this variable says otherwise.
 const CASES: (&str, u32) = ("CQRS_CONFORMANCE_CASES", 48);
@@ -32,10 +36,39 @@ const TAGS: [&str; 3] = ["seat:1", "seat:2", "show:1"];
 /// so that steps meet each other often and shrink well.
 #[derive(Clone, Debug)]
 enum Step {
-    Append { events: Vec<Draft>, guard: Clause, key: Option<(usize, u8)> },
-    ReadStream { stream: usize, from: u64, direction: Direction, limit: usize },
-    ReadLog { after: usize, up_to: Option<usize>, items: Items, limit: usize },
-    FindKey { stream: usize, key: u8 },
+    Append {
+        events: Vec<Draft>,
+        guard: Clause,
+        key: Option<(usize, u8)>,
+        inline: Inline,
+    },
+    ReadStream {
+        stream: usize,
+        from: u64,
+        direction: Direction,
+        limit: usize,
+    },
+    ReadLog {
+        after: usize,
+        up_to: Option<usize>,
+        items: Items,
+        limit: usize,
+    },
+    FindKey {
+        stream: usize,
+        key: u8,
+    },
+    /// Whoever follows the log for the inline projection brings it to the head.
+    CatchUp,
+}
+
+/// Whether an append brings the inline projection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Inline {
+    Without,
+    With,
+    /// And its last event is one that the projection cannot take.
+    Unfit,
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +106,7 @@ type Items = Option<Vec<(BTreeSet<usize>, BTreeSet<usize>)>>;
 struct Abilities {
     tags: bool,
     several: bool,
+    inline: bool,
 }
 
 fn sets(most: usize, of: usize, any: bool) -> BoxedStrategy<BTreeSet<usize>> {
@@ -109,10 +143,12 @@ fn drafts() -> impl Strategy<Value = Vec<Draft>> {
     proptest::collection::vec(draft, 0..=3)
 }
 
-fn step(can: Abilities) -> impl Strategy<Value = Step> {
+fn step(can: Abilities) -> BoxedStrategy<Step> {
     let key = prop_oneof![3 => Just(None), 1 => (0..STREAMS.len(), 0..3_u8).prop_map(Some)];
-    let append =
-        (drafts(), clause(can), key).prop_map(move |(events, guard, key)| can.append(events, guard, key));
+    let inline = prop_oneof![2 => Just(Inline::Without), 4 => Just(Inline::With), 1 => Just(Inline::Unfit)];
+    let inline = if can.inline { inline.boxed() } else { Just(Inline::Without).boxed() };
+    let append = (drafts(), clause(can), key, inline)
+        .prop_map(move |(events, guard, key, inline)| can.append(events, guard, key, inline));
     let direction = prop_oneof![Just(Direction::Forward), Just(Direction::Backward)];
     let read_stream = (0..STREAMS.len(), 0..9_u64, direction, 1..6_usize)
         .prop_map(|(stream, from, direction, limit)| Step::ReadStream { stream, from, direction, limit });
@@ -120,12 +156,22 @@ fn step(can: Abilities) -> impl Strategy<Value = Step> {
     let read_log = (0..12_usize, up_to, items(can), 1..6_usize)
         .prop_map(|(after, up_to, items, limit)| Step::ReadLog { after, up_to, items, limit });
     let find_key = (0..STREAMS.len(), 0..3_u8).prop_map(|(stream, key)| Step::FindKey { stream, key });
-    prop_oneof![5 => append, 1 => read_stream, 2 => read_log, 1 => find_key]
+    let others = prop_oneof![1 => read_stream, 2 => read_log, 1 => find_key];
+    if !can.inline {
+        return prop_oneof![5 => append, 4 => others].boxed();
+    }
+    prop_oneof![5 => append, 4 => others, 1 => Just(Step::CatchUp)].boxed()
 }
 
 impl Abilities {
     /// Keeps an append to one stream if the store cannot have several.
-    fn append(self, mut events: Vec<Draft>, mut guard: Clause, mut key: Option<(usize, u8)>) -> Step {
+    fn append(
+        self,
+        mut events: Vec<Draft>,
+        mut guard: Clause,
+        mut key: Option<(usize, u8)>,
+        inline: Inline,
+    ) -> Step {
         if !self.several {
             let only = events.first().map(|draft| draft.stream).or(key.map(|(stream, _)| stream));
             let only = only.unwrap_or_default();
@@ -133,7 +179,7 @@ impl Abilities {
             key = key.map(|(_, key)| (only, key));
             guard.keep_to(only);
         }
-        Step::Append { events, guard, key }
+        Step::Append { events, guard, key, inline }
     }
 }
 
@@ -173,18 +219,25 @@ struct Story {
     streams: Vec<StreamId>,
     log: Vec<Known>,
     keys: BTreeMap<(usize, u8), Appended>,
+    diary: Arc<dyn Consumer>,
+    /// How far the inline projection is.
+    told: Position,
 }
 
 impl Story {
     fn new(world: World) -> Self {
         let streams = STREAMS.map(|name| world.stream(name)).into();
-        Self { world, streams, log: Vec::new(), keys: BTreeMap::new() }
+        let (diary, told) = (diary("diary"), Position::START);
+        Self { world, streams, log: Vec::new(), keys: BTreeMap::new(), diary, told }
     }
 
     async fn tell(&mut self, steps: &[Step]) -> Check {
         for (at, step) in steps.iter().enumerate() {
             let told = match step {
-                Step::Append { events, guard, key } => self.append(events, guard, *key).await,
+                Step::Append { events, guard, key, inline } => {
+                    self.append(events, guard, *key, *inline).await
+                }
+                Step::CatchUp => self.catch_up().await,
                 Step::ReadStream { stream, from, direction, limit } => {
                     self.read_stream(*stream, *from, *direction, *limit).await
                 }
@@ -278,11 +331,23 @@ impl Story {
         NewEvent { id: stolen.map_or(event.id, |known| known.id), ..event }
     }
 
-    async fn append(&mut self, drafts: &[Draft], clause: &Clause, by: Option<(usize, u8)>) -> Check {
-        let events: Vec<NewEvent> = drafts.iter().map(|draft| self.event(draft)).collect();
+    async fn append(
+        &mut self,
+        drafts: &[Draft],
+        clause: &Clause,
+        by: Option<(usize, u8)>,
+        inline: Inline,
+    ) -> Check {
+        let mut events: Vec<NewEvent> = drafts.iter().map(|draft| self.event(draft)).collect();
+        if let (Inline::Unfit, Some(last)) = (inline, events.last_mut()) {
+            last.name = UNREADABLE.into();
+        }
         let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
         let command = by.map(|(stream, number)| key(&self.streams[stream], &number.to_string()));
-        let append = Append::new(events, self.guard(clause)).with_key(command);
+        let mut append = Append::new(events, self.guard(clause)).with_key(command);
+        if inline != Inline::Without {
+            append = append.with_inline([Arc::clone(&self.diary)].into_iter().collect());
+        }
         let outcome = self.world.log.append(append).await;
         if let Some(first) = by.and_then(|by| self.keys.get(&by)) {
             let Err(AppendError::Duplicate(given)) = outcome else {
@@ -307,7 +372,29 @@ impl Story {
             ensure!(invalid, "an event id is used twice, but the store gave {outcome:?}");
             return Ok(());
         }
-        self.accepted(drafts, &ids, by, outcome?).await
+        let asked = inline != Inline::Without && !drafts.is_empty();
+        if asked && self.told != self.head() {
+            let Err(AppendError::Behind { position, head, .. }) = outcome else {
+                return fail(format!("the inline projection is behind, but the store gave {outcome:?}"));
+            };
+            return same("its position, and the head", &(position, head), &(self.told, self.head()));
+        }
+        if asked && inline == Inline::Unfit {
+            let unfit = matches!(outcome, Err(AppendError::Unfit { .. }));
+            ensure!(unfit, "the inline projection cannot take this, but the store gave {outcome:?}");
+            return Ok(());
+        }
+        self.accepted(drafts, &ids, by, outcome?).await?;
+        if asked {
+            self.told = self.head();
+        }
+        Ok(())
+    }
+
+    async fn catch_up(&mut self) -> Check {
+        inline::catch_up(&self.world, &self.diary).await?;
+        self.told = self.head();
+        Ok(())
     }
 
     async fn accepted(
@@ -404,13 +491,21 @@ impl Story {
             self.compare(&events, &expected)?;
         }
         let all: Vec<&Known> = self.log.iter().collect();
-        self.compare(&self.world.log_events(&Query::all()).await?, &all)?;
-        same("the head", &self.world.head().await?, &self.head())
+        let mut events = self.world.log_events(&Query::all()).await?;
+        self.compare(&events, &all)?;
+        same("the head", &self.world.head().await?, &self.head())?;
+        if self.told == Position::START {
+            return Ok(());
+        }
+        events.retain(|event| event.meta.position <= self.told);
+        inline::holds(&self.world, &self.diary, ALL, &events).await
     }
 }
 
 pub(super) async fn any_history_agrees_with_the_model(world: World) -> Check {
-    let can = Abilities { tags: world.capabilities.tags, several: world.capabilities.multi_stream_append };
+    let inline = world.grants(&[Need::Inline]).is_ok();
+    let can =
+        Abilities { tags: world.capabilities.tags, several: world.capabilities.multi_stream_append, inline };
     let (cases, seed) = (setting(CASES.0).unwrap_or(CASES.1), setting(SEED).unwrap_or_else(any_seed));
     let runtime = tokio::runtime::Handle::current();
     let checked = tokio::task::spawn_blocking(move || {

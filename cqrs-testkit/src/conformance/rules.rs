@@ -5,7 +5,10 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::kit::{Check, Need, World};
-use super::{append, cancel, documents, facts, guards, keys, limits, model, races, reads, strings, wait};
+use super::{
+    append, cancel, documents, facts, guards, inline, keys, limits, model, races, reads, snapshots, strings,
+    wait,
+};
 
 /// One clause of the contract, and the attempt to break it.
 pub struct Rule {
@@ -29,7 +32,7 @@ impl Rule {
     /// Whether the rule is about read stores.
     #[must_use]
     pub fn is_about_documents(&self) -> bool {
-        self.needs.contains(&Need::Documents)
+        self.needs.contains(&Need::Documents) || self.needs.contains(&Need::Inline)
     }
 
     /// Whether the rule is only for logs with several partitions.
@@ -124,6 +127,8 @@ rules! { $
             "`NoStream`: the stream has no events.";
         a_version_is_expected []
             "`Version`: the stream's last event has this version.";
+        a_last_event_is_expected [EventGuards]
+            "`Event`: the stream's last event has this version and this id.";
         version_none_means_no_stream []
             "`Version` of `Version::NONE` means the same as `NoStream`.";
         a_stream_is_expected_to_exist []
@@ -280,6 +285,10 @@ rules! { $
             "Limits are checked before anything else.";
         an_event_has_a_name_and_a_schema_version []
             "An event without a name or with the schema version 0 gives Invalid.";
+        no_text_has_a_nul []
+            "U+0000 in a text of an append, its guard included, gives Invalid, with a message that names it.";
+        what_has_a_nul_is_not_there []
+            "A read of a text with U+0000 finds nothing.";
     }
     strings {
         streams_with_unusual_ids_are_apart []
@@ -318,6 +327,30 @@ rules! { $
             "After a dropped append, its key tells whether it took place.";
         a_dropped_read_has_no_effect []
             "Dropping a read has no effect.";
+    }
+    snapshots {
+        a_snapshot_is_kept_as_it_was [Snapshots]
+            "A snapshot is handed back as it was saved: log, version, position, fingerprint, and the state byte for byte.";
+        a_snapshot_is_for_its_fingerprint [Snapshots]
+            "A snapshot is given only to who asks for the fingerprint that it was saved with.";
+        a_stream_has_one_snapshot [Snapshots]
+            "A stream has at most one snapshot; a save replaces one of another fingerprint or log, whatever the versions.";
+        an_older_snapshot_replaces_nothing [Snapshots]
+            "Of the same fingerprint and log, a save replaces the same or an older version, and never a newer one.";
+        snapshots_of_other_streams_are_others [Snapshots]
+            "Snapshots of streams that differ in a byte are different snapshots.";
+        a_snapshot_is_forgotten [Snapshots]
+            "Forgetting takes a stream's snapshot away, and no other's; that there was none is no fault.";
+        a_snapshot_is_no_append [Snapshots]
+            "Saving a snapshot moves no head and makes no stream exist.";
+        a_snapshot_may_be_so_long [Snapshots]
+            "A snapshot that breaks the limit on its state is refused with the limit's name; what was there stays.";
+        a_snapshot_of_nothing_is_refused [Snapshots]
+            "A snapshot at the version before the first event is refused.";
+        nothing_hangs_after_a_dropped_save [Snapshots]
+            "After a save of a snapshot that was dropped, later calls do not hang.";
+        snapshots_are_refused_where_there_are_none [NoSnapshots]
+            "A store that keeps no snapshots gives none, and refuses by name to save one.";
     }
     documents {
         a_new_consumer_has_no_checkpoint [Documents]
@@ -364,12 +397,72 @@ rules! { $
             "A document lies in its collection, and in no other.";
         documents_with_unusual_keys_are_apart [Documents]
             "Keys that differ in a byte are different documents.";
+        no_name_of_a_document_has_a_nul [Documents]
+            "U+0000 in the name of a consumer, a collection or a document gives Invalid; a read of it finds nothing.";
         other_handles_see_what_is_committed [Documents, SecondHandle]
             "A read that starts after a commit sees it, and a claim fences, on any handle of the same store.";
         a_dropped_commit_is_whole_or_nothing [Documents]
             "A dropped commit took place as a whole or not at all.";
         nothing_hangs_after_a_dropped_commit [Documents]
             "After a dropped commit, later calls do not hang.";
+        handlers_for_another_database_are_refused [Documents]
+            "A store refuses handlers that are written for another database as Unsupported, by name.";
+    }
+    inline {
+        an_inline_effect_is_there_with_its_append [Inline]
+            "What an inline projection makes of an append's events is written, and its checkpoint is at the append's last position.";
+        events_and_inline_effect_appear_together [Inline]
+            "The effect of an inline projection is part of the append's commit.";
+        inline_projections_get_events_as_they_are_read [Inline]
+            "An inline projection gets the events as they are going to be read.";
+        inline_projections_get_what_matches [Inline]
+            "An inline projection gets those of the append's events that match its query, in their order.";
+        an_inline_checkpoint_moves_if_no_event_matches [Inline]
+            "The checkpoint of an inline projection moves also if no event matched.";
+        an_append_without_events_asks_no_inline_projection [Inline]
+            "An append without events moves no inline projection, and is not held by one.";
+        an_inline_projection_that_is_behind_holds_the_append [Inline]
+            "An inline projection's checkpoint lies at the head before the append; if it does not, the append gives Behind.";
+        a_checkpoint_of_another_log_is_behind [Inline]
+            "An inline projection's checkpoint is of this log; one of another log gives Behind, wherever it lies.";
+        an_append_that_is_held_leaves_nothing [Inline]
+            "An append that gives Behind writes nothing, and records no key.";
+        an_event_that_does_not_fit_refuses_the_append [Inline]
+            "If an inline projection cannot take an event, the append gives Unfit with its name and what it says.";
+        an_append_that_does_not_fit_leaves_nothing [Inline]
+            "An append that gives Unfit writes nothing; its key and the ids of its events are free.";
+        several_inline_projections_move_together [Inline]
+            "Of several inline projections, which are asked in turn, all take the append or none does.";
+        inline_projections_are_asked_last [Inline]
+            "The inline projections are asked after limits, key, guard and event ids were checked.";
+        a_refused_append_moves_no_inline_projection [Inline]
+            "An append that is refused by its key, its guard, an event id or a limit moves no inline projection.";
+        an_append_folds_into_what_is_stored [Inline]
+            "An inline projection folds into the documents as they are, whoever wrote them.";
+        racing_appends_fold_into_one_document [Inline]
+            "Of racing appends, each folds into the documents as those before it leave them.";
+        appends_to_several_partitions_fold_into_one_document [Inline, Partitions]
+            "The documents of an inline projection are of all partitions; racing appends to several lose nothing.";
+        an_append_that_does_not_fit_touches_no_other [Inline]
+            "An append that an inline projection refuses does not fail or change others that are committed with it.";
+        an_inline_append_fences_a_follower [Inline]
+            "A batch that starts from the checkpoint before an append with the projection is fenced.";
+        an_inline_append_leaves_the_epoch [Inline]
+            "An append with an inline projection does not change its epoch.";
+        an_inline_append_is_no_claim [Inline]
+            "A batch of an inline projection that was never claimed is fenced.";
+        an_inline_checkpoint_is_of_one_partition [Inline, Partitions]
+            "An append asks for and moves the inline projection's checkpoint on its own partition, and no other.";
+        other_handles_see_inline_effects [Inline, SecondHandle]
+            "The effect of an inline projection is seen by reads that start later, on any handle of the same store.";
+        a_dropped_inline_append_is_whole_or_nothing [Inline]
+            "A dropped append takes place with its inline projections or not at all.";
+        nothing_hangs_after_a_dropped_inline_append [Inline]
+            "After a dropped append with inline projections, later calls do not hang.";
+        an_inline_projection_on_another_database_is_refused [Inline]
+            "An inline projection whose handlers are for another database is refused as Unsupported; nothing is written.";
+        inline_projections_are_refused_where_they_cannot_be_had [NoInline]
+            "A store that takes no inline projections refuses an append that brings one as Unsupported, by name.";
     }
     model {
         any_history_agrees_with_the_model []

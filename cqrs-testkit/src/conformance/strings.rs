@@ -15,8 +15,8 @@ pub(super) const TEXTS: [&str; 44] = [
     " a",
     "a\t",
     "a\n",
-    "a\0",
-    "\0a",
+    "a\u{1}",
+    "\u{1}a",
     "aa",
     "a\u{a0}",
     "a\u{200b}",
@@ -131,7 +131,7 @@ pub(super) async fn unusual_keys_are_apart(world: World) -> Check {
 
 pub(super) async fn unusual_metadata_is_kept(world: World) -> Check {
     let stream = world.stream("a");
-    let mut metadata = Metadata::new().correlation("c\0'\"").causation("%_\\").actor("日本語 😀");
+    let mut metadata = Metadata::new().correlation("c\u{1}'\"").causation("%_\\").actor("日本語 😀");
     for text in TEXTS {
         metadata = metadata.entry(text, text);
     }

@@ -18,10 +18,11 @@ fn rule(name: &str) -> &'static Rule {
 /// The least that the rule asks of a store.
 fn ground(rule: &Rule) -> Ground {
     match rule.name {
-        "tags_are_refused_where_there_are_none" | "several_streams_are_refused_where_they_cannot_be_had" => {
-            Ground::Plain
-        }
+        "tags_are_refused_where_there_are_none"
+        | "several_streams_are_refused_where_they_cannot_be_had"
+        | "snapshots_are_refused_where_there_are_none" => Ground::Plain,
         _ if rule.is_about_partitions() => Ground::Partitions,
+        "inline_projections_are_refused_where_they_cannot_be_had" => Ground::Plain,
         _ => Ground::Full,
     }
 }
@@ -69,4 +70,4 @@ macro_rules! topics {
     };
 }
 
-topics! { append facts guards keys races reads limits strings wait cancel documents model }
+topics! { append facts guards keys races reads limits strings wait cancel snapshots documents inline model }

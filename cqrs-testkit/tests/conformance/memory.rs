@@ -17,8 +17,8 @@ struct Memory {
 }
 
 pub(crate) fn stores(store: &MemoryStore) -> Stores {
-    let again = store.clone();
-    Stores::new(Arc::new(store.clone())).documents(Arc::new(store.clone())).again(move || {
+    let (one, again) = (Arc::new(store.clone()), store.clone());
+    Stores::new(one.clone()).documents(one).again(move || {
         let stores = stores(&again);
         Box::pin(async { Ok(stores) })
     })
@@ -39,7 +39,8 @@ fn four_partitions() {
     cqrs_testkit::conformance::run(Memory { partitions: 4 });
 }
 
-/// The store in memory without tags and with one stream for each append, as some stores are.
+/// The store in memory without tags, snapshots and inline projections, and with one stream for each append,
+/// as some stores are.
 #[derive(Clone, Debug)]
 pub(crate) struct Plain(pub(crate) MemoryStore);
 
@@ -47,6 +48,9 @@ impl Plain {
     fn check(append: &Append) -> Result<(), StoreError> {
         if append.guard.asks_for_tags() {
             return Err(unsupported("guard tags"));
+        }
+        if !append.inline.is_empty() {
+            return Err(unsupported("carry inline projections out"));
         }
         let streams = append.events.iter().map(|event| &event.stream).chain(guarded(&append.guard));
         let streams: BTreeSet<&StreamId> = streams.collect();
@@ -69,6 +73,7 @@ impl EventStore for Plain {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = self.0.capabilities();
         (capabilities.tags, capabilities.multi_stream_append) = (false, false);
+        (capabilities.inline, capabilities.snapshots) = (false, false);
         capabilities
     }
 
@@ -128,8 +133,15 @@ fn what_a_store_lacks_is_left_out_and_named() {
         let because = |outcome: &Outcome| matches!(outcome, Outcome::Skipped(why) if why.contains(lack));
         report.outcomes().filter(|(_, outcome)| because(outcome)).count()
     };
-    let reasons =
-        ["no tags", "one stream at a time", "one partition", "no read store", "open the store again"];
+    let reasons = [
+        "no tags",
+        "one stream at a time",
+        "one partition",
+        "no read store",
+        "open the store again",
+        "no snapshots",
+        "no inline",
+    ];
     let counts = reasons.map(lacking);
     assert!(!counts.contains(&0), "{counts:?}");
     assert_eq!(counts.iter().sum::<usize>(), report.skipped().len());

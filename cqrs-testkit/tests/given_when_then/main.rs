@@ -17,3 +17,4 @@ mod aggregates;
 mod messages;
 mod projection_messages;
 mod projections;
+mod snapshots;

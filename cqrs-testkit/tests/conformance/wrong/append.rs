@@ -58,8 +58,14 @@ fn expects(guard: &Guard) -> Option<(&StreamId, Expected)> {
 
 impl Wrong {
     pub(super) async fn append_wrongly(&self, mut append: Append) -> Outcome {
+        if !append.inline.is_empty() {
+            return self.append_inline_wrongly(append).await;
+        }
         if self.has(Flaw::CutsStreams) {
             self.limits().check(&append)?;
+        }
+        if self.has(Flaw::LeavesNulOut) {
+            leave_nul_out(&mut append);
         }
         let guard = append.guard.clone();
         self.rewrite(&mut append).await;
@@ -191,6 +197,10 @@ impl Wrong {
                     let actual = self.length(stream).await;
                     actual >= 3 && version.get() > actual
                 }
+                _ => false,
+            },
+            Flaw::EventsAreVersions => match expects(guard) {
+                Some((stream, Expected::Event(version, _))) => self.length(stream).await == version.get(),
                 _ => false,
             },
             Flaw::VersionNoneMeansAny => {
@@ -576,5 +586,12 @@ impl Drop for Hidden<'_> {
     fn drop(&mut self) {
         let mut hidden = lock(&self.0.state.hidden);
         self.1.iter().for_each(|id| _ = hidden.remove(id));
+    }
+}
+
+/// Makes a text of events that no database refuses.
+fn leave_nul_out(append: &mut Append) {
+    for event in &mut append.events {
+        event.name = event.name.replace('\0', "").into();
     }
 }

@@ -25,8 +25,11 @@ impl Wrong {
     }
 
     fn document(&self, key: &str) -> String {
-        let trims = self.has(Flaw::TrimsDocumentKeys);
-        if trims { key.trim().to_owned() } else { key.to_owned() }
+        match self.flaw {
+            Flaw::TrimsDocumentKeys => key.trim().to_owned(),
+            Flaw::LeavesNulOutOfKeys => key.replace('\0', ""),
+            _ => key.to_owned(),
+        }
     }
 
     fn epoch(&self, epoch: u64) -> u64 {
@@ -69,7 +72,7 @@ impl Wrong {
             }
             _ => {}
         }
-        Ok(checkpoint)
+        Ok(self.inline_checkpoint(&consumer, checkpoint))
     }
 
     async fn commit_wrongly(&self, mut batch: Batch) -> Result<(), CommitError> {
@@ -131,7 +134,8 @@ impl Wrong {
             }
             (Flaw::NeverRemoves, _) => batch.writes.retain(|(_, content)| content.is_some()),
             (Flaw::OverwritesInPlace, _) => self.overwrite(batch).await?,
-            _ => {}
+            (Flaw::IgnoresHandlers, _) => batch.handlers = None,
+            _ => self.spoil_inline_batch(batch, stored).await?,
         }
         Ok(())
     }
@@ -149,12 +153,16 @@ impl Wrong {
         Ok(())
     }
 
-    async fn write_anyhow(&self, collection: String, writes: Vec<Write>) -> Result<(), CommitError> {
+    pub(super) async fn write_anyhow(
+        &self,
+        collection: String,
+        writes: Vec<Write>,
+    ) -> Result<(), CommitError> {
         let consumer = Uuid::new_v4().to_string();
         let epoch = self.documents.claim(&consumer).await?.epoch;
         let to = Checkpoint { log: LogId(Uuid::from_u128(0)), position: Position::START, event: None };
         let partition = Partition::ONLY;
-        let batch = Batch { consumer, partition, epoch, from: None, to, collection, writes };
+        let batch = Batch { consumer, partition, epoch, from: None, to, collection, writes, handlers: None };
         self.documents.commit(batch).await
     }
 
@@ -179,7 +187,7 @@ impl Wrong {
         for document in &mut found {
             let cached = self.has(Flaw::OtherHandlesHaveACache) && self.second;
             let empty = self.has(Flaw::EmptyMeansMissing) && document.as_deref() == Some(&[]);
-            if cached || empty {
+            if cached || empty || self.hides_inline(&collection) {
                 *document = None;
             }
         }

@@ -7,7 +7,9 @@
 mod append;
 mod documents;
 mod flaw;
+mod inline;
 mod read;
+mod snapshots;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,7 +20,7 @@ use cqrs_core::event::Tag;
 use cqrs_core::memory::MemoryStore;
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
-    LogRead, LogSlice, StreamRead, StreamSlice,
+    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice,
 };
 use cqrs_core::{Partition, Position, StreamId};
 use cqrs_testkit::conformance::{Fault, Setup, Stores};
@@ -49,6 +51,8 @@ struct State {
     ghosts: Mutex<HashSet<Tag>>,
     partner: Mutex<Option<append::Partner>>,
     epochs: Mutex<HashMap<String, u64>>,
+    snapshots: Mutex<Vec<Snapshot>>,
+    inline: inline::State,
     busy: AtomicBool,
     waiting: AtomicUsize,
 }
@@ -97,8 +101,8 @@ impl Wrong {
 
     fn stores(&self) -> Stores {
         let again = Self { second: true, ..self.clone() };
-        let stores = Stores::new(Arc::new(self.clone())).documents(Arc::new(self.clone()));
-        stores.again(move || {
+        let one = Arc::new(self.clone());
+        Stores::new(one.clone()).documents(one).again(move || {
             let stores = again.stores();
             Box::pin(async { Ok(stores) })
         })
@@ -164,6 +168,7 @@ fn generous(flaw: Flaw) -> Limits {
         Flaw::NoTagsLimit => &mut limits.tags,
         Flaw::NoTagLimit => &mut limits.tag_bytes,
         Flaw::NoKeyLimit => &mut limits.key_bytes,
+        Flaw::NoSnapshotLimit => &mut limits.snapshot_bytes,
         _ => return limits,
     };
     *limit *= 2;
@@ -172,7 +177,9 @@ fn generous(flaw: Flaw) -> Limits {
 
 impl EventStore for Wrong {
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let mut capabilities = self.inner.capabilities();
+        capabilities.inline &= self.flaw.is_inline();
+        capabilities
     }
 
     fn limits(&self) -> Limits {
@@ -209,5 +216,21 @@ impl EventStore for Wrong {
 
     fn wait(&self, partition: Partition, after: Position) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.wait_wrongly(partition, after))
+    }
+
+    fn snapshot(
+        &self,
+        stream: &StreamId,
+        fingerprint: u64,
+    ) -> BoxFuture<'_, Result<Option<Snapshot>, StoreError>> {
+        Box::pin(self.snapshot_wrongly(stream.clone(), fingerprint))
+    }
+
+    fn save_snapshot(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.save_snapshot_wrongly(snapshot))
+    }
+
+    fn forget_snapshot(&self, stream: &StreamId) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.forget_snapshot_wrongly(stream.clone()))
     }
 }

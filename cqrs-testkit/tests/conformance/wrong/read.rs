@@ -58,6 +58,11 @@ impl Wrong {
             self.state.busy.store(false, Ordering::SeqCst);
         }
         read.stream = self.stream(&read.stream);
+        if self.has(Flaw::EndsTextsAtNul)
+            && let Some((start, _)) = read.stream.as_str().split_once('\0')
+        {
+            read.stream = start.parse().unwrap_or(read.stream);
+        }
         let length = self.inner.read_stream(read.clone()).await?.version;
         let (stream, wanted) = (read.stream.clone(), read.clone());
         match self.flaw {
@@ -127,9 +132,9 @@ impl Wrong {
                 metadata.entries.retain(|_, value| !value.is_empty());
                 event.meta.metadata = Arc::new(metadata);
             }
-            Flaw::MetadataWithoutNul => {
+            Flaw::MetadataWithoutPercents => {
                 let mut metadata = Metadata::clone(&event.meta.metadata);
-                let clean = |(name, value): (String, String)| (name, value.replace('\0', ""));
+                let clean = |(name, value): (String, String)| (name, value.replace('%', ""));
                 metadata.entries = metadata.entries.into_iter().map(clean).collect();
                 event.meta.metadata = Arc::new(metadata);
             }

@@ -1,0 +1,199 @@
+//! What follows the log, as a store sees it: code that turns events into an effect, and does not know
+//! where the effect is kept.
+//!
+//! A projection is either of two things. One that keeps *documents* is [routed](Consumer::route) to the
+//! keys it changes and folds what is stored under them. One with its own SQL brings
+//! [`Handlers`], which run inside a transaction of the [`Database`] that they are written for. Either way
+//! the store commits the effect together with the checkpoint behind it: in a
+//! [`Batch`](crate::read_store::Batch) behind the log, or with the append itself
+//! ([`Append::inline`](crate::store::Append::inline)).
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::{BoxError, FoldError, StoreError, StoreErrorKind};
+use crate::event::RecordedEvent;
+use crate::id::Position;
+use crate::read_store::Checkpoint;
+use crate::store::{AppendError, Head, Query};
+
+/// What follows the log and has an effect.
+///
+/// A store asks it in the midst of a transaction, so neither it nor its [`Work`] may panic: what it cannot
+/// take it says with [`Unfit`]. It may be asked again about events whose transaction was not committed.
+pub trait Consumer: fmt::Debug + Send + Sync + 'static {
+    /// Its name, which is that of its checkpoint and of its documents' collection.
+    fn name(&self) -> &'static str;
+
+    /// Exactly the events it wants.
+    fn query(&self) -> Query;
+
+    /// The [name](Database::NAME) of the database that its handlers are written for; `None` if it keeps
+    /// documents.
+    fn database(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Decodes events that match its query, in their order, and says what they are going to change.
+    ///
+    /// # Errors
+    /// [`Unfit`] with the first event that it cannot take.
+    fn route(&self, events: &[Arc<RecordedEvent>]) -> Result<Routed, Unfit>;
+}
+
+/// An event that a consumer cannot take; those before it are good.
+#[derive(Debug)]
+pub struct Unfit {
+    /// How many of the given events come before it.
+    pub good: usize,
+    /// What is wrong with it.
+    pub error: FoldError,
+}
+
+/// Decoded events, and what they are going to change.
+pub enum Routed {
+    /// Documents of the consumer's collection.
+    Documents {
+        /// The keys of all documents that the events change, each once.
+        keys: Vec<String>,
+        /// The work on them.
+        work: Box<dyn Work>,
+    },
+    /// Whatever the user's own statements change.
+    Handlers(Handlers),
+}
+
+impl fmt::Debug for Routed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Documents { keys, .. } => f.debug_struct("Documents").field("keys", keys).finish(),
+            Self::Handlers(handlers) => handlers.fmt(f),
+        }
+    }
+}
+
+/// Decoded events, ready to be folded into the documents they change.
+pub trait Work: Send {
+    /// Folds the events into the documents, given in the order of the keys, and gives each one's new
+    /// content, or `None` to remove it.
+    ///
+    /// # Errors
+    /// [`Unfit`] with the first event that does not fold.
+    fn fold(self: Box<Self>, documents: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Unfit>;
+}
+
+/// Routes what an inline projection takes of an append, as the section "Inline projections" of the
+/// [contract](crate::store) has it: `stored` is its checkpoint on the partition, `head` where the partition
+/// ends before the append, `events` are those of the append as they are going to be read.
+///
+/// # Errors
+/// [`AppendError::Behind`] if its checkpoint does not lie at the head in this log, [`AppendError::Unfit`]
+/// if it cannot take an event.
+pub fn route_inline(
+    consumer: &dyn Consumer,
+    stored: Option<Checkpoint>,
+    head: Head,
+    events: &[Arc<RecordedEvent>],
+) -> Result<Routed, AppendError> {
+    let name = consumer.name();
+    let position = stored.map_or(Position::START, |stored| stored.position);
+    if position != head.position || stored.is_some_and(|stored| stored.log != head.log) {
+        return Err(AppendError::Behind { consumer: name, position, head: head.position });
+    }
+    let query = consumer.query();
+    let wanted = |event: &&Arc<RecordedEvent>| query.matches(&event.name, &event.tags);
+    let events: Vec<_> = events.iter().filter(wanted).cloned().collect();
+    consumer.route(&events).map_err(|unfit| AppendError::Unfit { consumer: name, error: unfit.error })
+}
+
+/// A database whose transactions a projection can write with.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a database that a projection can write to",
+    label = "not a database",
+    note = "`sql = …` names one that a store brings, such as `cqrs::sqlite::Sqlite`"
+)]
+pub trait Database: 'static {
+    /// Its name, for messages.
+    const NAME: &'static str;
+    /// What a handler gets.
+    type Transaction<'t>;
+    /// What running a handler gives: its outcome, or a future of it.
+    type Running<'a>;
+
+    /// The outcome of a handler that is not `async`.
+    fn ready<'a>(outcome: Result<(), BoxError>) -> Self::Running<'a>;
+}
+
+/// A database whose handlers may be `async`, with a future like this.
+#[diagnostic::on_unimplemented(
+    message = "the handlers of a projection on `{Self}` cannot be `async`",
+    label = "its handlers are not `async`",
+    note = "take `async` off the method"
+)]
+pub trait AsyncDatabase<'a, F>: Database {
+    /// A handler on its way.
+    fn later(handler: F) -> Self::Running<'a>;
+}
+
+/// Decoded events with the handlers that write their effect, for one kind of database.
+#[derive(Clone)]
+pub struct Handlers {
+    database: &'static str,
+    /// An `Arc<dyn RunIn<D>>` of that database.
+    run: Arc<dyn Any + Send + Sync>,
+}
+
+/// What [`Handlers`] are for a database.
+pub trait RunIn<D: Database>: Send + Sync {
+    /// Prepares the tables, before the first event ever.
+    fn set_up<'a, 't>(&'a self, transaction: &'a D::Transaction<'t>) -> D::Running<'a>
+    where
+        't: 'a;
+
+    /// How many steps there are: one per event, or several for one that was split since it was stored.
+    fn steps(&self) -> usize;
+
+    /// Writes the effect of one step, by its number from 0.
+    fn run<'a, 't>(&'a self, step: usize, transaction: &'a D::Transaction<'t>) -> D::Running<'a>
+    where
+        't: 'a;
+
+    /// What a step that failed makes of its event; `None` if there is no such step.
+    ///
+    /// A store asks only if the failure is not its own, such as a full disk.
+    fn unfit(&self, step: usize, error: BoxError) -> Option<Unfit>;
+}
+
+impl Handlers {
+    /// Of a database.
+    #[must_use]
+    pub fn new<D: Database>(run: Arc<dyn RunIn<D>>) -> Self {
+        Self { database: D::NAME, run: Arc::new(run) }
+    }
+
+    /// The name of the database that they are written for.
+    #[must_use]
+    pub fn database(&self) -> &'static str {
+        self.database
+    }
+
+    /// The handlers, if they are written for this database.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unsupported`] if they are not.
+    pub fn of<D: Database>(&self) -> Result<Arc<dyn RunIn<D>>, StoreError> {
+        self.run.downcast_ref::<Arc<dyn RunIn<D>>>().cloned().ok_or_else(|| {
+            let message = format!("a projection on {} cannot write to {}", self.database, D::NAME);
+            StoreError::new(StoreErrorKind::Unsupported, message)
+        })
+    }
+}
+
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handlers({})", self.database)
+    }
+}

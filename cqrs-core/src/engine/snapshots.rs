@@ -1,0 +1,322 @@
+//! Snapshots: where a stream need not be read from its beginning.
+//!
+//! A snapshot is made from what the log has, never from what a process has in memory: whoever has read
+//! a stream and finds one due keeps it, and a command that makes one due has the stream read once more,
+//! behind its receipt. So an event that does not come back as it was written cannot get into one.
+//!
+//! It is used if it is of this log and this code, and the event at its version lies at its position,
+//! which the read of what follows shows. Else it is forgotten, and the stream is read as a whole.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Inner;
+use super::error::Failure;
+use super::execute::{PAGE, fold};
+use crate::aggregate::Aggregate;
+use crate::codec::CodecError;
+use crate::error::{FoldError, StoreError, StoreErrorKind};
+use crate::event::RecordedEvent;
+use crate::id::{Position, StreamId, Version};
+use crate::store::{BoxFuture, Detail, Direction, EventStore, Snapshot, StreamRead};
+
+/// How the snapshots of one aggregate are made, without its type.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    every: u64,
+    fingerprint: u64,
+    fresh: fn() -> Box<dyn Folding>,
+}
+
+impl Plan {
+    pub(crate) fn of<A: Aggregate>() -> Option<Self> {
+        let snapshots = A::SNAPSHOTS?;
+        let (every, fingerprint) = (snapshots.interval(), snapshots.fingerprint());
+        Some(Self { every, fingerprint, fresh: || Box::new(Folded::<A>::new()) })
+    }
+
+    /// Whether a multiple has been passed since the last one that is known.
+    fn is_due(&self, place: Place) -> bool {
+        place.version.get() / self.every > place.snapshot.get() / self.every
+    }
+}
+
+/// A state that is being folded, without its type.
+pub(crate) trait Folding: Send + Sync {
+    /// Begins anew.
+    fn reset(&mut self);
+    /// Folds events of the stream.
+    fn fold(&mut self, events: &[Arc<RecordedEvent>]) -> Result<(), FoldError>;
+    /// The state, to be kept; `None` if there is none.
+    fn freeze(&self) -> Option<Result<Bytes, CodecError>>;
+    /// Takes over a state that was kept.
+    fn thaw(&mut self, bytes: &[u8]) -> Result<(), CodecError>;
+}
+
+/// A state with its type.
+pub(super) struct Folded<A>(pub(super) Option<A>);
+
+impl<A: Aggregate> Folded<A> {
+    pub(super) fn new() -> Self {
+        Self(A::initial())
+    }
+}
+
+impl<A: Aggregate> Folding for Folded<A> {
+    fn reset(&mut self) {
+        self.0 = A::initial();
+    }
+
+    fn fold(&mut self, events: &[Arc<RecordedEvent>]) -> Result<(), FoldError> {
+        fold(&mut self.0, events)
+    }
+
+    fn freeze(&self) -> Option<Result<Bytes, CodecError>> {
+        Some(A::SNAPSHOTS?.freeze(self.0.as_ref()?))
+    }
+
+    fn thaw(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        if let Some(snapshots) = A::SNAPSHOTS {
+            self.0 = Some(snapshots.thaw(bytes)?);
+        }
+        Ok(())
+    }
+}
+
+/// How far a stream was read.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) version: Version,
+    pub(super) position: Position,
+    /// The version of the last snapshot that is known.
+    pub(super) snapshot: Version,
+}
+
+/// Why a snapshot is not used.
+enum Doubt {
+    /// It does not fit the log or the type.
+    Unfit(&'static str),
+    /// The log cannot be read, so there is nothing to fall back on.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Doubt {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+// If the event is at fault and not the snapshot, reading the whole stream will tell.
+impl From<FoldError> for Doubt {
+    fn from(_: FoldError) -> Self {
+        Self::Unfit("what follows does not fold")
+    }
+}
+
+impl Inner {
+    /// Reads a stream to its end, from its snapshot if there is a good one, else from its beginning.
+    pub(super) async fn read_whole<E: From<StoreError> + From<FoldError>>(
+        &self,
+        stream: &StreamId,
+        plan: Option<Plan>,
+        state: &mut dyn Folding,
+    ) -> Result<Place, E> {
+        if let Some(plan) = plan
+            && let Some(place) = self.read_from_snapshot(stream, plan, state).await?
+        {
+            return Ok(place);
+        }
+        state.reset();
+        let last = self
+            .read_behind::<E>(stream, Version::NONE, Detail::Fold, &mut |events| state.fold(events))
+            .await?;
+        let (version, position) = last.unwrap_or_default();
+        Ok(Place { version, position, snapshot: Version::NONE })
+    }
+
+    async fn read_from_snapshot(
+        &self,
+        stream: &StreamId,
+        plan: Plan,
+        state: &mut dyn Folding,
+    ) -> Result<Option<Place>, StoreError> {
+        let snapshot = match self.log.snapshot(stream, plan.fingerprint).await {
+            Ok(Some(snapshot)) => snapshot,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                tracing::warn!(%stream, %error, "no snapshot, reading the whole stream");
+                if error.kind() == StoreErrorKind::Corrupt {
+                    self.forget(stream).await;
+                }
+                return Ok(None);
+            }
+        };
+        match self.read_tail(stream, plan, &snapshot, state).await {
+            Ok(place) => Ok(Some(place)),
+            Err(Doubt::Store(error)) => Err(error),
+            Err(Doubt::Unfit(why)) => {
+                let version = snapshot.version.get();
+                tracing::warn!(%stream, version, why, "a snapshot is no good, reading the whole stream");
+                self.forget(stream).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads on from a snapshot. The event that is its last one is read again, to see that the log has
+    /// it there; it is not decoded.
+    async fn read_tail(
+        &self,
+        stream: &StreamId,
+        plan: Plan,
+        snapshot: &Snapshot,
+        state: &mut dyn Folding,
+    ) -> Result<Place, Doubt> {
+        let Snapshot { version, position, .. } = *snapshot;
+        if (snapshot.log, &snapshot.stream, snapshot.fingerprint) != (self.log_id, stream, plan.fingerprint) {
+            return Err(Doubt::Unfit("it is of another log, stream or fold"));
+        }
+        let (direction, detail) = (Direction::Forward, Detail::Fold);
+        let read = StreamRead { stream: stream.clone(), from: version, direction, limit: PAGE, detail };
+        let slice = self.log.read_stream(read).await?;
+        let at = |event: &RecordedEvent| (event.meta.version, event.meta.position) == (version, position);
+        let tail = slice.events.split_first().filter(|(first, _)| at(first)).map(|(_, tail)| tail);
+        let tail = tail.ok_or(Doubt::Unfit("the log has no such event"))?;
+        state.thaw(&snapshot.state).map_err(|_| Doubt::Unfit("its state cannot be read"))?;
+        state.fold(tail)?;
+        let mut last =
+            tail.last().map_or((version, position), |last| (last.meta.version, last.meta.position));
+        if last.0 < slice.version {
+            let behind = self
+                .read_behind::<Doubt>(stream, last.0, Detail::Fold, &mut |events| state.fold(events))
+                .await?;
+            last = behind.unwrap_or(last);
+        }
+        Ok(Place { version: last.0, position: last.1, snapshot: version })
+    }
+
+    async fn forget(&self, stream: &StreamId) {
+        if let Err(error) = self.log.forget_snapshot(stream).await {
+            tracing::warn!(%stream, %error, "a snapshot that is no good could not be taken away");
+        }
+    }
+
+    /// Keeps the state of a stream that was just read, if it is time to.
+    pub(super) async fn keep(
+        &self,
+        stream: &StreamId,
+        plan: Option<Plan>,
+        place: &mut Place,
+        state: &dyn Folding,
+    ) {
+        let Some(plan) = plan.filter(|plan| plan.is_due(*place)) else { return };
+        let Some(permit) = self.saves.permit() else { return };
+        let snapshot = self.freeze(stream, plan, *place, state);
+        place.snapshot = place.version;
+        let log = Arc::clone(&self.log);
+        let save = snapshot.map(|snapshot| async move { save(&*log, snapshot).await });
+        self.saves.run(save.map(|save| Making { permit, work: Box::pin(save) })).await;
+    }
+
+    /// What keeps the state of a stream, if a command has made it time to.
+    pub(super) fn renewal(
+        self: &Arc<Self>,
+        stream: &StreamId,
+        plan: Option<Plan>,
+        place: Place,
+    ) -> Option<Making> {
+        let plan = plan.filter(|plan| plan.is_due(place))?;
+        let permit = self.saves.permit()?;
+        let (inner, stream) = (Arc::clone(self), stream.clone());
+        Some(Making { permit, work: Box::pin(async move { inner.read_and_save(&stream, plan).await }) })
+    }
+
+    async fn read_and_save(&self, stream: &StreamId, plan: Plan) {
+        let mut state = (plan.fresh)();
+        match self.read_whole::<Failure>(stream, Some(plan), &mut *state).await {
+            // Somebody else may have kept a newer one.
+            Ok(place) if plan.is_due(place) => {
+                if let Some(snapshot) = self.freeze(stream, plan, place, &*state) {
+                    save(&*self.log, snapshot).await;
+                }
+            }
+            Ok(_) => {}
+            // Whoever reads it next hears why.
+            Err(_) => tracing::warn!(%stream, "no snapshot: the stream could not be read"),
+        }
+    }
+
+    fn freeze(&self, stream: &StreamId, plan: Plan, place: Place, state: &dyn Folding) -> Option<Snapshot> {
+        let (stream, fingerprint) = (stream.clone(), plan.fingerprint);
+        let Place { version, position, .. } = place;
+        match state.freeze()? {
+            Ok(state) => Some(Snapshot { stream, log: self.log_id, version, position, fingerprint, state }),
+            // Its words may tell what is in the state, which is nothing for a log.
+            Err(_) => {
+                tracing::warn!(%stream, "no snapshot: the state cannot be written and read back");
+                None
+            }
+        }
+    }
+}
+
+async fn save(log: &dyn EventStore, snapshot: Snapshot) {
+    let (stream, version) = (snapshot.stream.clone(), snapshot.version.get());
+    match log.save_snapshot(snapshot).await {
+        Ok(()) => tracing::debug!(%stream, version, "kept a snapshot"),
+        Err(error) => tracing::warn!(%stream, version, %error, "a snapshot could not be kept"),
+    }
+}
+
+/// How many snapshots are made at a time. One that finds no room is due again with the next command.
+const SAVES: u32 = 4;
+
+/// After this a snapshot is given up, so that a store that does not answer keeps nobody from ending.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A snapshot in the making.
+pub(super) struct Making {
+    permit: OwnedSemaphorePermit,
+    work: BoxFuture<'static, ()>,
+}
+
+/// The making of snapshots beside the commands.
+pub(super) struct Saves {
+    permits: Arc<Semaphore>,
+    /// Where they are made; by whoever makes one due if there is none.
+    runtime: Option<Handle>,
+}
+
+impl Saves {
+    pub(super) fn new(background: bool) -> Self {
+        let runtime = if background { Handle::try_current().ok() } else { None };
+        Self { permits: Arc::new(Semaphore::new(SAVES as usize)), runtime }
+    }
+
+    fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.permits).try_acquire_owned().ok()
+    }
+
+    /// Makes one, without anybody waiting for it if there is a background.
+    pub(super) async fn run(&self, making: Option<Making>) {
+        let Some(Making { permit, work }) = making else { return };
+        let Some(runtime) = &self.runtime else { return work.await };
+        runtime.spawn(async move {
+            if tokio::time::timeout(PATIENCE, work).await.is_err() {
+                tracing::warn!(patience = ?PATIENCE, "a snapshot was given up: the store does not answer");
+            }
+            drop(permit);
+        });
+    }
+
+    /// Waits for those that are being made, and lets no other begin.
+    pub(super) async fn finish(&self) {
+        let all = self.permits.acquire_many(SAVES).await;
+        self.permits.close();
+        drop(all);
+    }
+}

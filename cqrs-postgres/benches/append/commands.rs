@@ -1,0 +1,185 @@
+//! Durable commands through the engine, against inserts of one who knows all state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use cqrs::prelude::Engine;
+use pg_cluster::Cluster;
+
+use crate::{bank, hand, median, runtime, scattered, url};
+
+const ROUNDS: usize = 9;
+const ROUND: Duration = Duration::from_millis(600);
+const ACCOUNTS: u64 = 10_000;
+
+/// What one round came to.
+struct Sample {
+    rate: f64,
+    times: Vec<Duration>,
+    spent: [f64; 3],
+}
+
+/// Somebody who does one piece of work for a task, as often as asked.
+enum Work {
+    Single(Vec<hand::Single>, Arc<AtomicU64>),
+    Batched(hand::Batched, Arc<AtomicU64>),
+    Engine(Engine, u64),
+}
+
+struct Contender {
+    name: String,
+    tasks: u64,
+    work: Arc<Work>,
+    samples: Vec<Sample>,
+}
+
+impl Work {
+    async fn once(&self, task: u64, number: u64) {
+        // Its own version for each row: the hand knows the state.
+        let row = |next: &AtomicU64| {
+            let version = next.fetch_add(1, Ordering::Relaxed);
+            (format!("Account/{}", scattered(number) % ACCOUNTS), version as i64)
+        };
+        match self {
+            Self::Single(all, next) => all[task as usize].insert(row(next)).await,
+            Self::Batched(batched, next) => batched.insert(row(next)).await,
+            Self::Engine(engine, accounts) => bank::post(engine, scattered(number) % accounts, number).await,
+        }
+    }
+}
+
+pub fn run(cluster: &Cluster) {
+    let runtime = runtime();
+    let mut contenders = Vec::new();
+    for tasks in [1, 16, 64] {
+        contenders.push(runtime.block_on(by_hand(cluster, tasks)));
+        contenders.push(runtime.block_on(engine(cluster, tasks, ACCOUNTS)));
+    }
+    contenders.push(runtime.block_on(engine(cluster, 64, 1)));
+    let watch = runtime.block_on(hand::connect(cluster.url()));
+    for round in 0..ROUNDS as u64 {
+        for contender in &mut contenders {
+            let sample = runtime.block_on(one_round(contender, &watch, round));
+            contender.samples.push(sample);
+        }
+    }
+    print(contenders);
+}
+
+async fn by_hand(cluster: &Cluster, tasks: u64) -> Contender {
+    let table = format!("hand_{tasks}");
+    hand::table(&hand::connect(cluster.url()).await, &table).await;
+    let next = Arc::default();
+    let (what, work) = match tasks {
+        1 => ("state known", Work::Single(vec![hand::Single::new(cluster.url(), &table).await], next)),
+        _ => ("known, batched", Work::Batched(hand::Batched::new(cluster.url(), &table).await, next)),
+    };
+    Contender {
+        name: format!("by hand, {tasks} tasks, {what}"),
+        tasks,
+        work: Arc::new(work),
+        samples: Vec::new(),
+    }
+}
+
+async fn engine(cluster: &Cluster, tasks: u64, accounts: u64) -> Contender {
+    let engine = opened(&url(cluster, &format!("bench_{tasks}_{accounts}")), accounts).await;
+    let hot = if accounts == 1 { ", one hot account" } else { "" };
+    let work = Arc::new(Work::Engine(engine, accounts));
+    Contender { name: format!("engine, {tasks} tasks{hot}"), tasks, work, samples: Vec::new() }
+}
+
+/// An engine in which every account is open and has a deposit.
+async fn opened(url: &str, accounts: u64) -> Engine {
+    let engine = bank::engine(url).await;
+    let next = Arc::new(AtomicU64::new(0));
+    let open = |_| {
+        let (engine, next) = (engine.clone(), next.clone());
+        tokio::spawn(async move {
+            loop {
+                let account = next.fetch_add(1, Ordering::Relaxed);
+                if account >= accounts {
+                    return;
+                }
+                engine.execute(bank::Open { account, owner: "Ada".to_owned() }).await.unwrap();
+                bank::post(&engine, account, 0).await;
+            }
+        })
+    };
+    for task in (0..256).map(open).collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    engine
+}
+
+/// Commits, syncs of the WAL and bytes of it, of the whole server so far.
+async fn counters(watch: &tokio_postgres::Client) -> [f64; 3] {
+    let select =
+        "SELECT (SELECT sum(xact_commit) FROM pg_stat_database)::float8, wal_sync::float8, wal_bytes::float8
+        FROM pg_stat_wal";
+    let row = watch.query_one(select, &[]).await.unwrap();
+    [row.get(0), row.get(1), row.get(2)]
+}
+
+async fn one_round(contender: &Contender, watch: &tokio_postgres::Client, round: u64) -> Sample {
+    let before = counters(watch).await;
+    let begun = Instant::now();
+    let work = |task: u64| {
+        let work = Arc::clone(&contender.work);
+        tokio::spawn(async move {
+            let (mut times, mut at) = (Vec::new(), (round << 40) + (task << 24));
+            while begun.elapsed() < ROUND {
+                at += 1;
+                let start = Instant::now();
+                work.once(task, at).await;
+                times.push(start.elapsed());
+            }
+            times
+        })
+    };
+    let mut times = Vec::new();
+    for task in (0..contender.tasks).map(work).collect::<Vec<_>>() {
+        times.extend(task.await.unwrap());
+    }
+    let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
+    // The server tells what its backends did with some delay.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let after = counters(watch).await;
+    let each = |at: usize| (after[at] - before[at]) / times.len() as f64;
+    Sample { rate, spent: [each(0), each(1), each(2)], times }
+}
+
+fn print(contenders: Vec<Contender>) {
+    println!(
+        "{:<36} {:>9} {:>7} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8}",
+        "commands", "per s", "ratio", "best", "p50", "p99", "commits", "syncs", "bytes"
+    );
+    let mut limit = (f64::NAN, f64::NAN);
+    for mut contender in contenders {
+        let mut rates: Vec<f64> = contender.samples.iter().map(|sample| sample.rate).collect();
+        let rate = median(&mut rates);
+        let best = rates.last().copied().unwrap_or_default();
+        if contender.name.starts_with("by hand") {
+            limit = (rate, best);
+        }
+        let mut times: Vec<_> =
+            contender.samples.iter_mut().flat_map(|sample| std::mem::take(&mut sample.times)).collect();
+        times.sort_unstable();
+        let part = |part: usize| times[(times.len() - 1) * part / 100];
+        let spent = |at: usize| {
+            median(&mut contender.samples.iter().map(|sample| sample.spent[at]).collect::<Vec<_>>())
+        };
+        println!(
+            "{:<36} {rate:>9.0} {:>7.2} {:>9.2} {:>9.1?} {:>9.1?} {:>8.2} {:>8.2} {:>8.0}",
+            contender.name,
+            rate / limit.0,
+            best / limit.1,
+            part(50),
+            part(99),
+            spent(0),
+            spent(1),
+            spent(2),
+        );
+    }
+}

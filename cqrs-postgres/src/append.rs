@@ -1,0 +1,525 @@
+//! The write path of the log: what a group of appends comes to, decided in the process.
+//!
+//! The facts that the decision rests on are read under the lock; or they are assumed, where each append
+//! of the group says itself which version its streams have, and the server finds out while it writes.
+//! The decision is the same.
+
+use std::collections::{HashMap, HashSet};
+
+use cqrs_core::error::{StoreError, StoreErrorKind};
+use cqrs_core::event::NewEvent;
+use cqrs_core::id::{Partition, Position, StreamId, Version};
+use cqrs_core::store::{Append, AppendError, Appended, CommandKey, Expected, Guard, LogId, Query};
+use cqrs_core::text;
+use futures_util::future;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::error::Fault;
+use crate::guard;
+use crate::inline::Effects;
+use crate::known::Known;
+use crate::open::{Conn, Param, Sql};
+
+/// What came of one append of a group.
+pub(crate) type Outcome = Result<Appended, AppendError>;
+
+/// What is known of the log, or assumed, and what the group adds to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts<'a> {
+    log: LogId,
+    partition: Partition,
+    /// The last position; if it is not known, positions count from the group's start.
+    head: i64,
+    versions: HashMap<&'a StreamId, i64>,
+    /// The ids of streams' last events, as far as they are asked for or written.
+    lasts: HashMap<&'a StreamId, Uuid>,
+    keys: HashMap<&'a CommandKey, Appended>,
+    ids: HashSet<Uuid>,
+    /// The last match of each query behind a position.
+    matches: Vec<(&'a Query, Position, Option<i64>)>,
+    /// What the group writes.
+    added: Vec<(i64, &'a NewEvent)>,
+}
+
+impl<'a> Facts<'a> {
+    fn new(log: LogId, partition: Partition, head: i64) -> Self {
+        Self {
+            log,
+            partition,
+            head,
+            versions: HashMap::new(),
+            lasts: HashMap::new(),
+            keys: HashMap::new(),
+            ids: HashSet::new(),
+            matches: Vec::new(),
+            added: Vec::new(),
+        }
+    }
+
+    /// The facts that a group takes for granted, if it says of each stream which version it has, and
+    /// asks for nothing else.
+    pub(crate) fn assumed(group: &[&'a Append], to: &Target, known: &Known) -> Option<Self> {
+        let mut facts = Self::new(to.log, to.partition, 0);
+        for append in group {
+            facts.assume(&append.guard, known)?;
+            let known = append.events.iter().all(|event| facts.versions.contains_key(&event.stream));
+            if append.events.is_empty() || !known || !append.inline.is_empty() {
+                return None;
+            }
+        }
+        Some(facts)
+    }
+
+    /// Of a stream that two appends speak of, the first one's word is taken.
+    fn assume(&mut self, guard: &'a Guard, known: &Known) -> Option<()> {
+        match guard {
+            Guard::All(all) => all.iter().try_for_each(|guard| self.assume(guard, known)),
+            Guard::Stream { stream, expected } => {
+                if self.versions.contains_key(stream) {
+                    return Some(());
+                }
+                let version = match expected {
+                    Expected::NoStream => 0,
+                    Expected::Event(version, id) => {
+                        let last = (i64::try_from(version.get()).ok()?, *id);
+                        if known.last_of(stream) != Some(last) {
+                            return None;
+                        }
+                        self.lasts.insert(stream, *id);
+                        last.0
+                    }
+                    Expected::Version(version) => i64::try_from(version.get()).ok()?,
+                    Expected::Exists | Expected::Any => return None,
+                };
+                self.versions.insert(stream, version);
+                Some(())
+            }
+            Guard::Any | Guard::Unchanged { .. } | Guard::Absent(_) => None,
+        }
+    }
+
+    pub(crate) fn version_of(&self, stream: &StreamId) -> i64 {
+        self.versions.get(stream).copied().unwrap_or(0)
+    }
+
+    /// Whether the stream's last event is the one that is expected, if one is.
+    pub(crate) fn ends_with(&self, stream: &StreamId, expected: Expected) -> bool {
+        match expected {
+            Expected::Event(_, id) => self.lasts.get(stream) == Some(&id),
+            _ => true,
+        }
+    }
+
+    /// Has it remembered what was committed.
+    pub(crate) fn remember(&self, known: &mut Known) {
+        let lasts: HashMap<&StreamId, Uuid> =
+            self.added.iter().map(|(_, event)| (&event.stream, event.id)).collect();
+        for (stream, id) in lasts {
+            known.remember(stream, (self.version_of(stream), id));
+        }
+    }
+
+    pub(crate) fn head(&self) -> i64 {
+        self.head
+    }
+
+    pub(crate) fn log(&self) -> LogId {
+        self.log
+    }
+
+    pub(crate) fn partition(&self) -> Partition {
+        self.partition
+    }
+
+    /// The position of the last event that matches and lies behind `after`.
+    pub(crate) fn last_match(&self, query: &Query, after: Position) -> Option<Position> {
+        let behind = |(position, event): &&(i64, &NewEvent)| {
+            *position > guard::number(after) && query.matches(&event.name, &event.tags)
+        };
+        let added = self.added.iter().rev().find(behind).map(|(position, _)| *position);
+        let stored = || {
+            let asked = self.matches.iter().find(|(asked, from, _)| *asked == query && *from == after);
+            asked.and_then(|(_, _, found)| *found)
+        };
+        added.or_else(stored).map(|position| Position::new(position.cast_unsigned()))
+    }
+
+    fn appended(&self, versions: Vec<(StreamId, Version)>) -> Appended {
+        let position = Position::new(self.head.cast_unsigned());
+        Appended { log: self.log, partition: self.partition, position, versions }
+    }
+}
+
+/// Decides a group, in the order of the contract and of the group. Who loses is left out, and the others
+/// are not touched by it.
+pub(crate) fn decide<'a>(
+    facts: &mut Facts<'a>,
+    effects: &mut Effects<'_>,
+    group: &[&'a Append],
+) -> (Vec<Outcome>, Rows<'a>) {
+    let mut rows = Rows::new(facts);
+    let outcomes = group.iter().map(|append| decide_one(facts, effects, &mut rows, append)).collect();
+    (outcomes, rows)
+}
+
+fn decide_one<'a>(
+    facts: &mut Facts<'a>,
+    effects: &mut Effects<'_>,
+    rows: &mut Rows<'a>,
+    append: &'a Append,
+) -> Outcome {
+    if let Some(key) = &append.key
+        && let Some(first) = facts.keys.get(key)
+    {
+        return Err(AppendError::Duplicate(first.clone()));
+    }
+    guard::check(facts, &append.guard)?;
+    if let Some(id) = used_twice(facts, &append.events) {
+        let message = format!("the event id {id} is used twice");
+        return Err(StoreError::new(StoreErrorKind::Invalid, message).into());
+    }
+    effects.take(facts, append)?;
+    let appended = write(facts, rows, append);
+    if let Some(key) = &append.key {
+        rows.key(key, &appended);
+        facts.keys.insert(key, appended.clone());
+    }
+    Ok(appended)
+}
+
+fn used_twice(facts: &Facts<'_>, events: &[NewEvent]) -> Option<Uuid> {
+    let mut seen = HashSet::with_capacity(events.len());
+    events.iter().map(|event| event.id).find(|id| !seen.insert(*id) || facts.ids.contains(id))
+}
+
+fn write<'a>(facts: &mut Facts<'a>, rows: &mut Rows<'a>, append: &'a Append) -> Appended {
+    let mut versions = match &append.key {
+        Some(key) if append.events.is_empty() => {
+            vec![(key.stream.clone(), Version::new(facts.version_of(&key.stream).cast_unsigned()))]
+        }
+        _ => Vec::with_capacity(1),
+    };
+    for event in &append.events {
+        facts.head += 1;
+        let version = facts.version_of(&event.stream) + 1;
+        facts.versions.insert(&event.stream, version);
+        facts.lasts.insert(&event.stream, event.id);
+        facts.ids.insert(event.id);
+        facts.added.push((facts.head, event));
+        rows.event(event, version);
+        let version = Version::new(version.cast_unsigned());
+        // The last one is looked at first: most appends write to one stream.
+        match versions.iter_mut().rev().find(|(stream, _)| *stream == event.stream) {
+            Some((_, last)) => *last = version,
+            None => versions.push((event.stream.clone(), version)),
+        }
+    }
+    facts.appended(versions)
+}
+
+/// Moves what was counted from the group's start to where the group came to lie.
+pub(crate) fn shift(outcomes: &mut [Outcome], start: i64) {
+    for outcome in outcomes {
+        if let Ok(appended) | Err(AppendError::Duplicate(appended)) = outcome {
+            appended.position = Position::new(appended.position.get() + start.cast_unsigned());
+        }
+    }
+}
+
+/// What the statement that appends is given, column by column.
+#[derive(Debug, Default)]
+pub(crate) struct Rows<'a> {
+    heads: Vec<&'a str>,
+    bases: Vec<i64>,
+    key_streams: Vec<&'a str>,
+    key_names: Vec<&'a str>,
+    key_ends: Vec<i64>,
+    key_versions: Vec<String>,
+    streams: Vec<&'a str>,
+    versions: Vec<i64>,
+    ids: Vec<Uuid>,
+    names: Vec<&'a str>,
+    schema_versions: Vec<i64>,
+    times: Vec<i64>,
+    tags: Vec<Option<String>>,
+    metadata: Vec<Option<String>>,
+    payloads: Vec<&'a [u8]>,
+    tag_ends: Vec<i64>,
+    tag_names: Vec<&'a str>,
+}
+
+impl<'a> Rows<'a> {
+    /// What has to hold when they are written: the versions as they are before the group.
+    fn new(facts: &Facts<'a>) -> Self {
+        let (heads, bases) =
+            facts.versions.iter().map(|(stream, version)| (stream.as_str(), *version)).unzip();
+        Self { heads, bases, ..Self::default() }
+    }
+
+    fn event(&mut self, event: &'a NewEvent, version: i64) {
+        self.streams.push(event.stream.as_str());
+        self.versions.push(version);
+        self.ids.push(event.id);
+        self.names.push(&event.name);
+        self.schema_versions.push(i64::from(event.schema_version));
+        self.times.push(event.time.as_micros().cast_signed());
+        self.tags.push(text::of_tags(&event.tags));
+        self.metadata.push(text::of_metadata(&event.metadata));
+        self.payloads.push(&event.payload);
+        for tag in &event.tags {
+            self.tag_ends.push(self.streams.len() as i64);
+            self.tag_names.push(tag.as_str());
+        }
+    }
+
+    fn key(&mut self, key: &'a CommandKey, appended: &Appended) {
+        self.key_streams.push(key.stream.as_str());
+        self.key_names.push(&key.key);
+        self.key_ends.push(self.streams.len() as i64);
+        self.key_versions.push(text::of_versions(&appended.versions));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.streams.is_empty() && self.key_names.is_empty()
+    }
+
+    /// Writes them; gives the position before the first, or `None` if what was assumed does not hold.
+    /// What is certain was read under the lock that this transaction still has.
+    pub(crate) async fn write(&self, conn: &Conn, to: &Target, certain: bool) -> Result<Option<i64>, Fault> {
+        let partition = i32::from(to.partition.get());
+        let params: [Param<'_>; 22] = [
+            &to.log.0,
+            &conn.id,
+            &to.lock,
+            &partition,
+            &certain,
+            &self.heads,
+            &self.bases,
+            &self.key_streams,
+            &self.key_names,
+            &self.key_ends,
+            &self.key_versions,
+            &self.streams,
+            &self.versions,
+            &self.ids,
+            &self.names,
+            &self.schema_versions,
+            &self.times,
+            &self.tags,
+            &self.metadata,
+            &self.payloads,
+            &self.tag_ends,
+            &self.tag_names,
+        ];
+        Ok(conn.row(&APPEND, &params).await?.try_get(0)?)
+    }
+}
+
+/// Which partition is written to, and what has to be held for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    pub(crate) log: LogId,
+    pub(crate) partition: Partition,
+    /// The number of the advisory lock.
+    pub(crate) lock: i64,
+}
+
+impl Target {
+    /// Locks are numbered by the log's id, which is random, and the partition behind it.
+    pub(crate) fn new(log: LogId, partition: Partition) -> Self {
+        let (high, low) = log.0.as_u64_pair();
+        let lock = (high ^ low).wrapping_add(u64::from(partition.get())).cast_signed();
+        Self { log, partition, lock }
+    }
+}
+
+pub(crate) static APPEND: Sql = Sql::new(
+    "SELECT {s}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+        $20, $21, $22)",
+    &[
+        Type::UUID,
+        Type::UUID,
+        Type::INT8,
+        Type::INT4,
+        Type::BOOL,
+        Type::TEXT_ARRAY,
+        Type::INT8_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::INT8_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::INT8_ARRAY,
+        Type::UUID_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::INT8_ARRAY,
+        Type::INT8_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::BYTEA_ARRAY,
+        Type::INT8_ARRAY,
+        Type::TEXT_ARRAY,
+    ],
+);
+
+// What is read under the lock, each as a statement of its own; they travel together.
+pub(crate) static HEAD: Sql = Sql::new("SELECT {s}.last_position($1)", &[Type::INT4]);
+static VERSIONS: Sql = Sql::new(
+    "SELECT n.number, e.version, e.id FROM unnest($1) WITH ORDINALITY AS n (stream, number)
+     JOIN LATERAL (SELECT e.version, e.id FROM {s}.events e WHERE e.stream = n.stream
+                   ORDER BY e.version DESC LIMIT 1) e ON true",
+    &[Type::TEXT_ARRAY],
+);
+static KEYS: Sql = Sql::new(
+    "SELECT n.number, k.position, k.versions, k.partition FROM unnest($1, $2) WITH ORDINALITY AS n (stream, key, number)
+     JOIN {s}.keys k ON k.stream = n.stream AND k.key = n.key",
+    &[Type::TEXT_ARRAY, Type::TEXT_ARRAY],
+);
+static IDS: Sql = Sql::new("SELECT e.id FROM {s}.events e WHERE e.id = ANY ($1)", &[Type::UUID_ARRAY]);
+static MATCHES: Sql = Sql::new(
+    "SELECT (SELECT max({s}.last_match($1, ARRAY(SELECT json_array_elements_text(i -> 'names')),
+                ARRAY(SELECT json_array_elements_text(i -> 'tags')), n.after, {s}.last_position($1)))
+             FROM json_array_elements(n.items::json) i)
+     FROM unnest($2, $3) WITH ORDINALITY AS n (items, after, number) ORDER BY n.number",
+    &[Type::INT4, Type::TEXT_ARRAY, Type::INT8_ARRAY],
+);
+
+/// All statements of a transaction that finds out before it writes.
+pub(crate) static ALL: [&Sql; 6] = [&APPEND, &HEAD, &VERSIONS, &KEYS, &IDS, &MATCHES];
+
+impl<'a> Facts<'a> {
+    /// Reads the facts that a group asks for, in a transaction that has the lock.
+    pub(crate) async fn read(conn: &Conn, to: &Target, group: &[&'a Append]) -> Result<Self, Fault> {
+        let wanted = Wanted::of(group);
+        let partition = i32::from(to.partition.get());
+        let (head, versions, keys, ids, matches) = future::try_join5(
+            async { Ok(conn.row(&HEAD, &[&partition]).await?.try_get::<_, i64>(0)?) },
+            wanted.versions(conn),
+            wanted.keys(conn, to.log),
+            wanted.ids(conn),
+            wanted.matches(conn, partition),
+        )
+        .await?;
+        let mut facts = Self { keys, ids, matches, ..Self::new(to.log, to.partition, head) };
+        // A stream that is not found has no events, which is as good a fact.
+        facts.versions.extend(wanted.streams.iter().map(|stream| (*stream, 0)));
+        for (stream, version, id) in versions {
+            facts.versions.insert(stream, version);
+            facts.lasts.insert(stream, id);
+        }
+        Ok(facts)
+    }
+}
+
+/// What a group asks of the log.
+#[derive(Default)]
+struct Wanted<'a> {
+    streams: Vec<&'a StreamId>,
+    keys: Vec<&'a CommandKey>,
+    ids: Vec<Uuid>,
+    queries: Vec<(&'a Query, Position)>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(group: &[&'a Append]) -> Self {
+        let mut wanted = Self::default();
+        let mut streams = HashSet::new();
+        for append in group {
+            for clause in guard::clauses(&append.guard) {
+                match clause {
+                    Guard::Stream { stream, .. } => _ = streams.insert(stream),
+                    Guard::Unchanged { query, after } => wanted.queries.push((query, *after)),
+                    Guard::Absent(query) => wanted.queries.push((query, Position::START)),
+                    Guard::Any | Guard::All(_) => {}
+                }
+            }
+            streams.extend(append.events.iter().map(|event| &event.stream));
+            streams.extend(append.key.iter().map(|key| &key.stream));
+            wanted.keys.extend(&append.key);
+            wanted.ids.extend(append.events.iter().map(|event| event.id));
+        }
+        wanted.streams = streams.into_iter().collect();
+        wanted
+    }
+
+    async fn versions(&self, conn: &Conn) -> Result<Vec<(&'a StreamId, i64, Uuid)>, Fault> {
+        if self.streams.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<&str> = self.streams.iter().map(|stream| stream.as_str()).collect();
+        let rows = conn.rows(&VERSIONS, &[&names]).await?;
+        let one = |row: &Row| Ok((*nth(&self.streams, row.try_get(0)?)?, row.try_get(1)?, row.try_get(2)?));
+        rows.iter().map(one).collect()
+    }
+
+    async fn keys(&self, conn: &Conn, log: LogId) -> Result<HashMap<&'a CommandKey, Appended>, Fault> {
+        if self.keys.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let (streams, names): (Vec<&str>, Vec<&str>) =
+            self.keys.iter().map(|key| (key.stream.as_str(), key.key.as_str())).unzip();
+        let rows = conn.rows(&KEYS, &[&streams, &names]).await?;
+        let one = |row: &Row| {
+            let key = *nth(&self.keys, row.try_get(0)?)?;
+            Ok((key, first_of(log, key, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)?))
+        };
+        rows.iter().map(one).collect()
+    }
+
+    async fn ids(&self, conn: &Conn) -> Result<HashSet<Uuid>, Fault> {
+        if self.ids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let rows = conn.rows(&IDS, &[&self.ids]).await?;
+        rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    }
+
+    async fn matches(
+        &self,
+        conn: &Conn,
+        partition: i32,
+    ) -> Result<Vec<(&'a Query, Position, Option<i64>)>, Fault> {
+        if self.queries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (items, afters): (Vec<String>, Vec<i64>) =
+            self.queries.iter().map(|(query, after)| (guard::items(query), guard::number(*after))).unzip();
+        let rows = conn.rows(&MATCHES, &[&partition, &items, &afters]).await?;
+        let one =
+            |((query, after), row): (&(&'a Query, Position), &Row)| Ok((*query, *after, row.try_get(0)?));
+        self.queries.iter().zip(&rows).map(one).collect()
+    }
+}
+
+/// What stands at a place that the server counts from 1.
+fn nth<T>(all: &[T], number: i64) -> Result<&T, Fault> {
+    let place = usize::try_from(number - 1).ok().and_then(|at| all.get(at));
+    place.ok_or_else(|| Fault::corrupt("the server counts otherwise"))
+}
+
+static FIND_KEY: Sql = Sql::new(
+    "SELECT k.position, k.versions, k.partition FROM {s}.keys k WHERE k.stream = $1 AND k.key = $2",
+    &[Type::TEXT, Type::TEXT],
+);
+
+/// What the append with this key gave, if there was one.
+pub(crate) async fn find_key(conn: &Conn, log: LogId, key: &CommandKey) -> Result<Option<Appended>, Fault> {
+    let rows = conn.rows(&FIND_KEY, &[&key.stream.as_str(), &key.key]).await?;
+    let first = |row: &Row| first_of(log, key, row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    rows.first().map(first).transpose()
+}
+
+fn first_of(
+    log: LogId,
+    key: &CommandKey,
+    position: i64,
+    versions: &str,
+    partition: i32,
+) -> Result<Appended, Fault> {
+    let unreadable = || Fault::corrupt(format!("what is stored for the key {:?} cannot be read", key.key));
+    let versions = text::versions(versions).ok_or_else(unreadable)?;
+    let partition = Partition::new(u16::try_from(partition).map_err(|_| unreadable())?);
+    Ok(Appended { log, partition, position: Position::new(position.cast_unsigned()), versions })
+}

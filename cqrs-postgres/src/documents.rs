@@ -1,0 +1,229 @@
+//! Read models and the checkpoints behind them, in the same schema as the log.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cqrs_core::consumer::Handlers;
+use cqrs_core::id::{Partition, Position};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError};
+use cqrs_core::store::LogId;
+use futures_util::future;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::error::Fault;
+use crate::open::{Conn, Sql};
+use crate::statements::{self, Refused};
+
+static COMMIT: Sql = Sql::new(
+    "SELECT {s}.commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+    &[
+        Type::TEXT,
+        Type::INT4,
+        Type::INT8,
+        Type::UUID,
+        Type::INT8,
+        Type::UUID,
+        Type::UUID,
+        Type::INT8,
+        Type::UUID,
+        Type::TEXT,
+        Type::TEXT_ARRAY,
+        Type::BYTEA_ARRAY,
+        Type::TEXT_ARRAY,
+    ],
+);
+
+/// How often a commit is tried that the database's own troubles stopped.
+const TRIES: usize = 5;
+
+static HOLD: Sql =
+    Sql::new("SELECT c.epoch FROM {s}.consumers c WHERE c.consumer = $1 FOR NO KEY UPDATE", &[Type::TEXT]);
+
+/// Commits a batch with statements of the user's own, on a connection that nobody shares. Unless it is
+/// committed, the transaction is left for the caller to end.
+pub(crate) async fn commit_statements(
+    conn: &Conn,
+    batch: &Batch,
+    handlers: &Handlers,
+) -> Result<Result<(), CommitError>, Fault> {
+    conn.ready(&[&HOLD, &CHECKPOINTS, &COMMIT]).await?;
+    let begin = conn.begin();
+    // Each is sent when it is first polled, which is in this order.
+    let (begun, owner, there) = future::join3(
+        conn.client.batch_execute(&begin),
+        conn.rows(&HOLD, &[&batch.consumer]),
+        conn.rows(&CHECKPOINTS, &[&batch.consumer]),
+    )
+    .await;
+    begun?;
+    let epoch = owner?.first().map(|row| row.try_get::<_, i64>(0)).transpose()?;
+    let there = there?;
+    let mut stored = None;
+    for row in &there {
+        if row.try_get::<_, i32>(3)? == i32::from(batch.partition.get()) {
+            stored = Some(decode(row)?);
+        }
+    }
+    if epoch != Some(batch.epoch.cast_signed()) || stored != batch.from {
+        return Ok(Err(CommitError::Fenced));
+    }
+    match statements::run(conn, handlers, there.is_empty()).await? {
+        Err(Refused::Unfit(unfit)) => return Ok(Err(CommitError::Unfit(unfit))),
+        Err(Refused::Store(error)) => return Ok(Err(CommitError::Store(error))),
+        Ok(()) => {}
+    }
+    let (moved, committed) =
+        future::join(commit_once(conn, batch), conn.client.batch_execute("COMMIT")).await;
+    let moved = moved.map_err(Fault::while_committing)?;
+    committed.map_err(|error| Fault::from(error).while_committing())?;
+    Ok(moved)
+}
+
+/// Commits a batch in one statement, which is its transaction.
+pub(crate) async fn commit(conn: &Conn, batch: &Batch) -> Result<Result<(), CommitError>, Fault> {
+    conn.ready(&[&COMMIT]).await?;
+    let mut left = TRIES;
+    loop {
+        left -= 1;
+        match commit_once(conn, batch).await {
+            Err(fault) if fault.passes() && left > 0 => {}
+            done => return done.map_err(Fault::while_committing),
+        }
+    }
+}
+
+async fn commit_once(conn: &Conn, batch: &Batch) -> Result<Result<(), CommitError>, Fault> {
+    let from = batch.from.as_ref();
+    let (mut keys, mut contents, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+    for (key, content) in &batch.writes {
+        match content {
+            Some(content) => {
+                keys.push(key.as_str());
+                contents.push(&**content);
+            }
+            None => gone.push(key.as_str()),
+        }
+    }
+    let row = conn
+        .row(
+            &COMMIT,
+            &[
+                &batch.consumer,
+                &i32::from(batch.partition.get()),
+                &batch.epoch.cast_signed(),
+                &from.map(|from| from.log.0),
+                &from.map(|from| from.position.get().cast_signed()),
+                &from.and_then(|from| from.event),
+                &batch.to.log.0,
+                &batch.to.position.get().cast_signed(),
+                &batch.to.event,
+                &batch.collection,
+                &keys,
+                &contents,
+                &gone,
+            ],
+        )
+        .await?;
+    Ok(if row.try_get(0)? { Ok(()) } else { Err(CommitError::Fenced) })
+}
+
+static CLAIM: Sql = Sql::new(
+    "INSERT INTO {s}.consumers AS c (consumer, epoch) VALUES ($1, 1)
+     ON CONFLICT (consumer) DO UPDATE SET epoch = c.epoch + 1 RETURNING c.epoch",
+    &[Type::TEXT],
+);
+static CHECKPOINTS: Sql = Sql::new(
+    "SELECT c.log, c.position, c.event, c.partition FROM {s}.checkpoints c WHERE c.consumer = $1",
+    &[Type::TEXT],
+);
+static CHECKPOINT: Sql = Sql::new(
+    "SELECT c.log, c.position, c.event FROM {s}.checkpoints c WHERE c.consumer = $1 AND c.partition = $2",
+    &[Type::TEXT, Type::INT4],
+);
+
+/// Takes a consumer over. The checkpoints are read after the epoch was raised: from then on nobody else
+/// moves them.
+pub(crate) async fn claim(conn: &Conn, consumer: &str) -> Result<Claim, Fault> {
+    conn.ready(&[&CLAIM, &CHECKPOINTS]).await?;
+    // Each is sent when it is first polled, which is in this order.
+    let (raised, there) =
+        future::join(conn.row(&CLAIM, &[&consumer]), conn.rows(&CHECKPOINTS, &[&consumer])).await;
+    let epoch: i64 = raised.map_err(Fault::while_committing)?.try_get(0)?;
+    let mut checkpoints = BTreeMap::new();
+    for row in &there? {
+        let partition: i32 = row.try_get(3)?;
+        let partition =
+            u16::try_from(partition).map_err(|_| Fault::corrupt("a checkpoint's partition cannot be"))?;
+        checkpoints.insert(Partition::new(partition), decode(row)?);
+    }
+    Ok(Claim { epoch: epoch.cast_unsigned(), checkpoints })
+}
+
+pub(crate) async fn checkpoint(
+    conn: &Conn,
+    consumer: &str,
+    partition: Partition,
+) -> Result<Option<Checkpoint>, Fault> {
+    let rows = conn.rows(&CHECKPOINT, &[&consumer, &i32::from(partition.get())]).await?;
+    rows.first().map(decode).transpose()
+}
+
+/// Positions of a checkpoint are only compared, so they are kept bit by bit: the log that they are
+/// of may lie elsewhere and count as it likes.
+fn decode(row: &Row) -> Result<Checkpoint, Fault> {
+    let position: i64 = row.try_get(1)?;
+    Ok(Checkpoint {
+        log: LogId(row.try_get(0)?),
+        position: Position::new(position.cast_unsigned()),
+        event: row.try_get::<_, Option<Uuid>>(2)?,
+    })
+}
+
+static GET: Sql = Sql::new(
+    "SELECT (SELECT d.content FROM {s}.documents d WHERE d.collection = $1 AND d.key = n.key)
+     FROM unnest($2) WITH ORDINALITY AS n (key, number) ORDER BY n.number",
+    &[Type::TEXT, Type::TEXT_ARRAY],
+);
+
+pub(crate) async fn get(conn: &Conn, collection: &str, keys: &[String]) -> Result<Vec<Option<Bytes>>, Fault> {
+    if collection.contains('\0') {
+        return Ok(vec![None; keys.len()]);
+    }
+    // No text in the database has a NUL, and none can be sent there.
+    let sent: Vec<Option<&str>> =
+        keys.iter().map(|key| Some(key.as_str()).filter(|key| !key.contains('\0'))).collect();
+    let rows = conn.rows(&GET, &[&collection, &sent]).await?;
+    rows.iter().map(|row| Ok(row.try_get::<_, Option<&[u8]>>(0)?.map(Bytes::copy_from_slice))).collect()
+}
+
+static LIST: Sql = Sql::new(
+    "SELECT d.key, d.content FROM {s}.documents d WHERE d.collection = $1 ORDER BY d.key LIMIT $2",
+    &[Type::TEXT, Type::INT8],
+);
+static LIST_AFTER: Sql = Sql::new(
+    "SELECT d.key, d.content FROM {s}.documents d WHERE d.collection = $1 AND d.key > $3
+     ORDER BY d.key LIMIT $2",
+    &[Type::TEXT, Type::INT8, Type::TEXT],
+);
+
+pub(crate) async fn list(
+    conn: &Conn,
+    collection: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Vec<(String, Bytes)>, Fault> {
+    if collection.contains('\0') {
+        return Ok(Vec::new());
+    }
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    // No key has a NUL; so what lies behind a text with one lies behind what stands before it.
+    let after = after.map(|after| after.split('\0').next().unwrap_or_default());
+    let rows = match after {
+        None => conn.rows(&LIST, &[&collection, &limit]).await?,
+        Some(after) => conn.rows(&LIST_AFTER, &[&collection, &limit, &after]).await?,
+    };
+    let one = |row: &Row| Ok((row.try_get(0)?, Bytes::copy_from_slice(row.try_get(1)?)));
+    rows.iter().map(one).collect()
+}

@@ -1,0 +1,157 @@
+//! Faults of PostgreSQL, told by what a caller can do about them.
+
+use std::error::Error as _;
+use std::sync::Arc;
+
+use cqrs_core::error::{StoreError, StoreErrorKind};
+use tokio_postgres::error::SqlState;
+
+/// A fault that can be told to several who wait for one commit, which a [`StoreError`] cannot.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    kind: StoreErrorKind,
+    words: String,
+    cause: Option<Arc<tokio_postgres::Error>>,
+}
+
+/// What the functions of the schema raise when a store is not what its handle takes it for.
+pub(crate) const REPLACED: &str = "CQ001";
+/// What they raise when a writer was given up: its connection was lost and it may not write any more.
+pub(crate) const FENCED: &str = "CQ002";
+/// What they raise when what was just checked does not hold.
+pub(crate) const CONTRADICTION: &str = "CQ003";
+/// What they raise when a transaction sees an old snapshot.
+pub(crate) const ISOLATION: &str = "CQ004";
+
+impl Fault {
+    pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
+        Self { kind, words: words.into(), cause: None }
+    }
+
+    pub(crate) fn corrupt(words: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Corrupt, words)
+    }
+
+    pub(crate) fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+
+    /// The same fault, at a moment when the commit was under way: if the connection is gone, nobody has
+    /// said whether it took place.
+    pub(crate) fn while_committing(mut self) -> Self {
+        if self.ends_connection() && !self.is(&SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT) {
+            self.kind = StoreErrorKind::Unknown;
+            self.words = "the connection was lost while committing".to_owned();
+        }
+        self
+    }
+
+    /// Whether the connection is of no more use.
+    pub(crate) fn ends_connection(&self) -> bool {
+        self.cause.as_ref().is_some_and(|cause| match cause.as_db_error() {
+            Some(told) => ["FATAL", "PANIC"].contains(&told.severity()),
+            None => true,
+        })
+    }
+
+    /// Whether it is the database's own matter, and another try may do better.
+    pub(crate) fn passes(&self) -> bool {
+        self.is(&SqlState::T_R_SERIALIZATION_FAILURE) || self.is(&SqlState::T_R_DEADLOCK_DETECTED)
+    }
+
+    /// Whether an error of a statement is the store's matter and not that of who wrote the statement: what
+    /// no other statement would have escaped, and what may pass.
+    pub(crate) fn is_of_the_store(error: &tokio_postgres::Error) -> bool {
+        let Some(code) = error.code() else { return error.is_closed() };
+        let told = error.as_db_error().is_some_and(|told| ["FATAL", "PANIC"].contains(&told.severity()));
+        told || ["40", "53", "57", "58", "XX", "25006", "55P03"].iter().any(|of| code.code().starts_with(of))
+    }
+
+    /// With the place in the log that it concerns.
+    pub(crate) fn at(mut self, position: i64) -> Self {
+        self.words = format!("the event at position {position}: {}", self.words);
+        self
+    }
+
+    pub(crate) fn is(&self, code: &SqlState) -> bool {
+        self.cause.as_ref().and_then(|cause| cause.code()) == Some(code)
+    }
+
+    /// With what could not be done in front: `cannot append: the server cannot be reached`.
+    pub(crate) fn told(&self, doing: &str) -> StoreError {
+        let error = StoreError::new(self.kind, format!("cannot {doing}: {}", self.words));
+        match &self.cause {
+            Some(cause) => error.because(Arc::clone(cause)),
+            None => error,
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let (kind, words) = match error.as_db_error() {
+            Some(told) => classify(told),
+            None => classify_driver(&error),
+        };
+        Self { kind, words, cause: Some(Arc::new(error)) }
+    }
+}
+
+fn classify(told: &tokio_postgres::error::DbError) -> (StoreErrorKind, String) {
+    use StoreErrorKind::{Corrupt, Failed, Invalid, Unavailable, Unsupported};
+    let (code, message) = (told.code(), told.message());
+    let bouncer = "PgBouncer stands between in its transaction mode; write `pgbouncer=true` into the URL";
+    let (kind, words) = match code.code() {
+        REPLACED => (Corrupt, "the log was replaced by another one since it was opened"),
+        FENCED => (Unavailable, "the connection was given up in between"),
+        CONTRADICTION => (Corrupt, "what the log says of itself does not agree"),
+        ISOLATION => (Unsupported, "it needs transactions that are `read committed`"),
+        "28P01" | "28000" => (Failed, "the server does not let this user in"),
+        "3D000" => (Invalid, "there is no such database"),
+        "42501" => (Failed, "this user lacks a right that it needs; the guide page lists them all"),
+        "42P01" | "3F000" | "42883" | "42703" => (Corrupt, "a part of the store's schema is missing"),
+        "53300" => (Unavailable, "the server has no connection left"),
+        "53100" => (Failed, "the server's disk is full"),
+        "25006" => (Unavailable, "the server only reads: it is a standby, or was told so"),
+        "55P03" => (Unavailable, "another writer kept the log locked"),
+        "57014" => (Unavailable, "it took longer than it may"),
+        "25P03" | "25P04" => (Unavailable, "this process stood still, and lost its transaction"),
+        "26000" | "42P05" => (Unsupported, bouncer),
+        "08P01" if message.contains("unsupported startup parameter") => (Unsupported, bouncer),
+        "54000" | "22001" | "22021" => {
+            (Invalid, "it is larger than PostgreSQL can store, or holds what it cannot")
+        }
+        code if code.starts_with("57P") || code.starts_with("08") || code.starts_with("53") => {
+            (Unavailable, "the server is not at its work")
+        }
+        code if code.starts_with("40") => (Unavailable, "the server gave way to another transaction"),
+        "XX001" | "XX002" => (Corrupt, "the database is damaged"),
+        _ => (Failed, "PostgreSQL refused it"),
+    };
+    (kind, format!("{words} ({message})"))
+}
+
+fn classify_driver(error: &tokio_postgres::Error) -> (StoreErrorKind, String) {
+    use StoreErrorKind::{Corrupt, Failed, Invalid, Unavailable};
+    let text = error.to_string();
+    let cause = error.source().map_or_else(|| text.clone(), ToString::to_string);
+    if error.is_closed() {
+        return (Unavailable, "the connection to the server was lost".to_owned());
+    }
+    if text.starts_with("error connecting")
+        || text.starts_with("error communicating")
+        || text.contains("timeout")
+    {
+        return (Unavailable, format!("the server cannot be reached ({cause})"));
+    }
+    if text.starts_with("error performing TLS") {
+        return (Failed, format!("no TLS connection can be made ({cause})"));
+    }
+    if text.starts_with("error deserializing") {
+        return (Corrupt, format!("a stored value is not what it should be ({cause})"));
+    }
+    if text.starts_with("invalid conn") || text.contains("configuration") {
+        return (Invalid, format!("the URL cannot be understood ({cause})"));
+    }
+    (Failed, format!("the driver failed ({text})"))
+}

@@ -1,0 +1,262 @@
+//! Inline projections: read models that are part of an append's commit.
+//!
+//! What the projections of a group are and which documents they change is found out in the process: each
+//! try decides the group on what is known of the documents, and asks for those that it missed; the last
+//! one has missed none.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cqrs_core::consumer::{Consumer, Handlers, Routed, Unfit, route_inline};
+use cqrs_core::event::RecordedEvent;
+use cqrs_core::id::{Partition, Position, StreamId, Version};
+use cqrs_core::read_store::Checkpoint;
+use cqrs_core::store::{self, Append, AppendError, Head, LogId};
+use futures_util::future;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::append::Facts;
+use crate::error::Fault;
+use crate::open::{Conn, Sql};
+
+/// A consumer and the key of a document.
+type Place = (&'static str, String);
+
+/// What is stored of the projections of a group; nobody else changes it while they are held.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    checkpoints: HashMap<String, Checkpoint>,
+    /// Those that have committed anything, in any partition.
+    begun: HashSet<String>,
+    documents: HashMap<Place, Option<Bytes>>,
+}
+
+/// What a group makes of its projections.
+#[derive(Debug)]
+pub(crate) struct Effects<'a> {
+    held: &'a Held,
+    pub(crate) missing: BTreeSet<Place>,
+    checkpoints: BTreeMap<&'static str, Checkpoint>,
+    documents: BTreeMap<Place, Option<Bytes>>,
+    /// Statements of the user's own, with their consumer and whether it has committed nothing yet.
+    pub(crate) handlers: Vec<(&'static str, Handlers, bool)>,
+}
+
+static ENTER: Sql = Sql::new(
+    "INSERT INTO {s}.consumers (consumer, epoch) SELECT n.consumer, 0 FROM unnest($1) AS n (consumer)
+     ON CONFLICT DO NOTHING",
+    &[Type::TEXT_ARRAY],
+);
+static HOLD: Sql = Sql::new(
+    "SELECT c.consumer FROM {s}.consumers c WHERE c.consumer = ANY ($1) ORDER BY c.consumer
+     FOR NO KEY UPDATE",
+    &[Type::TEXT_ARRAY],
+);
+static CHECKPOINTS: Sql = Sql::new(
+    "SELECT c.consumer, c.partition, c.log, c.position, c.event FROM {s}.checkpoints c
+     WHERE c.consumer = ANY ($1)",
+    &[Type::TEXT_ARRAY],
+);
+static DOCUMENTS: Sql = Sql::new(
+    "SELECT (SELECT d.content FROM {s}.documents d WHERE d.collection = n.collection AND d.key = n.key)
+     FROM unnest($1, $2) WITH ORDINALITY AS n (collection, key, number) ORDER BY n.number",
+    &[Type::TEXT_ARRAY, Type::TEXT_ARRAY],
+);
+static PUT: Sql = Sql::new(
+    "INSERT INTO {s}.documents (collection, key, content)
+     SELECT * FROM unnest($1, $2, $3)
+     ON CONFLICT (collection, key) DO UPDATE SET content = excluded.content",
+    &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BYTEA_ARRAY],
+);
+static REMOVE: Sql = Sql::new(
+    "DELETE FROM {s}.documents d USING unnest($1, $2) AS g (collection, key)
+     WHERE d.collection = g.collection AND d.key = g.key",
+    &[Type::TEXT_ARRAY, Type::TEXT_ARRAY],
+);
+static MOVE: Sql = Sql::new(
+    "INSERT INTO {s}.checkpoints (consumer, partition, log, position, event)
+     SELECT n.consumer, $1, $2, n.position, n.event FROM unnest($3, $4, $5) AS n (consumer, position, event)
+     ON CONFLICT (consumer, partition) DO UPDATE
+     SET log = excluded.log, position = excluded.position, event = excluded.event",
+    &[Type::INT4, Type::UUID, Type::TEXT_ARRAY, Type::INT8_ARRAY, Type::UUID_ARRAY],
+);
+
+/// All statements of a transaction with inline projections.
+pub(crate) static ALL: [&Sql; 7] = [&ENTER, &HOLD, &CHECKPOINTS, &DOCUMENTS, &PUT, &REMOVE, &MOVE];
+
+/// The consumers that appends with events bring, each once, in the order in which they are held.
+pub(crate) fn names(group: &[&Append]) -> Vec<&'static str> {
+    let bringing = group.iter().filter(|append| !append.events.is_empty());
+    let names = bringing.flat_map(|append| &append.inline).map(|consumer| consumer.name());
+    names.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Whether an append runs statements of the user's own, which may spoil a transaction for others.
+pub(crate) fn has_statements(append: &Append) -> bool {
+    append.inline.iter().any(|consumer| consumer.database().is_some())
+}
+
+impl Held {
+    /// Holds the consumers until the end of the transaction, so that no batch of theirs comes between.
+    pub(crate) async fn read(
+        conn: &Conn,
+        partition: Partition,
+        names: Vec<&'static str>,
+    ) -> Result<Self, Fault> {
+        if names.is_empty() {
+            return Ok(Self::default());
+        }
+        // Each is sent when it is first polled, which is in this order.
+        let (_, _, rows) = future::try_join3(
+            conn.rows(&ENTER, &[&names]),
+            conn.rows(&HOLD, &[&names]),
+            conn.rows(&CHECKPOINTS, &[&names]),
+        )
+        .await?;
+        let mut held = Self::default();
+        for row in &rows {
+            let (consumer, of, position): (String, i32, i64) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?);
+            held.begun.insert(consumer.clone());
+            if of == i32::from(partition.get()) {
+                let position = Position::new(position.cast_unsigned());
+                let stored = Checkpoint { log: LogId(row.try_get(2)?), position, event: row.try_get(4)? };
+                held.checkpoints.insert(consumer, stored);
+            }
+        }
+        Ok(held)
+    }
+
+    /// Reads documents that a try has missed.
+    pub(crate) async fn fetch(&mut self, conn: &Conn, missing: BTreeSet<Place>) -> Result<(), Fault> {
+        let missing: Vec<Place> = missing.into_iter().collect();
+        let (collections, keys): (Vec<&str>, Vec<&str>) =
+            missing.iter().map(|(collection, key)| (*collection, key.as_str())).unzip();
+        let rows = conn.rows(&DOCUMENTS, &[&collections, &keys]).await?;
+        if rows.len() != missing.len() {
+            return Err(Fault::corrupt("documents are missing in an answer"));
+        }
+        for (place, row) in missing.into_iter().zip(&rows) {
+            let content = row.try_get::<_, Option<&[u8]>>(0)?.map(Bytes::copy_from_slice);
+            self.documents.insert(place, content);
+        }
+        Ok(())
+    }
+}
+
+/// What one consumer makes of an append.
+struct Effect {
+    consumer: &'static str,
+    documents: Vec<(String, Option<Bytes>)>,
+    handlers: Option<Handlers>,
+}
+
+impl<'a> Effects<'a> {
+    pub(crate) fn new(held: &'a Held) -> Self {
+        Self {
+            held,
+            missing: BTreeSet::new(),
+            checkpoints: BTreeMap::new(),
+            documents: BTreeMap::new(),
+            handlers: Vec::new(),
+        }
+    }
+
+    /// Takes the effect of an append that was checked; nothing of it if one consumer refuses.
+    pub(crate) fn take(&mut self, facts: &Facts<'_>, append: &Append) -> Result<(), AppendError> {
+        if append.inline.is_empty() || append.events.is_empty() {
+            return Ok(());
+        }
+        let version_of =
+            |stream: &StreamId| Ok::<_, AppendError>(Version::new(facts.version_of(stream).cast_unsigned()));
+        let head = Position::new(facts.head().cast_unsigned());
+        let events = store::recorded(append.events.iter().cloned(), facts.partition(), head, version_of)?;
+        let effects = append.inline.iter().map(|consumer| self.effect(facts, &**consumer, &events));
+        let effects = effects.collect::<Result<Vec<_>, _>>()?;
+        let position = Position::new((facts.head() + events.len() as i64).cast_unsigned());
+        let event = events.last().map(|event| event.meta.id);
+        for Effect { consumer, documents, handlers } in effects {
+            self.handlers.extend(handlers.map(|handlers| (consumer, handlers, self.is_first(consumer))));
+            self.checkpoints.insert(consumer, Checkpoint { log: facts.log(), position, event });
+            let documents = documents.into_iter().map(|(key, content)| ((consumer, key), content));
+            self.documents.extend(documents);
+        }
+        Ok(())
+    }
+
+    /// Whether a consumer has committed nothing yet, anywhere.
+    fn is_first(&self, consumer: &'static str) -> bool {
+        !self.held.begun.contains(consumer) && !self.checkpoints.contains_key(consumer)
+    }
+
+    fn effect(
+        &mut self,
+        facts: &Facts<'_>,
+        consumer: &dyn Consumer,
+        events: &[Arc<RecordedEvent>],
+    ) -> Result<Effect, AppendError> {
+        let name = consumer.name();
+        let stored = self.checkpoints.get(name).or_else(|| self.held.checkpoints.get(name));
+        let head = Head { log: facts.log(), position: Position::new(facts.head().cast_unsigned()) };
+        let mut effect = Effect { consumer: name, documents: Vec::new(), handlers: None };
+        match route_inline(consumer, stored.copied(), head, events)? {
+            Routed::Handlers(handlers) => effect.handlers = Some(handlers),
+            Routed::Documents { keys, work } => {
+                // Without all of them it is left for the next try.
+                if let Some(stored) = self.documents_of(name, &keys) {
+                    let unfit = |unfit: Unfit| AppendError::Unfit { consumer: name, error: unfit.error };
+                    let folded = work.fold(stored).map_err(unfit)?;
+                    effect.documents = keys.into_iter().zip(folded).collect();
+                }
+            }
+        }
+        Ok(effect)
+    }
+
+    /// The documents as the group leaves them so far, if all are known.
+    fn documents_of(&mut self, name: &'static str, keys: &[String]) -> Option<Vec<Option<Bytes>>> {
+        let mut all = Vec::with_capacity(keys.len());
+        for key in keys {
+            let place = (name, key.clone());
+            match self.documents.get(&place).or_else(|| self.held.documents.get(&place)) {
+                Some(content) => all.push(content.clone()),
+                None => _ = self.missing.insert(place),
+            }
+        }
+        (all.len() == keys.len()).then_some(all)
+    }
+
+    /// Writes documents and checkpoints.
+    pub(crate) async fn write(&self, conn: &Conn, log: LogId, partition: Partition) -> Result<(), Fault> {
+        if self.checkpoints.is_empty() {
+            return Ok(());
+        }
+        let (mut put, mut removed) = ((Vec::new(), Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        for ((collection, key), content) in &self.documents {
+            match content {
+                Some(content) => {
+                    put.0.push(*collection);
+                    put.1.push(key.as_str());
+                    put.2.push(&**content);
+                }
+                None => {
+                    removed.0.push(*collection);
+                    removed.1.push(key.as_str());
+                }
+            }
+        }
+        let names: Vec<&str> = self.checkpoints.keys().copied().collect();
+        let positions: Vec<i64> =
+            self.checkpoints.values().map(|to| to.position.get().cast_signed()).collect();
+        let ids: Vec<Option<Uuid>> = self.checkpoints.values().map(|to| to.event).collect();
+        future::try_join3(
+            conn.rows(&PUT, &[&put.0, &put.1, &put.2]),
+            conn.rows(&REMOVE, &[&removed.0, &removed.1]),
+            conn.rows(&MOVE, &[&i32::from(partition.get()), &log.0, &names, &positions, &ids]),
+        )
+        .await
+        .map(drop)
+    }
+}

@@ -1,0 +1,543 @@
+//! The store of `cqrs` on PostgreSQL: the log, the read models, their checkpoints and the commands'
+//! keys, in one schema of a database.
+//!
+//! ```no_run
+//! use cqrs_core::id::Partition;
+//! use cqrs_core::store::EventStore;
+//! use cqrs_postgres::PostgresStore;
+//!
+//! # async fn run() -> Result<(), cqrs_core::error::StoreError> {
+//! let store = PostgresStore::open("postgres://bank@localhost/bank").await?;
+//! let head = store.head(Partition::ONLY).await?;
+//! println!("{}", head.position);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Linking this crate makes `Engine::open("postgres://…")` work. PostgreSQL 13 or newer is needed, with a
+//! database in UTF-8.
+//!
+//! # What is promised
+//!
+//! - **Durable.** What was acknowledged is committed, with whatever `synchronous_commit` and the standbys
+//!   of the server promise. A commit whose standby did not answer is told as `Unknown`.
+//! - **Any number of processes.** Each append takes the log's lock as the last thing before it checks and
+//!   writes, and waits for it as long as [`PostgresBuilder::patience`] says; then it gives `Unavailable`.
+//! - **Positions have no gaps**, in the order of commits, so a reader that has seen one never finds
+//!   anything new at or below it: also beside long transactions, on a hot standby, and after a dump.
+//! - **Group commit.** One task of each partition writes. It takes all appends that wait, checks each
+//!   against those before it, and commits them together, in one round trip where each says which version
+//!   its stream has, and in two otherwise. Those that are refused are told, and touch nobody else.
+//! - **An answer "it is not there" is final.** An append whose connection was lost while it committed is
+//!   told as `Unknown`; before its key or its stream is read on this handle, it is fenced: it has taken
+//!   place by then, or never will.
+//!
+//! Work is done on tasks of the tokio runtime that the store is opened in. They end when the last handle
+//! is dropped, after everything that was handed over has been written.
+
+#![forbid(unsafe_code)]
+
+mod append;
+mod documents;
+mod error;
+mod guard;
+mod inline;
+mod known;
+mod news;
+mod open;
+mod read;
+mod readers;
+mod schema;
+mod snapshots;
+mod statements;
+mod tls;
+mod url;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cqrs_core::consumer::{Database as _, Handlers};
+use cqrs_core::engine::{StoreScheme, Stores};
+use cqrs_core::error::{StoreError, StoreErrorKind};
+use cqrs_core::id::{Partition, Position, StreamId};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs_core::store::{
+    Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Limits,
+    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice, unsupported, without_nul,
+};
+
+// The page's programs are compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide/postgres.md")]
+struct Guide;
+
+use self::append::Target;
+use self::error::Fault;
+use self::guard::number;
+use self::known::Known;
+use self::news::News;
+use self::open::{Place, Role, Timeouts};
+use self::readers::{Alone, Lanes, Share};
+use self::schema::{Meta, Schema};
+pub use self::statements::{Postgres, Transaction};
+use self::writer::{Lost, Task, Writer};
+// Of the version that the transaction of a projection is of.
+pub use tokio_postgres;
+
+/// A log and its read models in one schema of a PostgreSQL database. A clone is another handle of the
+/// same store.
+#[derive(Clone, Debug)]
+pub struct PostgresStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    place: Arc<Place>,
+    meta: Meta,
+    limits: Limits,
+    writers: Vec<Writer>,
+    lost: Arc<Lost>,
+    readers: Arc<Lanes>,
+    /// Where read models are committed, which may wait for locks.
+    keepers: Lanes,
+    /// Where statements of the user's own run.
+    alone: Alone,
+    news: Arc<News>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.news.close();
+    }
+}
+
+impl PostgresStore {
+    /// Opens the store that a URL names, and creates it if its schema is not there or empty.
+    ///
+    /// Beside what `libpq` knows, the URL takes `schema=NAME` (`cqrs` unless set), `partitions=NUMBER`
+    /// for a log that is created (1 unless set), and `pgbouncer=true`.
+    ///
+    /// # Errors
+    /// - [`StoreErrorKind::Invalid`]: the URL cannot be understood, the database does not exist, the
+    ///   schema is another application's, or the log has another number of partitions.
+    /// - [`StoreErrorKind::Unsupported`]: the server is too old, the database is not in UTF-8, or a newer
+    ///   version of this crate wrote the tables.
+    /// - [`StoreErrorKind::Corrupt`]: a part of the schema is missing.
+    /// - [`StoreErrorKind::Unavailable`]: the server cannot be reached, is full, or is a standby.
+    /// - [`StoreErrorKind::Failed`]: the user is not let in, or lacks a right.
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        Self::builder(url).open().await
+    }
+
+    /// Sets up a store that differs from [`open`](Self::open).
+    #[must_use]
+    pub fn builder(url: &str) -> PostgresBuilder {
+        PostgresBuilder {
+            url: url.to_owned(),
+            schema: None,
+            partitions: None,
+            bouncer: false,
+            patience: Duration::from_secs(5),
+            readers: 4,
+            limits: Limits::standard(),
+        }
+    }
+
+    /// The partition, if it is there.
+    fn partition(&self, partition: Partition) -> Result<Partition, StoreError> {
+        let partitions = self.shared.meta.partitions;
+        if partition.get() < partitions {
+            return Ok(partition);
+        }
+        let message = format!("there is no partition {partition}; this log has {partitions}");
+        Err(StoreError::new(StoreErrorKind::Invalid, message))
+    }
+
+    /// The one partition that an append is about.
+    fn target(&self, append: &Append) -> Result<Partition, StoreError> {
+        let guarded = guard::clauses(&append.guard).into_iter().filter_map(|clause| match clause {
+            Guard::Stream { stream, .. } => Some(stream),
+            _ => None,
+        });
+        let written = append.events.iter().map(|event| &event.stream);
+        let mut streams = written.chain(append.key.as_ref().map(|key| &key.stream)).chain(guarded);
+        let Some(first) = streams.next() else { return Ok(Partition::ONLY) };
+        let partition = self.partition_of(first);
+        match streams.find(|stream| self.partition_of(stream) != partition) {
+            None => Ok(partition),
+            Some(other) => Err(unsupported(format_args!(
+                "append atomically across partitions: {first} lies in {partition}, and {other} in {}",
+                self.partition_of(other)
+            ))),
+        }
+    }
+
+    /// On a connection that nobody shares while the transaction is open. It is put back if it can be used
+    /// again; if this future is dropped it is not, and the server rolls back.
+    async fn commit_statements(
+        &self,
+        batch: &Batch,
+        handlers: &Handlers,
+    ) -> Result<Result<(), CommitError>, Fault> {
+        let Shared { place, meta, alone, .. } = &*self.shared;
+        let conn = match alone.take() {
+            Some(conn) => conn,
+            None => place.connect(Role::Writer, *meta).await?,
+        };
+        let done = documents::commit_statements(&conn, batch, handlers).await;
+        let again = match &done {
+            Ok(Ok(())) => true,
+            Err(fault) if fault.ends_connection() => false,
+            _ => conn.client.batch_execute("ROLLBACK").await.is_ok(),
+        };
+        if again {
+            alone.put(conn);
+        }
+        done
+    }
+
+    /// Runs a read that shows a head, which must not fall short of one that was shown before it began.
+    async fn forward<T, F>(
+        &self,
+        doing: &str,
+        partition: Partition,
+        read: impl Fn(Share) -> F,
+        head: impl Fn(&T) -> Position,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        let floor = self.shared.news.head(partition);
+        let done = self.shared.readers.read(read).await.map_err(|fault| fault.told(doing))?;
+        let head = head(&done);
+        news::not_rewound(partition, floor, head).map_err(|fault| fault.told(doing))?;
+        self.shared.news.seen(partition, number(head));
+        Ok(done)
+    }
+}
+
+/// Sets up a [`PostgresStore`].
+#[derive(Clone)]
+pub struct PostgresBuilder {
+    url: String,
+    schema: Option<String>,
+    partitions: Option<u16>,
+    bouncer: bool,
+    patience: Duration,
+    readers: usize,
+    limits: Limits,
+}
+
+impl std::fmt::Debug for PostgresBuilder {
+    // A URL may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PostgresBuilder({})", url::shown(&self.url))
+    }
+}
+
+impl PostgresBuilder {
+    /// The schema of the database that holds the store; `cqrs` unless set. Its name has the letters a-z,
+    /// digits and `_`.
+    #[must_use]
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.schema = Some(schema.into());
+        self
+    }
+
+    /// Into how many partitions a log is laid out that is created now, at least 1; 1 unless set. Each
+    /// has positions, a lock and a writer of its own, and a stream lies in one of them. It cannot be
+    /// changed later.
+    #[must_use]
+    pub fn partitions(mut self, partitions: u16) -> Self {
+        self.partitions = Some(partitions);
+        self
+    }
+
+    /// Whether PgBouncer stands before the server, in its transaction mode. Then nothing is left in a
+    /// session: statements are not prepared, which costs the server some time for each, and other
+    /// processes' appends are noticed by looking and not by listening.
+    #[must_use]
+    pub fn pgbouncer(mut self, between: bool) -> Self {
+        self.bouncer = between;
+        self
+    }
+
+    /// How long an append waits for other processes that are writing; 5 seconds unless set.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// How many connections read at most, at least 1; 4 unless set. Beside them each partition has one
+    /// that writes; read models have two, and one listens while somebody waits.
+    #[must_use]
+    pub fn readers(mut self, readers: usize) -> Self {
+        self.readers = readers;
+        self
+    }
+
+    /// How large things may be.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`].
+    pub async fn open(self) -> Result<PostgresStore, StoreError> {
+        let doing = format!("open {}", url::shown(&self.url));
+        self.connect().await.map_err(|fault| fault.told(&doing))
+    }
+
+    async fn connect(self) -> Result<PostgresStore, Fault> {
+        let asked = url::parse(&self.url)?;
+        let schema = Schema::new(self.schema.or(asked.schema).as_deref().unwrap_or("cqrs"))?;
+        let bouncer = self.bouncer || asked.bouncer;
+        let partitions = self.partitions.or(asked.partitions);
+        if partitions == Some(0) {
+            return Err(Fault::new(StoreErrorKind::Invalid, "a log has at least one partition"));
+        }
+        // Whoever has the lock works for milliseconds; these stop one that does not.
+        let timeouts = Timeouts {
+            lock: self.patience,
+            statement: self.patience + Duration::from_secs(25),
+            idle: Duration::from_secs(10),
+        };
+        let place = Place::new(asked.config, schema, bouncer, timeouts, asked.roots.as_deref())?;
+        let place = Arc::new(place);
+        let meta = place.prepare(partitions).await?;
+        let news = Arc::new(News::new(meta.partitions));
+        let lost = Arc::new(Lost::default());
+        let writers = (0..meta.partitions).map(Partition::new).map(|partition| {
+            let (writer, jobs) = Writer::new();
+            let target = Target::new(meta.log, partition);
+            let (place, news, lost) = (Arc::clone(&place), Arc::clone(&news), Arc::clone(&lost));
+            tokio::spawn(
+                Task { place, meta, target, news, lost, conn: None, known: Known::default() }.run(jobs),
+            );
+            writer
+        });
+        let writers = writers.collect();
+        let readers = Arc::new(Lanes::new(Arc::clone(&place), meta, Role::Reader, self.readers));
+        let keepers = Lanes::new(Arc::clone(&place), meta, Role::Writer, 2);
+        let alone = Alone::default();
+        let telling = news::tell(Arc::clone(&news), Arc::clone(&readers), Arc::clone(&place));
+        news.keep(tokio::spawn(telling).abort_handle());
+        let limits = self.limits;
+        let shared = Shared { place, meta, limits, writers, lost, readers, keepers, alone, news };
+        Ok(PostgresStore { shared: Arc::new(shared) })
+    }
+}
+
+fn open_url(url: String) -> BoxFuture<'static, Result<Stores, StoreError>> {
+    Box::pin(async move { Ok(Arc::new(PostgresStore::open(&url).await?).into()) })
+}
+
+inventory::submit! { StoreScheme { scheme: "postgres", open: open_url } }
+inventory::submit! { StoreScheme { scheme: "postgresql", open: open_url } }
+
+impl From<PostgresStore> for Stores {
+    fn from(store: PostgresStore) -> Self {
+        Arc::new(store).into()
+    }
+}
+
+impl EventStore for PostgresStore {
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::full();
+        capabilities.partitions = self.shared.meta.partitions;
+        capabilities
+    }
+
+    fn limits(&self) -> Limits {
+        self.shared.limits
+    }
+
+    fn partition_of(&self, stream: &StreamId) -> Partition {
+        match self.shared.meta.partitions {
+            1 => Partition::ONLY,
+            many => Partition::new((schema::hash(stream.as_str()) % u64::from(many)) as u16),
+        }
+    }
+
+    fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
+        Box::pin(async move {
+            self.shared.limits.check(&append)?;
+            if let Some(other) = append
+                .inline
+                .iter()
+                .find_map(|consumer| consumer.database().filter(|database| *database != Postgres::NAME))
+            {
+                return Err(unsupported(format_args!("run a projection on {other}")).into());
+            }
+            let partition = self.target(&append)?;
+            let writer = self.shared.writers.get(usize::from(partition.get()));
+            let Some(writer) = writer else { return Err(unsupported("write to this partition").into()) };
+            writer.append(append).await
+        })
+    }
+
+    fn find_key(&self, key: &CommandKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
+        let key = key.clone();
+        Box::pin(async move {
+            let Shared { readers, lost, meta, .. } = &*self.shared;
+            let told = |fault: Fault| fault.told("look a key up");
+            if key.key.contains('\0') || key.stream.as_str().contains('\0') {
+                return Ok(None);
+            }
+            lost.settle(readers).await.map_err(told)?;
+            let (key, log) = (&key, meta.log);
+            let find = |conn: Share| async move { append::find_key(&conn, log, key).await };
+            readers.read(find).await.map_err(told)
+        })
+    }
+
+    fn read_stream(&self, read: StreamRead) -> BoxFuture<'_, Result<StreamSlice, StoreError>> {
+        Box::pin(async move {
+            let Shared { readers, lost, .. } = &*self.shared;
+            let told = |fault: Fault| fault.told("read a stream");
+            lost.settle(readers).await.map_err(told)?;
+            let (read, partition) = (&read, self.partition_of(&read.stream));
+            let slice = |conn: Share| async move { read::stream(&conn, read, partition).await };
+            readers.read(slice).await.map_err(told)
+        })
+    }
+
+    fn read_log(&self, read: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {
+        Box::pin(async move {
+            let (partition, log, read) = (self.partition(read.partition)?, self.shared.meta.log, &read);
+            let slice = |conn: Share| async move { read::log(&conn, read, log).await };
+            self.forward("read the log", partition, slice, |slice| slice.head.position).await
+        })
+    }
+
+    fn head(&self, partition: Partition) -> BoxFuture<'_, Result<Head, StoreError>> {
+        Box::pin(async move {
+            let (partition, log) = (self.partition(partition)?, self.shared.meta.log);
+            let head = |conn: Share| async move { read::head(&conn, log, partition).await };
+            self.forward("read the log's head", partition, head, |head| head.position).await
+        })
+    }
+
+    fn snapshot(
+        &self,
+        stream: &StreamId,
+        fingerprint: u64,
+    ) -> BoxFuture<'_, Result<Option<Snapshot>, StoreError>> {
+        let stream = stream.clone();
+        Box::pin(async move {
+            if stream.as_str().contains('\0') {
+                return Ok(None);
+            }
+            let stream = &stream;
+            let find = |conn: Share| async move { snapshots::find(&conn, stream, fingerprint).await };
+            self.shared.readers.read(find).await.map_err(|fault| fault.told("look a snapshot up"))
+        })
+    }
+
+    fn save_snapshot(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            self.shared.limits.check_snapshot(&snapshot)?;
+            let save = async { snapshots::save(&*self.shared.keepers.share().await?, &snapshot).await };
+            save.await.map_err(|fault| fault.told("save a snapshot"))
+        })
+    }
+
+    fn forget_snapshot(&self, stream: &StreamId) -> BoxFuture<'_, Result<(), StoreError>> {
+        let stream = stream.clone();
+        Box::pin(async move {
+            if stream.as_str().contains('\0') {
+                return Ok(());
+            }
+            let forget = async { snapshots::forget(&*self.shared.keepers.share().await?, &stream).await };
+            forget.await.map_err(|fault| fault.told("forget a snapshot"))
+        })
+    }
+
+    fn wait(&self, partition: Partition, after: Position) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move {
+            let Shared { news, readers, place, .. } = &*self.shared;
+            if partition.get() < self.shared.meta.partitions && news.head(partition) > number(after) {
+                return Ok(());
+            }
+            // Another process may have moved it, which nobody has told us.
+            self.head(partition).await?;
+            news.wait(partition, number(after), readers, place).await;
+            Ok(())
+        })
+    }
+}
+
+impl ReadStore for PostgresStore {
+    fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
+        let consumer = consumer.to_owned();
+        Box::pin(async move {
+            without_nul("the consumer", &consumer)?;
+            let claim = async { documents::claim(&*self.shared.keepers.share().await?, &consumer).await };
+            claim.await.map_err(|fault| fault.told("claim a consumer"))
+        })
+    }
+
+    fn checkpoint(
+        &self,
+        consumer: &str,
+        partition: Partition,
+    ) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>> {
+        let consumer = consumer.to_owned();
+        Box::pin(async move {
+            let consumer = &consumer;
+            let read = |conn: Share| async move { documents::checkpoint(&conn, consumer, partition).await };
+            self.shared.readers.read(read).await.map_err(|fault| fault.told("read a checkpoint"))
+        })
+    }
+
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(async move {
+            batch.check()?;
+            if let Some(handlers) = &batch.handlers {
+                let commit = self.commit_statements(&batch, handlers);
+                return commit.await.map_err(|fault| fault.told("commit read models"))?;
+            }
+            let commit = async { documents::commit(&*self.shared.keepers.share().await?, &batch).await };
+            commit.await.map_err(|fault| fault.told("commit read models"))?
+        })
+    }
+
+    fn database(&self) -> Option<&'static str> {
+        Some(Postgres::NAME)
+    }
+
+    fn get(
+        &self,
+        collection: &str,
+        keys: Vec<String>,
+    ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
+        let collection = collection.to_owned();
+        Box::pin(async move {
+            let (collection, keys) = (&collection, &keys);
+            let read = |conn: Share| async move { documents::get(&conn, collection, keys).await };
+            self.shared.readers.read(read).await.map_err(|fault| fault.told("read documents"))
+        })
+    }
+
+    fn list(
+        &self,
+        collection: &str,
+        after: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
+        let collection = collection.to_owned();
+        Box::pin(async move {
+            let (collection, after) = (&collection, after.as_deref());
+            let read = |conn: Share| async move { documents::list(&conn, collection, after, limit).await };
+            self.shared.readers.read(read).await.map_err(|fault| fault.told("list documents"))
+        })
+    }
+}

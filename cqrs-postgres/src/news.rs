@@ -1,0 +1,194 @@
+//! Who waits for the head to move, and how other processes' appends are noticed.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use cqrs_core::id::{Partition, Position};
+use tokio::sync::{Notify, watch};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use crate::append::HEAD;
+use crate::error::Fault;
+use crate::guard::number;
+use crate::open::{Place, Sql};
+use crate::readers::{Lanes, Share};
+
+/// How often the log is looked at while somebody waits and nobody can be listened to.
+const INTERVAL: Duration = Duration::from_millis(50);
+/// How often while there is somebody to listen to: what is told can be lost.
+const RARE: Duration = Duration::from_millis(500);
+/// How long a message to other processes waits for more to tell.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long to wait before a lost ear is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// The last heads that this handle has heard of. They may lag behind other processes.
+#[derive(Debug)]
+pub(crate) struct News {
+    heads: Vec<watch::Sender<i64>>,
+    waiting: AtomicUsize,
+    /// Whether the watcher is running.
+    watched: AtomicBool,
+    /// Wakes the watcher: somebody has told of news, or begins to wait.
+    heard: Arc<Notify>,
+    /// Wakes the teller.
+    moved: Notify,
+    tasks: std::sync::Mutex<Vec<tokio::task::AbortHandle>>,
+}
+
+impl News {
+    pub(crate) fn new(partitions: u16) -> Self {
+        Self {
+            heads: (0..partitions).map(|_| watch::Sender::new(0)).collect(),
+            waiting: AtomicUsize::new(0),
+            watched: AtomicBool::new(false),
+            heard: Arc::default(),
+            moved: Notify::new(),
+            tasks: std::sync::Mutex::default(),
+        }
+    }
+
+    /// The last head that was shown to anybody.
+    pub(crate) fn head(&self, partition: Partition) -> i64 {
+        self.heads.get(usize::from(partition.get())).map_or(0, |head| *head.borrow())
+    }
+
+    /// Tells of a head that somebody has seen.
+    pub(crate) fn seen(&self, partition: Partition, head: i64) -> bool {
+        let Some(known) = self.heads.get(usize::from(partition.get())) else { return false };
+        known.send_if_modified(|last| {
+            let newer = head > *last;
+            *last = head.max(*last);
+            newer
+        })
+    }
+
+    /// Tells of a head that this process has moved, also to other processes.
+    pub(crate) fn publish(&self, partition: Partition, head: i64) {
+        if self.seen(partition, head) {
+            self.moved.notify_one();
+        }
+    }
+
+    /// Waits until a head behind `after` was seen, by the writer or by the watcher.
+    pub(crate) async fn wait(
+        self: &Arc<Self>,
+        partition: Partition,
+        after: i64,
+        lanes: &Arc<Lanes>,
+        place: &Arc<Place>,
+    ) {
+        let Some(head) = self.heads.get(usize::from(partition.get())) else { return };
+        let mut head = head.subscribe();
+        let _waiting = self.begin_waiting(lanes, place);
+        // The sender lives as long as `self`.
+        let _ = head.wait_for(|head| *head > after).await;
+    }
+
+    fn begin_waiting(self: &Arc<Self>, lanes: &Arc<Lanes>, place: &Arc<Place>) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        if !self.watched.swap(true, Ordering::SeqCst) {
+            let watch =
+                Watcher { news: Arc::clone(self), lanes: Arc::clone(lanes), place: Arc::clone(place) };
+            self.keep(tokio::spawn(watch.run()).abort_handle());
+        }
+        self.heard.notify_one();
+        Waiting(Arc::clone(self))
+    }
+
+    /// A task that ends with the store.
+    pub(crate) fn keep(&self, task: tokio::task::AbortHandle) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+
+    pub(crate) fn close(&self) {
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+}
+
+/// Counts one who waits, until it is dropped.
+struct Waiting(Arc<News>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Looks at the log while somebody waits, when it is told to and now and then.
+struct Watcher {
+    news: Arc<News>,
+    lanes: Arc<Lanes>,
+    place: Arc<Place>,
+}
+
+impl Watcher {
+    async fn run(self) {
+        let mut ear: Option<Client> = None;
+        let mut silent = None;
+        loop {
+            if self.news.waiting.load(Ordering::SeqCst) == 0 {
+                self.news.heard.notified().await;
+                continue;
+            }
+            if ear.as_ref().is_none_or(Client::is_closed) && !self.place.bouncer && patient(silent) {
+                let heard = Arc::clone(&self.news.heard);
+                ear = self.place.listen(move || heard.notify_one()).await.ok();
+                silent = ear.is_none().then(tokio::time::Instant::now);
+            }
+            self.look().await;
+            let pause = if ear.is_some() { RARE } else { INTERVAL };
+            let _ = tokio::time::timeout(pause, self.news.heard.notified()).await;
+        }
+    }
+
+    /// A fault shows to whoever reads; here it is tried again.
+    async fn look(&self) {
+        for number in 0..self.news.heads.len() {
+            let partition = Partition::new(number as u16);
+            let head = |conn: Share| async move {
+                Ok(conn.row(&HEAD, &[&i32::from(partition.get())]).await?.try_get::<_, i64>(0)?)
+            };
+            if let Ok(head) = self.lanes.read(head).await {
+                self.news.seen(partition, head);
+            }
+        }
+    }
+}
+
+fn patient(silent: Option<tokio::time::Instant>) -> bool {
+    silent.is_none_or(|since| since.elapsed() >= AGAIN)
+}
+
+// The transaction of a message has a commit of its own, which nobody has to wait for. It is not the one
+// of the append: a message that is pending takes a lock over all databases at its commit.
+static TELL: Sql =
+    Sql::new("SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')", &[Type::TEXT]);
+
+/// Tells other processes that the log has moved; much that moves at once is told once.
+pub(crate) async fn tell(news: Arc<News>, lanes: Arc<Lanes>, place: Arc<Place>) {
+    let channel = place.schema.channel();
+    loop {
+        news.moved.notified().await;
+        // If it cannot be told, others find out by looking.
+        if let Ok(conn) = lanes.share().await {
+            let _ = conn.rows(&TELL, &[&channel]).await;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Refuses a head that falls short of one that was shown before.
+pub(crate) fn not_rewound(partition: Partition, floor: i64, head: Position) -> Result<(), Fault> {
+    if number(head) >= floor {
+        return Ok(());
+    }
+    let words = format!(
+        "the log was rewound: partition {partition} ends at position {head}, and {floor} was shown before"
+    );
+    Err(Fault::corrupt(words))
+}

@@ -1,0 +1,331 @@
+//! Opening the database: what it has to be, and how each connection is set up.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use cqrs_core::error::StoreErrorKind;
+use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_postgres::error::Severity;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, RowStream, Statement};
+use uuid::Uuid;
+
+use crate::error::Fault;
+use crate::schema::{self, Meta, Schema};
+use crate::tls;
+
+/// Before this version, an index of many equal entries grows without bounds.
+const OLDEST: i32 = 130_000;
+
+/// Where the store is, and how it is reached.
+pub(crate) struct Place {
+    config: Config,
+    pub(crate) schema: Schema,
+    /// Whether PgBouncer stands between, in its transaction mode: then nothing may be left behind in a
+    /// session, neither a setting nor a prepared statement nor an ear.
+    pub(crate) bouncer: bool,
+    pub(crate) timeouts: Timeouts,
+    tls: tls::Connector,
+}
+
+impl std::fmt::Debug for Place {
+    // The configuration prints without its password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Place({:?}, schema {}, bouncer {})",
+            self.config.get_hosts(),
+            self.schema.name(),
+            self.bouncer
+        )
+    }
+}
+
+/// How long the server lets a writer wait and work.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    /// For another writer that has the lock.
+    pub(crate) lock: Duration,
+    /// For one statement, waiting included.
+    pub(crate) statement: Duration,
+    /// For this process, between two statements of a transaction.
+    pub(crate) idle: Duration,
+}
+
+impl Timeouts {
+    fn each(&self) -> [(&'static str, u128); 3] {
+        [
+            ("lock_timeout", self.lock.as_millis()),
+            ("statement_timeout", self.statement.as_millis()),
+            ("idle_in_transaction_session_timeout", self.idle.as_millis()),
+        ]
+    }
+
+    /// The beginning of a transaction that keeps to them.
+    pub(crate) fn begin(&self) -> String {
+        let limits = self.each().map(|(name, millis)| format!("; SET LOCAL {name} = {millis}"));
+        format!("BEGIN ISOLATION LEVEL READ COMMITTED{}", limits.concat())
+    }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Writer,
+    Reader,
+}
+
+impl Place {
+    pub(crate) fn new(
+        mut config: Config,
+        schema: Schema,
+        bouncer: bool,
+        timeouts: Timeouts,
+        #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "said below"))] roots: Option<
+            &std::path::Path,
+        >,
+    ) -> Result<Self, Fault> {
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(Duration::from_secs(10));
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("cqrs");
+        }
+        // A peer that has vanished without a word is noticed within half a minute.
+        config.keepalives_idle(Duration::from_secs(15)).keepalives_interval(Duration::from_secs(5));
+        config.keepalives_retries(3).tcp_user_timeout(Duration::from_secs(30));
+        let tls = tls::connector(config.get_ssl_mode(), roots)?;
+        Ok(Self { config, schema, bouncer, timeouts, tls })
+    }
+
+    /// Finds the store, or creates it or brings it forward.
+    pub(crate) async fn prepare(self: &Arc<Self>, partitions: Option<u16>) -> Result<Meta, Fault> {
+        let conn = self.connect_any(Role::Writer).await?;
+        check_server(&conn.client).await?;
+        schema::prepare(&conn.client, &self.schema, partitions).await
+    }
+
+    /// A connection to the log that was opened, or a fault if another one stands there now.
+    pub(crate) async fn connect(self: &Arc<Self>, role: Role, meta: Meta) -> Result<Conn, Fault> {
+        let conn = self.connect_any(role).await?;
+        static META: Sql = Sql::new("SELECT log, partitions FROM {s}.meta", &[]);
+        let row = conn.rows(&META, &[]).await?;
+        let row = row.first().ok_or_else(|| Fault::corrupt("the log has no id"))?;
+        let there: (Uuid, i32) = (row.try_get(0)?, row.try_get(1)?);
+        match there == (meta.log.0, i32::from(meta.partitions)) {
+            true => Ok(conn),
+            false => Err(Fault::corrupt(format!(
+                "the log {} was replaced by {} since it was opened",
+                meta.log, there.0
+            ))),
+        }
+    }
+
+    async fn connect_any(self: &Arc<Self>, role: Role) -> Result<Conn, Fault> {
+        let mut config = self.config.clone();
+        if !self.bouncer {
+            let more = self.options(role);
+            let options =
+                config.get_options().map_or_else(|| more.clone(), |given| format!("{more} {given}"));
+            config.options(options);
+        }
+        let doubt = Arc::new(AtomicBool::new(false));
+        let (client, connection) = config.connect(tls::Connector::clone(&self.tls)).await?;
+        tokio::spawn(drive(connection, Arc::clone(&doubt)));
+        Ok(Conn { client, place: Arc::clone(self), id: Uuid::new_v4(), doubt, known: Mutex::default() })
+    }
+
+    /// Settings that a connection of our own begins with. The planner plans once for a connection,
+    /// often while the tables are small, where a walk through all of one looks cheap.
+    fn options(&self, role: Role) -> String {
+        let mut options = "-c default_transaction_isolation=read\\ committed -c enable_seqscan=off \
+            -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan"
+            .to_owned();
+        if role == Role::Writer {
+            for (name, millis) in self.timeouts.each() {
+                options += &format!(" -c {name}={millis}");
+            }
+        }
+        options
+    }
+
+    /// A connection that listens: what it hears is told to `heard`, until it ends.
+    pub(crate) async fn listen(&self, heard: impl Fn() + Send + 'static) -> Result<Client, Fault> {
+        let mut config = self.config.clone();
+        config.application_name("cqrs listening");
+        let (client, connection) = config.connect(tls::Connector::clone(&self.tls)).await?;
+        tokio::spawn(hear(connection, heard));
+        client.batch_execute(&format!("LISTEN \"{}\"", self.schema.channel())).await?;
+        Ok(client)
+    }
+}
+
+async fn check_server(client: &Client) -> Result<(), Fault> {
+    let select = "SELECT current_setting('server_version_num')::integer, current_setting('server_version'),
+        current_setting('server_encoding'), pg_is_in_recovery()";
+    let rows = client.query_typed(select, &[]).await?;
+    let row = rows.first().ok_or_else(|| Fault::corrupt("the server does not say what it is"))?;
+    let (number, version, encoding): (i32, &str, &str) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    judge(number, version, encoding, row.try_get(3)?)
+}
+
+fn judge(number: i32, version: &str, encoding: &str, recovering: bool) -> Result<(), Fault> {
+    let unsupported = |words: String| Err(Fault::new(StoreErrorKind::Unsupported, words));
+    if number < OLDEST {
+        return unsupported(format!("the server is PostgreSQL {version}; 13 or newer is needed"));
+    }
+    if encoding != "UTF8" {
+        return unsupported(format!("the database's encoding is {encoding}; UTF8 is needed"));
+    }
+    if recovering {
+        let words = "the server is a standby, which only reads; name the primary";
+        return Err(Fault::new(StoreErrorKind::Unavailable, words));
+    }
+    Ok(())
+}
+
+/// Does the work of a connection until it ends. A warning is remembered before the answer that it
+/// belongs to is given to whoever waits for it: a `COMMIT` that did not wait for its standby says so in
+/// no other way.
+async fn drive<S, T>(mut connection: Connection<S, T>, doubt: Arc<AtomicBool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
+    while let Some(Ok(message)) = messages.next().await {
+        if let AsyncMessage::Notice(notice) = message
+            && notice.parsed_severity() == Some(Severity::Warning)
+        {
+            doubt.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+async fn hear<S, T>(mut connection: Connection<S, T>, heard: impl Fn() + Send)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
+    while let Some(Ok(message)) = messages.next().await {
+        if let AsyncMessage::Notification(_) = message {
+            heard();
+        }
+    }
+}
+
+/// A statement with the types of its parameters, so that it can be sent without asking the server.
+pub(crate) struct Sql {
+    text: &'static str,
+    types: &'static [Type],
+}
+
+impl Sql {
+    pub(crate) const fn new(text: &'static str, types: &'static [Type]) -> Self {
+        Self { text, types }
+    }
+}
+
+pub(crate) type Param<'a> = &'a (dyn ToSql + Sync);
+
+/// One connection. Several statements may be under way on it at once, and are answered in turn.
+pub(crate) struct Conn {
+    pub(crate) client: Client,
+    /// Names this connection as a writer.
+    pub(crate) id: Uuid,
+    place: Arc<Place>,
+    doubt: Arc<AtomicBool>,
+    known: Mutex<HashMap<usize, Known>>,
+}
+
+#[derive(Clone)]
+enum Known {
+    Prepared(Statement),
+    Text(Arc<str>),
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Conn({}, closed: {})", self.id, self.client.is_closed())
+    }
+}
+
+impl Conn {
+    /// Sends a statement and gives its rows as they come.
+    pub(crate) async fn stream(&self, sql: &'static Sql, params: &[Param<'_>]) -> Result<RowStream, Fault> {
+        match self.known(sql).await? {
+            Known::Prepared(statement) => {
+                Ok(self.client.query_raw(&statement, params.iter().copied()).await?)
+            }
+            Known::Text(text) => {
+                let params = params.iter().copied().zip(sql.types.iter().cloned());
+                Ok(self.client.query_typed_raw(&text, params).await?)
+            }
+        }
+    }
+
+    pub(crate) async fn rows(&self, sql: &'static Sql, params: &[Param<'_>]) -> Result<Vec<Row>, Fault> {
+        Ok(self.stream(sql, params).await?.try_collect().await?)
+    }
+
+    /// The one row that a statement gives.
+    pub(crate) async fn row(&self, sql: &'static Sql, params: &[Param<'_>]) -> Result<Row, Fault> {
+        let rows = self.rows(sql, params).await?;
+        rows.into_iter().next().ok_or_else(|| Fault::corrupt("a statement gave no row"))
+    }
+
+    /// Has a statement ready, so that sending it later is not preceded by anything.
+    async fn known(&self, sql: &'static Sql) -> Result<Known, Fault> {
+        // The address of a statement's text serves as its name.
+        let name = sql.text.as_ptr().addr();
+        if let Some(known) = self.lock().get(&name) {
+            return Ok(known.clone());
+        }
+        let text = self.place.schema.text(sql.text);
+        let known = match self.place.bouncer {
+            true => Known::Text(text.into()),
+            false => Known::Prepared(self.client.prepare_typed(&text, sql.types).await?),
+        };
+        self.lock().insert(name, known.clone());
+        Ok(known)
+    }
+
+    /// Prepares statements ahead of the transaction that needs them.
+    pub(crate) async fn ready(&self, all: &[&'static Sql]) -> Result<(), Fault> {
+        future::try_join_all(all.iter().map(|sql| self.known(sql))).await.map(drop)
+    }
+
+    /// The beginning of a transaction that keeps to the time limits.
+    pub(crate) fn begin(&self) -> String {
+        self.place.timeouts.begin()
+    }
+
+    /// Whether the server has warned since this was asked last.
+    pub(crate) fn doubted(&self) -> bool {
+        self.doubt.swap(false, Ordering::SeqCst)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_will_not_do_are_refused_by_name() {
+        let told = |number, encoding, recovering| {
+            judge(number, "12.22", encoding, recovering).map_err(|fault| fault.told("open").to_string())
+        };
+        assert_eq!(told(130_000, "UTF8", false), Ok(()));
+        assert!(told(120_022, "UTF8", false).is_err_and(|words| words.contains("PostgreSQL 12.22; 13 or")));
+        assert!(told(150_000, "LATIN1", false).is_err_and(|words| words.contains("encoding is LATIN1")));
+        assert!(told(150_000, "UTF8", true).is_err_and(|words| words.contains("standby")));
+    }
+}

@@ -1,0 +1,366 @@
+//! The one task of a partition that writes: it takes all that waits, and commits it together.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use cqrs_core::error::{StoreError, StoreErrorKind};
+use cqrs_core::store::{Append, AppendError, Appended};
+use futures_util::future;
+use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::append::{self, Facts, Outcome, Rows, Target};
+use crate::error::Fault;
+use crate::inline::{self, Effects, Held};
+use crate::known::Known;
+use crate::news::News;
+use crate::open::{Conn, Place, Role, Sql};
+use crate::readers::{Lanes, Share};
+use crate::schema::Meta;
+use crate::statements::{self, Refused};
+
+const DOING: &str = "append";
+
+/// An append with whoever waits for it.
+#[derive(Debug)]
+pub(crate) struct Job {
+    append: Append,
+    answer: oneshot::Sender<Outcome>,
+}
+
+impl Job {
+    /// About how many bytes it writes, so that a group does not grow too large.
+    fn weight(&self) -> usize {
+        self.append.events.iter().map(|event| event.payload.len() + 500).sum()
+    }
+
+    fn tell(self, outcome: Outcome) {
+        // Nobody listens if the future was dropped meanwhile.
+        let _ = self.answer.send(outcome);
+    }
+}
+
+/// The way to the task that writes.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer(mpsc::Sender<Job>);
+
+/// How many may wait; those behind them wait to be let in.
+const QUEUE: usize = 1_024;
+
+impl Writer {
+    /// The way in, and what the task is to be given.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Job>) {
+        let (way, jobs) = mpsc::channel(QUEUE);
+        (Self(way), jobs)
+    }
+
+    /// Has something appended with the next group. If the future is dropped, it is appended as a whole
+    /// or not at all.
+    pub(crate) async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let (answer, outcome) = oneshot::channel();
+        if self.0.send(Job { append, answer }).await.is_err() {
+            return Err(stopped(StoreErrorKind::Failed).into());
+        }
+        // The task ends in the midst of its work only with the runtime that it was started on.
+        outcome.await.unwrap_or_else(|_| Err(stopped(StoreErrorKind::Unknown).into()))
+    }
+}
+
+fn stopped(kind: StoreErrorKind) -> StoreError {
+    StoreError::new(
+        kind,
+        format!("cannot {DOING}: the writing task of this store has stopped with its runtime"),
+    )
+}
+
+/// The connections of writers that were lost in the midst of a commit. What was sent on them may still
+/// be on its way, and would be appended at some later time: they are fenced before anybody is told that
+/// something is not there.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    some: AtomicBool,
+    all: std::sync::Mutex<Vec<(Target, Uuid)>>,
+}
+
+static FENCE: Sql = Sql::new("SELECT {s}.fence($1, $2)", &[Type::INT8, Type::UUID]);
+
+impl Lost {
+    fn add(&self, target: Target, writer: Uuid) {
+        self.lock().push((target, writer));
+        self.some.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until nothing that was lost can still take place.
+    pub(crate) async fn settle(&self, lanes: &Lanes) -> Result<(), Fault> {
+        if !self.some.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let all = self.lock().clone();
+        for (target, writer) in all {
+            let fence =
+                |conn: Share| async move { conn.row(&FENCE, &[&target.lock, &writer]).await.map(drop) };
+            lanes.read(fence).await?;
+            let mut left = self.lock();
+            left.retain(|(_, lost)| *lost != writer);
+            self.some.store(!left.is_empty(), Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    // Nothing in here can be left half-changed by a panic.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(Target, Uuid)>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The task's own side.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) place: Arc<Place>,
+    pub(crate) meta: Meta,
+    pub(crate) target: Target,
+    pub(crate) news: Arc<News>,
+    pub(crate) lost: Arc<Lost>,
+    pub(crate) conn: Option<Conn>,
+    pub(crate) known: Known,
+}
+
+/// What one transaction holds at most, so that nobody waits long for it.
+const GROUP_JOBS: usize = 1_024;
+const GROUP_BYTES: usize = 4 << 20;
+
+/// How often a group is tried that the database's own troubles stopped.
+const TRIES: usize = 5;
+
+impl Task {
+    /// Works until nobody is left who could send.
+    pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut group = Vec::new();
+        while let Some(first) = jobs.recv().await {
+            let mut bytes = first.weight();
+            group.push(first);
+            // Whoever was just told may be about to send the next one.
+            tokio::task::yield_now().await;
+            while group.len() < GROUP_JOBS
+                && bytes < GROUP_BYTES
+                && let Ok(next) = jobs.try_recv()
+            {
+                bytes += next.weight();
+                group.push(next);
+            }
+            // Whoever dropped the future has left it open whether this takes place.
+            group.retain(|job| !job.answer.is_closed());
+            self.commit(std::mem::take(&mut group)).await;
+        }
+    }
+
+    /// Commits a group and tells each of it what came of it.
+    async fn commit(&mut self, group: Vec<Job>) {
+        if group.is_empty() {
+            return;
+        }
+        // Statements of a user's own may spoil the transaction that they are part of.
+        if group.len() > 1 && group.iter().any(|job| inline::has_statements(&job.append)) {
+            return self.commit_each(group).await;
+        }
+        match self.attempt(&group).await {
+            Ok(outcomes) => tell(group, outcomes),
+            // One of several may be what the database does not take; the others may do better alone.
+            Err(fault) if group.len() > 1 && spoilt_by_one(&fault) => self.commit_each(group).await,
+            Err(fault) => fail(group, &fault),
+        }
+    }
+
+    async fn commit_each(&mut self, group: Vec<Job>) {
+        for job in group {
+            match self.attempt(std::slice::from_ref(&job)).await {
+                Ok(outcomes) => tell(vec![job], outcomes),
+                Err(fault) => fail(vec![job], &fault),
+            }
+        }
+    }
+
+    async fn attempt(&mut self, group: &[Job]) -> Result<Vec<Outcome>, Fault> {
+        let appends: Vec<&Append> = group.iter().map(|job| &job.append).collect();
+        let mut left = TRIES;
+        loop {
+            left -= 1;
+            let done = self.once(&appends).await;
+            if let Err(fault) = &done
+                && fault.passes()
+                && left > 0
+            {
+                continue;
+            }
+            return done;
+        }
+    }
+
+    /// Tries once. The connection is put back if it can be used again.
+    async fn once(&mut self, group: &[&Append]) -> Result<Vec<Outcome>, Fault> {
+        let conn = match self.conn.take().filter(|conn| !conn.client.is_closed()) {
+            Some(conn) => conn,
+            None => self.place.connect(Role::Writer, self.meta).await?,
+        };
+        conn.ready(&append::ALL).await?;
+        if group.iter().any(|append| !append.inline.is_empty()) {
+            conn.ready(&inline::ALL).await?;
+        }
+        conn.doubted();
+        let done = self.work(&conn, group).await;
+        let doubted = conn.doubted();
+        match &done {
+            Err(fault) if fault.kind() == StoreErrorKind::Unknown => self.lost.add(self.target, conn.id),
+            Err(fault) if fault.ends_connection() => {}
+            _ => self.conn = Some(conn),
+        }
+        match done {
+            Ok(_) if doubted => Err(Fault::new(
+                StoreErrorKind::Unknown,
+                "the server has warned of the commit: it may not be as durable as it should be",
+            )),
+            done => done,
+        }
+    }
+
+    async fn work(&mut self, conn: &Conn, group: &[&Append]) -> Result<Vec<Outcome>, Fault> {
+        if let Some(mut facts) = Facts::assumed(group, &self.target, &self.known) {
+            let none = Held::default();
+            let (mut outcomes, rows) = append::decide(&mut facts, &mut Effects::new(&none), group);
+            match self.in_one(conn, &rows).await {
+                Ok(Some(start)) => {
+                    append::shift(&mut outcomes, start);
+                    facts.remember(&mut self.known);
+                    self.news.publish(self.target.partition, start + facts.head());
+                    return Ok(outcomes);
+                }
+                // It is to be seen under the lock who has lost.
+                Ok(None) => {}
+                Err(fault) if fault.is(&SqlState::UNIQUE_VIOLATION) => {}
+                Err(fault) => return Err(fault.while_committing()),
+            }
+        }
+        self.in_two(conn, group).await
+    }
+
+    /// Appends what is assumed to hold, in one round trip.
+    async fn in_one(&self, conn: &Conn, rows: &Rows<'_>) -> Result<Option<i64>, Fault> {
+        if !self.place.bouncer {
+            // The statement is the transaction. Its limits stand in the connection's settings.
+            return rows.write(conn, &self.target, false).await;
+        }
+        let begin = self.place.timeouts.begin();
+        // Each is sent when it is first polled, which is in this order.
+        let (begun, written, committed) = future::join3(
+            conn.client.batch_execute(&begin),
+            rows.write(conn, &self.target, false),
+            conn.client.batch_execute("COMMIT"),
+        )
+        .await;
+        begun?;
+        let written = written?;
+        committed?;
+        Ok(written)
+    }
+
+    /// Takes the lock, reads what is asked for, decides, and appends: two round trips.
+    async fn in_two(&mut self, conn: &Conn, group: &[&Append]) -> Result<Vec<Outcome>, Fault> {
+        let done = self.decided(conn, group).await;
+        match done {
+            Ok(decided) => decided,
+            Err(fault) => {
+                // Nothing was written. If this fails too, the connection has ended, and is seen to have.
+                if !fault.ends_connection() {
+                    let _ = conn.client.batch_execute("ROLLBACK").await;
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    /// The outer fault came before the commit was sent, the inner one after.
+    async fn decided(
+        &mut self,
+        conn: &Conn,
+        group: &[&Append],
+    ) -> Result<Result<Vec<Outcome>, Fault>, Fault> {
+        // The lock is a statement of its own, so that what is read behind it is newer.
+        let begin =
+            format!("{}; SELECT pg_advisory_xact_lock({})", self.place.timeouts.begin(), self.target.lock);
+        let (log, partition) = (self.target.log, self.target.partition);
+        let (begun, known, held) = future::join3(
+            conn.client.batch_execute(&begin),
+            Facts::read(conn, &self.target, group),
+            Held::read(conn, partition, inline::names(group)),
+        )
+        .await;
+        begun?;
+        let (known, mut held) = (known?, held?);
+        let mut facts;
+        let (outcomes, rows, effects) = loop {
+            facts = known.clone();
+            let mut effects = Effects::new(&held);
+            let (outcomes, rows) = append::decide(&mut facts, &mut effects, group);
+            if effects.missing.is_empty() {
+                break (outcomes, rows, effects);
+            }
+            let missing = std::mem::take(&mut effects.missing);
+            held.fetch(conn, missing).await?;
+        };
+        if rows.is_empty() {
+            conn.client.batch_execute("ROLLBACK").await?;
+            return Ok(Ok(outcomes));
+        }
+        if !effects.handlers.is_empty() {
+            rows.write(conn, &self.target, true).await?;
+            if let Err(refused) = run_statements(conn, &effects).await? {
+                conn.client.batch_execute("ROLLBACK").await?;
+                return Ok(Ok(vec![Err(refused)]));
+            }
+        }
+        // If one fails, the last has rolled back.
+        let written = async {
+            match effects.handlers.is_empty() {
+                true => rows.write(conn, &self.target, true).await.map(drop),
+                false => Ok(()),
+            }
+        };
+        let (written, effected, committed) =
+            future::join3(written, effects.write(conn, log, partition), conn.client.batch_execute("COMMIT"))
+                .await;
+        let done = written.and(effected).and_then(|()| Ok(committed?));
+        if done.is_ok() {
+            facts.remember(&mut self.known);
+            self.news.publish(self.target.partition, facts.head());
+        }
+        Ok(done.map(|()| outcomes).map_err(Fault::while_committing))
+    }
+}
+
+/// Runs the statements of an append's own inline projections. It is alone in its group.
+async fn run_statements(conn: &Conn, effects: &Effects<'_>) -> Result<Result<(), AppendError>, Fault> {
+    for (consumer, handlers, first) in &effects.handlers {
+        match statements::run(conn, handlers, *first).await? {
+            Ok(()) => {}
+            Err(Refused::Store(error)) => return Ok(Err(error.into())),
+            Err(Refused::Unfit(unfit)) => {
+                return Ok(Err(AppendError::Unfit { consumer, error: unfit.error }));
+            }
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn spoilt_by_one(fault: &Fault) -> bool {
+    matches!(fault.kind(), StoreErrorKind::Invalid | StoreErrorKind::Failed) && !fault.ends_connection()
+}
+
+fn tell(group: Vec<Job>, outcomes: Vec<Outcome>) {
+    group.into_iter().zip(outcomes).for_each(|(job, outcome)| job.tell(outcome));
+}
+
+fn fail(group: Vec<Job>, fault: &Fault) {
+    group.into_iter().for_each(|job| job.tell(Err(fault.told(DOING).into())));
+}

@@ -1,0 +1,221 @@
+//! Connections that break while an append is under way: nothing is doubled, nothing is lost, and what was
+//! said not to be there never comes.
+
+#![allow(missing_docs, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at a fault")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use cqrs_core::error::StoreErrorKind;
+use cqrs_core::id::Version;
+use cqrs_core::store::{Append, AppendError, CommandKey, EventStore as _, Expected, Guard};
+use cqrs_postgres::PostgresStore;
+use support::{connect, event, read_stream, schema, stream, with};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+/// Lets everything through.
+const PASS: u8 = 0;
+/// Hands the next append on, and cuts the client off without its answer.
+const CUT: u8 = 1;
+/// Keeps the next append back, and cuts the client off.
+const KEEP: u8 = 2;
+
+/// Stands between the store and the server.
+struct Proxy {
+    port: u16,
+    mode: Arc<AtomicU8>,
+    /// Lets go what was kept back.
+    release: Arc<Notify>,
+    /// Tells that it has arrived and was answered.
+    delivered: Arc<Notify>,
+}
+
+impl Proxy {
+    async fn start(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (mode, release, delivered) = (Arc::new(AtomicU8::new(PASS)), Arc::default(), Arc::default());
+        let proxy = Self { port, mode, release, delivered };
+        let parts = (Arc::clone(&proxy.mode), Arc::clone(&proxy.release), Arc::clone(&proxy.delivered));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+                tokio::spawn(carry(client, server, parts.clone()));
+            }
+        });
+        proxy
+    }
+}
+
+/// An append is known by the text in its payload.
+fn is_append(bytes: &[u8]) -> bool {
+    bytes.windows(6).any(|part| part == b"marked")
+}
+
+async fn carry(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    parts: (Arc<AtomicU8>, Arc<Notify>, Arc<Notify>),
+) {
+    let (mode, release, delivered) = parts;
+    let (mut up, mut down) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut up) => {
+                let Ok(count @ 1..) = read else { return };
+                let sent = &up[..count];
+                let stops = is_append(sent).then(|| mode.swap(PASS, Ordering::SeqCst));
+                match stops {
+                    Some(CUT) => {
+                        server.write_all(sent).await.unwrap();
+                        drop(client);
+                        // The server is done when it answers.
+                        let _ = server.read(&mut down).await;
+                        delivered.notify_one();
+                        return;
+                    }
+                    Some(KEEP) => {
+                        drop(client);
+                        release.notified().await;
+                        server.write_all(sent).await.unwrap();
+                        let _ = server.read(&mut down).await;
+                        delivered.notify_one();
+                        return;
+                    }
+                    _ => if server.write_all(sent).await.is_err() { return },
+                }
+            }
+            read = server.read(&mut down) => {
+                let Ok(count @ 1..) = read else { return };
+                if client.write_all(&down[..count]).await.is_err() { return }
+            }
+        }
+    }
+}
+
+fn marked(name: &str, version: u64, key: &CommandKey) -> Append {
+    let guard = Guard::stream(stream(name), Expected::Version(Version::new(version)));
+    Append::new(vec![event(name, "marked")], guard).with_key(Some(key.clone()))
+}
+
+async fn unknown(store: &PostgresStore, append: Append) {
+    match store.append(append).await {
+        Err(AppendError::Store(error)) => assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn behind_a_proxy(options: &str) -> Option<(Proxy, PostgresStore)> {
+    let cluster = pg_cluster::shared()?;
+    let server = cluster.server()?;
+    let proxy = Proxy::start(server.port()).await;
+    let url =
+        format!("postgres://postgres:secret@127.0.0.1:{}/postgres?schema={}{options}", proxy.port, schema());
+    let store = PostgresStore::open(&url).await.unwrap();
+    store.append(Append::new(vec![event("A/1", "first")], Guard::Any)).await.unwrap();
+    Some((proxy, store))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_arrived_is_found() {
+    for options in ["", "&pgbouncer=true"] {
+        let Some((proxy, store)) = behind_a_proxy(options).await else { return };
+        let key = CommandKey { stream: stream("A/1"), key: "k".to_owned() };
+        proxy.mode.store(CUT, Ordering::SeqCst);
+        unknown(&store, marked("A/1", 1, &key)).await;
+        let found = store.find_key(&key).await.unwrap().unwrap();
+        assert_eq!(found.version_of(&stream("A/1")), Some(Version::new(2)));
+        match store.append(marked("A/1", 1, &key)).await {
+            Err(AppendError::Duplicate(first)) => assert_eq!(first, found),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(read_stream(&store, "A/1").await.len(), 2);
+    }
+}
+
+/// What the network keeps back comes after the store was asked: it has to stay out for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_comes_late_stays_out() {
+    for options in ["", "&pgbouncer=true"] {
+        for ask in [true, false] {
+            let Some((proxy, store)) = behind_a_proxy(options).await else { return };
+            let key = CommandKey { stream: stream("A/1"), key: "k".to_owned() };
+            proxy.mode.store(KEEP, Ordering::SeqCst);
+            unknown(&store, marked("A/1", 1, &key)).await;
+            if ask {
+                assert_eq!(store.find_key(&key).await.unwrap(), None);
+            } else {
+                assert_eq!(read_stream(&store, "A/1").await.len(), 1);
+            }
+            proxy.release.notify_one();
+            tokio::time::timeout(Duration::from_secs(30), proxy.delivered.notified()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(store.find_key(&key).await.unwrap(), None, "it came late");
+            assert_eq!(read_stream(&store, "A/1").await.len(), 1);
+            // And the store goes on.
+            store.append(marked("A/1", 1, &key)).await.unwrap();
+        }
+    }
+}
+
+/// The negative control: without asking, what comes late does take place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_comes_late_takes_place_if_nobody_asked() {
+    let Some((proxy, store)) = behind_a_proxy("").await else { return };
+    let key = CommandKey { stream: stream("A/1"), key: "k".to_owned() };
+    proxy.mode.store(KEEP, Ordering::SeqCst);
+    unknown(&store, marked("A/1", 1, &key)).await;
+    proxy.release.notify_one();
+    tokio::time::timeout(Duration::from_secs(30), proxy.delivered.notified()).await.unwrap();
+    assert!(store.find_key(&key).await.unwrap().is_some());
+}
+
+/// Backends are ended at random under appends; each is told what became of it, or finds out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ended_backends_lose_and_double_nothing() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let name = schema();
+    let url = with(cluster.url(), &format!("schema={name}&application_name={name}"));
+    let store = PostgresStore::open(&url).await.unwrap();
+    let writers: Vec<_> = (0..8).map(|task| tokio::spawn(write(store.clone(), task))).collect();
+    let killer = connect(cluster.url()).await;
+    let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        killer.query(all, &[&name]).await.unwrap();
+    }
+    let mut doubts = 0;
+    for (task, writer) in writers.into_iter().enumerate() {
+        doubts += writer.await.unwrap();
+        assert_eq!(read_stream(&store, &format!("A/{task}")).await.len(), COUNT);
+    }
+    assert!(doubts > 0, "no connection was lost while it mattered");
+}
+
+const COUNT: usize = 100;
+
+async fn write(store: PostgresStore, task: usize) -> usize {
+    let name = format!("A/{task}");
+    let mut doubts = 0;
+    for number in 0..COUNT {
+        let key = CommandKey { stream: stream(&name), key: number.to_string() };
+        loop {
+            match store.append(marked(&name, number as u64, &key)).await {
+                Ok(_) | Err(AppendError::Duplicate(_)) => break,
+                Err(AppendError::Store(error)) => {
+                    let passes = [StoreErrorKind::Unavailable, StoreErrorKind::Unknown];
+                    assert!(passes.contains(&error.kind()), "{:?} {error}", error.kind());
+                    doubts += usize::from(error.kind() == StoreErrorKind::Unknown);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    doubts
+}

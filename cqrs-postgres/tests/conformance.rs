@@ -1,0 +1,53 @@
+//! The store keeps every clause of the contract: with one partition, with four, and in the way that it
+//! works behind PgBouncer.
+
+#![allow(missing_docs, reason = "a test")]
+
+mod support;
+
+use std::sync::Arc;
+
+use cqrs_core::store::BoxFuture;
+use cqrs_postgres::PostgresStore;
+use cqrs_testkit::conformance::{Fault, Setup, Stores, Suite};
+use support::{schema, with};
+
+struct Postgres {
+    url: String,
+}
+
+impl Setup for Postgres {
+    fn fresh(&self) -> BoxFuture<'_, Result<Stores, Fault>> {
+        handle(with(&self.url, &format!("schema={}", schema())))
+    }
+}
+
+fn handle(url: String) -> BoxFuture<'static, Result<Stores, Fault>> {
+    Box::pin(async move {
+        let store = Arc::new(PostgresStore::open(&url).await?);
+        let again = move || handle(url.clone());
+        Ok(Stores::new(store.clone()).documents(store).again(again))
+    })
+}
+
+fn suite(options: &str) -> Option<Suite> {
+    pg_cluster::shared().map(|cluster| Suite::new(Postgres { url: with(cluster.url(), options) }))
+}
+
+#[test]
+fn with_one_partition() {
+    suite("partitions=1").iter().for_each(Suite::run);
+}
+
+#[test]
+fn with_four_partitions() {
+    suite("partitions=4").iter().for_each(Suite::run);
+}
+
+/// Without the long races: the statements are the same, and each is planned anew.
+#[test]
+fn as_behind_pgbouncer() {
+    let topics = ["append", "cancel", "documents", "guards", "keys", "reads", "strings", "wait"];
+    let suite = suite("pgbouncer=true").map(|suite| suite.only(|rule| topics.contains(&rule.topic)));
+    suite.iter().for_each(Suite::run);
+}

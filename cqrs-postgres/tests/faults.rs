@@ -1,0 +1,342 @@
+//! What goes wrong is told by name, nothing that was acknowledged is lost by it, and when the server is
+//! back the store goes on.
+
+#![allow(missing_docs, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at a fault")]
+
+mod support;
+
+use std::time::Duration;
+
+use cqrs_core::error::{StoreError, StoreErrorKind};
+use cqrs_core::id::{Partition, Position, Version};
+use cqrs_core::store::{Append, AppendError, CommandKey, EventStore as _, Expected, Guard};
+use cqrs_postgres::PostgresStore;
+use support::{connect, event, payload, read_all, read_stream, schema, stream, with};
+use tokio_postgres::error::SqlState;
+
+async fn refused(url: &str) -> StoreError {
+    PostgresStore::open(url).await.unwrap_err()
+}
+
+fn one(name: &str, text: &str) -> Append {
+    Append::new(vec![event(name, text)], Guard::Any)
+}
+
+#[tokio::test]
+async fn what_cannot_be_opened_is_refused_by_name() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let Some(server) = cluster.server() else { return };
+    let url = |user: &str, password: &str, database: &str| {
+        with(&server.url(user, password, database), &format!("schema={}", schema()))
+    };
+    let closed = format!("postgres://postgres:secret@127.0.0.1:{}/postgres", free_port());
+    let cases = [
+        (closed, StoreErrorKind::Unavailable, "the server cannot be reached"),
+        (url("postgres", "wrong", "postgres"), StoreErrorKind::Failed, "does not let this user in"),
+        (url("nobody", "secret", "postgres"), StoreErrorKind::Failed, "does not let this user in"),
+        (url("postgres", "secret", "nowhere"), StoreErrorKind::Invalid, "no such database"),
+        (with(cluster.url(), "schema=Up"), StoreErrorKind::Invalid, "cannot be the name"),
+        (with(cluster.url(), "schema=pg_x"), StoreErrorKind::Invalid, "cannot be the name"),
+        (with(cluster.url(), "shema=x"), StoreErrorKind::Invalid, "shema"),
+        (with(cluster.url(), "sslmode=require"), StoreErrorKind::Unsupported, "postgres-tls"),
+    ];
+    for (url, kind, words) in cases {
+        let error = refused(&url).await;
+        let text = error.to_string();
+        assert_eq!(error.kind(), kind, "{url}: {text}");
+        assert!(text.contains(words) && !text.contains("secret"), "{url}: {text}");
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_ours_is_left_alone() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let client = connect(cluster.url()).await;
+    for table in ["events (id integer)", "meta (version integer)", "documents (body json)"] {
+        let schema = schema();
+        client
+            .batch_execute(&format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.{table}"))
+            .await
+            .unwrap();
+        let error = refused(&with(cluster.url(), &format!("schema={schema}"))).await;
+        assert_eq!(error.kind(), StoreErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains("is not of this store"), "{error}");
+        let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = $1";
+        assert_eq!(client.query_one(tables, &[&schema]).await.unwrap().get::<_, i64>(0), 1);
+    }
+    // One with tables that do not stand in the way is used.
+    let schema = schema();
+    client
+        .batch_execute(&format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.mine (a int)"))
+        .await
+        .unwrap();
+    PostgresStore::open(&with(cluster.url(), &format!("schema={schema}"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_another_kind_is_refused() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let schema = schema();
+    let url = with(cluster.url(), &format!("schema={schema}"));
+    PostgresStore::open(&with(&url, "partitions=3")).await.unwrap();
+    PostgresStore::open(&url).await.unwrap();
+    let error = refused(&with(&url, "partitions=4")).await;
+    assert_eq!(error.kind(), StoreErrorKind::Invalid);
+    assert!(error.to_string().contains("3 partitions, and 4 are asked for"), "{error}");
+    let client = connect(cluster.url()).await;
+    client.batch_execute(&format!("UPDATE {schema}.meta SET version = 99")).await.unwrap();
+    let error = refused(&url).await;
+    assert_eq!(error.kind(), StoreErrorKind::Unsupported);
+    assert!(error.to_string().contains("have version 99"), "{error}");
+    client
+        .batch_execute(&format!("UPDATE {schema}.meta SET version = 1; DROP TABLE {schema}.keys"))
+        .await
+        .unwrap();
+    let error = refused(&url).await;
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    assert!(error.to_string().contains("the table `keys` is missing"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_that_open_a_new_store_at_once_find_one() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    for round in 0..3 {
+        let url = with(cluster.url(), &format!("schema={}", schema()));
+        let opening = (0..10).map(|_| {
+            let url = url.clone();
+            tokio::spawn(async move { PostgresStore::open(&url).await.unwrap() })
+        });
+        let mut logs = Vec::new();
+        for store in opening.collect::<Vec<_>>() {
+            logs.push(store.await.unwrap().head(Partition::ONLY).await.unwrap().log);
+        }
+        assert!(logs.windows(2).all(|pair| pair[0] == pair[1]), "round {round}: {logs:?}");
+    }
+}
+
+/// What the guide grants is enough to work, and not enough to change what has happened.
+#[tokio::test]
+async fn a_role_with_the_rights_of_the_guide_works() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let Some(server) = cluster.server() else { return };
+    let schema = schema();
+    let url = |user: &str| with(&server.url(user, "pw", "postgres"), &format!("schema={schema}"));
+    let client = connect(cluster.url()).await;
+    client.batch_execute(&format!("CREATE ROLE r{schema} LOGIN PASSWORD 'pw'")).await.unwrap();
+    let role = format!("r{schema}");
+    let error = refused(&url(&role)).await;
+    assert_eq!(error.kind(), StoreErrorKind::Failed);
+    assert!(error.to_string().contains("lacks a right"), "{error}");
+
+    PostgresStore::open(&with(cluster.url(), &format!("schema={schema}"))).await.unwrap();
+    let page = include_str!("../../docs/guide/postgres.md");
+    let grants: String = page.lines().filter(|line| line.starts_with("GRANT")).collect();
+    assert!(grants.matches("GRANT").count() >= 5);
+    let grants = grants.replace("SCHEMA cqrs", &format!("SCHEMA {schema}"));
+    let grants = grants.replace("cqrs.", &format!("{schema}.")).replace("TO bank", &format!("TO {role}"));
+    client.batch_execute(&grants).await.unwrap();
+
+    let store = PostgresStore::open(&url(&role)).await.unwrap();
+    let key = CommandKey { stream: stream("A/1"), key: "k".to_owned() };
+    store.append(one("A/1", "one").with_key(Some(key.clone()))).await.unwrap();
+    let expected = Guard::stream(stream("A/1"), Expected::Version(Version::new(1)));
+    store.append(Append::new(vec![event("A/1", "two")], expected)).await.unwrap();
+    assert!(store.find_key(&key).await.unwrap().is_some());
+    assert_eq!(read_stream(&store, "A/1").await.len(), 2);
+    use_documents(&store).await;
+
+    let role = connect(&url(&role).replace(&format!("?schema={schema}"), "")).await;
+    for forbidden in [
+        "UPDATE {s}.events SET name = 'x'",
+        "DELETE FROM {s}.events",
+        "TRUNCATE {s}.events",
+        "DELETE FROM {s}.keys",
+        "UPDATE {s}.meta SET version = 2",
+        "DROP TABLE {s}.events",
+    ] {
+        let error = role.batch_execute(&forbidden.replace("{s}", &schema)).await.unwrap_err();
+        assert_eq!(error.code().map(SqlState::code), Some("42501"), "{forbidden}: {error}");
+    }
+}
+
+async fn use_documents(store: &PostgresStore) {
+    use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
+    let epoch = store.claim("p").await.unwrap().epoch;
+    let log = store.head(Partition::ONLY).await.unwrap().log;
+    let to = Checkpoint { log, position: Position::new(1), event: None };
+    let writes = vec![("a".to_owned(), Some("x".into())), ("b".to_owned(), None)];
+    let (consumer, collection) = ("p".to_owned(), "c".to_owned());
+    let batch = Batch {
+        consumer,
+        partition: Partition::ONLY,
+        epoch,
+        from: None,
+        to,
+        collection,
+        writes,
+        handlers: None,
+    };
+    store.commit(batch).await.unwrap();
+    assert_eq!(store.list("c", None, 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_table_that_is_dropped_is_told() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let schema = schema();
+    let store = PostgresStore::open(&with(cluster.url(), &format!("schema={schema}"))).await.unwrap();
+    store.append(one("A/1", "one")).await.unwrap();
+    let client = connect(cluster.url()).await;
+    client.batch_execute(&format!("DROP TABLE {schema}.events CASCADE")).await.unwrap();
+    let corrupt = |error: &StoreError| {
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains("a part of the store's schema is missing"), "{error}");
+    };
+    corrupt(&store.head(Partition::ONLY).await.unwrap_err());
+    match store.append(one("A/1", "two")).await {
+        Err(AppendError::Store(error)) => corrupt(&error),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_rewound_or_replaced_is_told() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let schema = schema();
+    let url = with(cluster.url(), &format!("schema={schema}"));
+    let store = PostgresStore::open(&url).await.unwrap();
+    for text in ["one", "two", "three"] {
+        store.append(one("A/1", text)).await.unwrap();
+    }
+    assert_eq!(store.head(Partition::ONLY).await.unwrap().position, Position::new(3));
+    let client = connect(cluster.url()).await;
+    client.batch_execute(&format!("DELETE FROM {schema}.events WHERE position = 3")).await.unwrap();
+    let error = store.head(Partition::ONLY).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
+    assert!(error.to_string().contains("the log was rewound"), "{error}");
+    // Another log in the same place is not written to.
+    client.batch_execute(&format!("DROP SCHEMA {schema} CASCADE")).await.unwrap();
+    PostgresStore::open(&url).await.unwrap();
+    match store.append(one("A/1", "four")).await {
+        Err(AppendError::Store(error)) => {
+            assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
+            assert!(error.to_string().contains("replaced"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn payloads_can_be_read_in_a_view() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let schema = schema();
+    let store = PostgresStore::open(&with(cluster.url(), &format!("schema={schema}"))).await.unwrap();
+    let mut bytes = event("A/1", "");
+    bytes.payload = vec![0xff, 0].into();
+    let events = vec![event("A/1", r#"{"cents":5}"#), event("A/1", "no json"), bytes];
+    store.append(Append::new(events, Guard::Any)).await.unwrap();
+    let client = connect(cluster.url()).await;
+    let view = format!("SELECT payload::text, time::text FROM {schema}.log ORDER BY position");
+    let rows = client.query(&view, &[]).await.unwrap();
+    let texts: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(texts, [r#"{"cents":5}"#, r#""no json""#, r#""ff00""#]);
+    assert!(rows[0].get::<_, &str>(1).starts_with("2023-11-14 22:13:20.123456"));
+}
+
+/// The server crashes and comes back, twice, under appends that are told what became of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_store_goes_on_when_the_server_is_back() {
+    let Some(cluster) = pg_cluster::own(&[]) else { return };
+    let Some(server) = cluster.server() else { return };
+    let store = PostgresStore::open(cluster.url()).await.unwrap();
+    let writers: Vec<_> = (0..4).map(|task| tokio::spawn(write_through(store.clone(), task))).collect();
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.stop("immediate").unwrap();
+        let error = store.head(Partition::ONLY).await.unwrap_err();
+        assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
+        server.go().unwrap();
+    }
+    let mut written = Vec::new();
+    for writer in writers {
+        written.extend(writer.await.unwrap());
+    }
+    written.sort();
+    let mut there: Vec<String> = read_all(&store).await.iter().map(|event| payload(event)).collect();
+    there.sort();
+    assert_eq!(there, written);
+}
+
+/// Appends each text with a key until it is known to be there; as often as it takes.
+async fn write_through(store: PostgresStore, task: usize) -> Vec<String> {
+    let name = format!("A/{task}");
+    let mut written = Vec::new();
+    for number in 0..150 {
+        let text = format!("{task}-{number}");
+        let key = CommandKey { stream: stream(&name), key: text.clone() };
+        loop {
+            let expected = Expected::Version(Version::new(written.len() as u64));
+            let guard = Guard::stream(stream(&name), expected);
+            let append = Append::new(vec![event(&name, text.clone())], guard).with_key(Some(key.clone()));
+            match store.append(append).await {
+                Ok(_) | Err(AppendError::Duplicate(_)) => break,
+                Err(AppendError::Store(error)) => {
+                    let passes = [StoreErrorKind::Unavailable, StoreErrorKind::Unknown];
+                    assert!(passes.contains(&error.kind()), "{:?} {error}", error.kind());
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        written.push(text);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    written
+}
+
+/// A standby that does not answer: whoever waits for it is cancelled, and the server only warns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_that_did_not_wait_for_its_standby_is_unknown() {
+    let Some(cluster) = pg_cluster::own(&[]) else { return };
+    let Some(server) = cluster.server() else { return };
+    let store = PostgresStore::open(cluster.url()).await.unwrap();
+    store.append(one("A/1", "zero")).await.unwrap();
+    server.psql("postgres", "ALTER SYSTEM SET synchronous_standby_names = 'nobody'").unwrap();
+    server.reload().unwrap();
+    // The server takes up the setting some time after the reload, so appends go on until one has to wait.
+    let appending = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for version in 1.. {
+                let key = CommandKey { stream: stream("A/1"), key: version.to_string() };
+                let guard = Guard::stream(stream("A/1"), Expected::Version(Version::new(version)));
+                let append = Append::new(vec![event("A/1", "more")], guard).with_key(Some(key.clone()));
+                if let Err(error) = store.append(append).await {
+                    return (key, error);
+                }
+            }
+            unreachable!("there are more versions than time")
+        }
+    });
+    let waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let begun = std::time::Instant::now();
+    while server.psql("postgres", waiting).unwrap().is_empty() {
+        assert!(begun.elapsed().as_secs() < 30, "nobody waits for the standby");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let (key, error) = appending.await.unwrap();
+    match error {
+        AppendError::Store(error) => assert_eq!(error.kind(), StoreErrorKind::Unknown, "{error}"),
+        other => panic!("{other:?}"),
+    }
+    server
+        .psql("postgres", "SET synchronous_commit = local; ALTER SYSTEM RESET synchronous_standby_names")
+        .ok();
+    server.reload().unwrap();
+    assert!(store.find_key(&key).await.unwrap().is_some());
+}

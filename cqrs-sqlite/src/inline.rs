@@ -1,0 +1,105 @@
+//! Inline projections: read models that are part of an append's commit.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cqrs_core::consumer::{Consumer, Handlers, Routed, Unfit, route_inline};
+use cqrs_core::event::RecordedEvent;
+use cqrs_core::id::{Partition, Position, StreamId, Version};
+use cqrs_core::read_store::Checkpoint;
+use cqrs_core::store::{self, Append, AppendError, Appended, Head};
+
+use crate::append::{self, Tx};
+use crate::documents;
+use crate::error::Fault;
+use crate::statements::{self, Refused};
+
+/// Writes an append that was checked, with what inline projections make of its events.
+pub(crate) fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Result<Appended, AppendError>, Fault> {
+    let head = Position::new(tx.head.cast_unsigned());
+    let version_of = |stream: &StreamId| Ok::<_, Fault>(Version::new(tx.version_of(stream)?.cast_unsigned()));
+    let events = store::recorded(append.events.iter().cloned(), Partition::ONLY, head, version_of)?;
+    let mut effects = Vec::new();
+    for consumer in &append.inline {
+        match effect(tx, &**consumer, &events)? {
+            Ok(effect) => effects.push(effect),
+            Err(refused) => return Ok(Err(refused)),
+        }
+    }
+    if !effects.iter().any(Effect::may_be_refused) {
+        return write_all(tx, append, &events, &effects);
+    }
+    // Statements may fail after the first rows are written.
+    let before = tx.mark()?;
+    let written = write_all(tx, append, &events, &effects)?;
+    match written {
+        Ok(_) => tx.keep()?,
+        Err(_) => tx.back_to(before)?,
+    }
+    Ok(written)
+}
+
+/// What one consumer makes of an append.
+struct Effect {
+    consumer: &'static str,
+    /// Whether the consumer has committed nothing yet, anywhere.
+    first: bool,
+    documents: Vec<(String, Option<Bytes>)>,
+    handlers: Option<Handlers>,
+}
+
+impl Effect {
+    fn may_be_refused(&self) -> bool {
+        self.handlers.is_some()
+    }
+}
+
+fn effect(
+    tx: &Tx<'_>,
+    consumer: &dyn Consumer,
+    events: &[Arc<RecordedEvent>],
+) -> Result<Result<Effect, AppendError>, Fault> {
+    let name = consumer.name();
+    let stored = documents::checkpoint(tx.conn, name, Partition::ONLY)?;
+    let head = Head { log: tx.log, position: Position::new(tx.head.cast_unsigned()) };
+    let mut effect = Effect { consumer: name, first: false, documents: Vec::new(), handlers: None };
+    match route_inline(consumer, stored, head, events) {
+        Err(refused) => return Ok(Err(refused)),
+        Ok(Routed::Handlers(handlers)) => {
+            effect.first = !documents::has_committed(tx.conn, name)?;
+            effect.handlers = Some(handlers);
+        }
+        Ok(Routed::Documents { keys, work }) => {
+            let stored = documents::get_in(tx.conn, name, &keys)?;
+            match work.fold(stored) {
+                Err(Unfit { error, .. }) => return Ok(Err(AppendError::Unfit { consumer: name, error })),
+                Ok(folded) => effect.documents = keys.into_iter().zip(folded).collect(),
+            }
+        }
+    }
+    Ok(Ok(effect))
+}
+
+fn write_all(
+    tx: &mut Tx<'_>,
+    append: &Append,
+    events: &[Arc<RecordedEvent>],
+    effects: &[Effect],
+) -> Result<Result<Appended, AppendError>, Fault> {
+    let appended = append::write(tx, append)?;
+    let event = events.last().map(|event| event.meta.id);
+    let to = Checkpoint { log: tx.log, position: appended.position, event };
+    for effect in effects {
+        documents::write_checkpoint(tx.conn, effect.consumer, Partition::ONLY, &to)?;
+        documents::write_documents(tx.conn, effect.consumer, &effect.documents)?;
+        let Some(handlers) = &effect.handlers else { continue };
+        match statements::run(tx.conn, handlers, effect.first)? {
+            Ok(()) => {}
+            Err(Refused::Store(error)) => return Ok(Err(error.into())),
+            Err(Refused::Unfit(Unfit { error, .. })) => {
+                return Ok(Err(AppendError::Unfit { consumer: effect.consumer, error }));
+            }
+        }
+    }
+    Ok(Ok(appended))
+}

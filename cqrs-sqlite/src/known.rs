@@ -1,0 +1,139 @@
+//! What the writing thread remembers of the log from one group to the next, so that an append need not
+//! look up what the one before it has just written.
+
+use std::collections::HashMap;
+use std::mem;
+
+use cqrs_core::id::StreamId;
+use rusqlite::Connection;
+
+use crate::error::Fault;
+use crate::read;
+
+/// Streams in one generation, of which there are two.
+const GENERATION: usize = 8_192;
+
+/// The log's head and some streams' versions. They are good only within a transaction that holds the
+/// lock for writing and has [refreshed](Self::refresh) them.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// What SQLite counts up when another connection has written, and the head at that time.
+    seen: Option<(i64, i64)>,
+    young: HashMap<StreamId, i64>,
+    /// Those of the generation before. Who is asked for here becomes young again.
+    old: HashMap<StreamId, i64>,
+}
+
+impl Known {
+    /// Makes sure that nothing is remembered that another connection has changed; gives the head.
+    pub(crate) fn refresh(&mut self, conn: &Connection) -> Result<i64, Fault> {
+        let now: i64 = conn.prepare_cached("PRAGMA data_version")?.query_row((), |row| row.get(0))?;
+        if let Some((seen, head)) = self.seen
+            && seen == now
+        {
+            return Ok(head);
+        }
+        self.forget();
+        let head = read::last_position(conn)?;
+        self.seen = Some((now, head));
+        Ok(head)
+    }
+
+    /// Takes over the head that a transaction has committed.
+    pub(crate) fn committed(&mut self, to: i64) {
+        if let Some((_, head)) = &mut self.seen {
+            *head = to;
+        }
+    }
+
+    /// After a transaction that was not committed.
+    pub(crate) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// After some of a transaction was taken back.
+    pub(crate) fn forget_versions(&mut self) {
+        self.young.clear();
+        self.old.clear();
+    }
+
+    pub(crate) fn version_of(&mut self, conn: &Connection, stream: &StreamId) -> Result<i64, Fault> {
+        if let Some(version) = self.young.get(stream) {
+            return Ok(*version);
+        }
+        let version = match self.old.remove(stream) {
+            Some(version) => version,
+            None => read::last_version(conn, stream)?,
+        };
+        self.remember(stream, version);
+        Ok(version)
+    }
+
+    pub(crate) fn remember(&mut self, stream: &StreamId, version: i64) {
+        if let Some(known) = self.young.get_mut(stream) {
+            *known = version;
+            return;
+        }
+        if self.young.len() >= GENERATION {
+            self.old = mem::take(&mut self.young);
+        }
+        self.young.insert(stream.clone(), version);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn versions(known: &mut Known, conn: &Connection, streams: impl Iterator<Item = usize>) -> Vec<i64> {
+        let stream = |number| format!("A/{number}").parse::<StreamId>().ok();
+        streams.filter_map(stream).filter_map(|stream| known.version_of(conn, &stream).ok()).collect()
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_what_is_in_use_stays() -> rusqlite::Result<()> {
+        let conn = Connection::open_in_memory()?;
+        crate::schema::prepare(&conn).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        let mut known = Known::default();
+        for round in 0..5 {
+            known.remember(&"A/hot".parse().map_err(|_| rusqlite::Error::InvalidQuery)?, 7);
+            versions(&mut known, &conn, (0..GENERATION).map(|stream| round * GENERATION + stream));
+        }
+        assert!(known.young.len() + known.old.len() <= 2 * GENERATION);
+        let hot = "A/hot".parse().map_err(|_| rusqlite::Error::InvalidQuery)?;
+        // The table has no event of it, so a look there would give 0.
+        assert_eq!(known.version_of(&conn, &hot).ok(), Some(7));
+        Ok(())
+    }
+
+    #[test]
+    fn what_another_connection_writes_is_not_covered_by_memory() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let open = || Connection::open(dir.path().join("log.db"));
+        let (one, other) = (open()?, open()?);
+        one.pragma_update(None, "journal_mode", "WAL")?;
+        crate::schema::prepare(&one).map_err(|fault| fault.told("prepare"))?;
+        let write = |conn: &Connection, position: i64| {
+            conn.execute(
+                "INSERT INTO cqrs_events VALUES (?1, ?1, 1, 0, 0, randomblob(16), 'A/1', 'B', NULL, NULL, x'')",
+                (position,),
+            )
+        };
+        let stream: StreamId = "A/1".parse()?;
+        let mut known = Known::default();
+        let mut look = |expected: i64| -> Result<(), Box<dyn std::error::Error>> {
+            one.execute_batch("BEGIN IMMEDIATE")?;
+            let head = known.refresh(&one).map_err(|fault| fault.told("look"))?;
+            let version = known.version_of(&one, &stream).map_err(|fault| fault.told("look"))?;
+            one.execute_batch("ROLLBACK")?;
+            assert_eq!((head, version), (expected, expected));
+            Ok(())
+        };
+        look(0)?;
+        write(&other, 1)?;
+        look(1)?;
+        // The negative control: what the same connection wrote has to be told.
+        write(&one, 2)?;
+        look(1)
+    }
+}

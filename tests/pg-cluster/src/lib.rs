@@ -1,0 +1,337 @@
+//! A temporary PostgreSQL cluster for tests and benchmarks: made on a free port of this machine, and
+//! gone with the process that asked for it, however that ends.
+//!
+//! The server's programs are looked for beside `initdb` in the `PATH`, by `pg_config --bindir`, and
+//! where Debian puts them. PostgreSQL refuses to run as root; then it runs as the user `postgres`, or
+//! `nobody` if there is none.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what was left out is said")]
+#![allow(clippy::panic, reason = "a test that cannot have its server stops")]
+#![cfg(unix)]
+
+use std::ffi::OsStr;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The superuser of each cluster. Over TCP it needs [`PASSWORD`], over the socket none.
+pub const USER: &str = "postgres";
+/// The password of [`USER`].
+pub const PASSWORD: &str = "secret";
+
+/// The cluster that all tests of one binary share, or `None` where there is no server and this is not
+/// a CI run: then the caller says that it skips.
+///
+/// `CQRS_POSTGRES_URL` names a server to use instead; then only [`Cluster::url`] is there.
+///
+/// # Panics
+/// If a server is there but does not start, or if none is there and the variable `CI` is set: where
+/// all has to hold, nothing is left out silently.
+pub fn shared() -> Option<&'static Cluster> {
+    static SHARED: OnceLock<Option<Cluster>> = OnceLock::new();
+    SHARED.get_or_init(|| own(&[])).as_ref()
+}
+
+/// A cluster of the caller's own, with settings such as `("fsync", "on")`; see [`shared`].
+///
+/// # Panics
+/// As [`shared`].
+#[must_use]
+pub fn own(settings: &[(&str, &str)]) -> Option<Cluster> {
+    if let Ok(url) = std::env::var("CQRS_POSTGRES_URL") {
+        return Some(Cluster { url, server: None });
+    }
+    let Some(programs) = programs() else {
+        assert!(std::env::var_os("CI").is_none(), "no PostgreSQL server is installed, and this is CI");
+        println!("skipped: no PostgreSQL server is installed, and CQRS_POSTGRES_URL names none");
+        return None;
+    };
+    match Server::start(programs, settings) {
+        Ok(server) => Some(Cluster { url: server.url(USER, PASSWORD, "postgres"), server: Some(server) }),
+        Err(words) => panic!("no cluster can be made: {words}"),
+    }
+}
+
+/// A PostgreSQL server, as long as it lives.
+#[derive(Debug)]
+pub struct Cluster {
+    url: String,
+    server: Option<Server>,
+}
+
+impl Cluster {
+    /// The URL of the superuser on the database `postgres`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What only a server that was made here can do; `None` if the environment named one.
+    #[must_use]
+    pub fn server(&self) -> Option<&Server> {
+        self.server.as_ref()
+    }
+}
+
+/// A server that this process has made.
+#[derive(Debug)]
+pub struct Server {
+    programs: PathBuf,
+    dir: PathBuf,
+    port: u16,
+    user: Option<(u32, u32)>,
+    watchdog: Child,
+}
+
+impl Server {
+    fn start(programs: PathBuf, settings: &[(&str, &str)]) -> Result<Self, String> {
+        let user = unprivileged()?;
+        let dir = directory(user)?;
+        let watchdog = watchdog(&programs, &dir, user)?;
+        let server = Self { programs, dir, port: free_port()?, user, watchdog };
+        server.init(settings)?;
+        server.go()?;
+        Ok(server)
+    }
+
+    fn init(&self, settings: &[(&str, &str)]) -> Result<(), String> {
+        let password = self.dir.join("password");
+        std::fs::write(&password, PASSWORD).map_err(|error| error.to_string())?;
+        // The password goes as it is: in a build without optimization, proving it without showing it takes
+        // most of the time that a connection takes.
+        let mut initdb = self.program("initdb");
+        initdb.arg("-D").arg(self.data()).arg(format!("--pwfile={}", password.display()));
+        initdb.args(["-U", USER, "-E", "UTF8", "--locale=C", "--no-sync"]);
+        initdb.args(["--auth-local=trust", "--auth-host=password"]);
+        finish(&mut initdb).map(drop)?;
+        let fixed = [
+            ("listen_addresses", "127.0.0.1"),
+            ("unix_socket_directories", &self.dir.display().to_string()),
+            ("port", &self.port.to_string()),
+            ("max_connections", "300"),
+            // What tests hold and stop; none of them pulls the plug of the machine.
+            ("fsync", "off"),
+            ("max_prepared_transactions", "20"),
+            ("shared_buffers", "256MB"),
+        ];
+        let all = fixed.iter().chain(settings);
+        let lines: String =
+            all.map(|(name, value)| format!("{name} = '{}'\n", value.replace('\'', "''"))).collect();
+        let file = self.data().join("postgresql.conf");
+        let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        std::fs::write(&file, text + &lines).map_err(|error| error.to_string())
+    }
+
+    /// Starts the server once more, after [`stop`](Self::stop); waits until it answers.
+    ///
+    /// # Errors
+    /// What `pg_ctl` says.
+    pub fn go(&self) -> Result<(), String> {
+        let log = self.dir.join("log");
+        let mut start = self.program("pg_ctl");
+        start.arg("-D").arg(self.data()).arg("-l").arg(&log).args(["-w", "-t", "60", "start"]);
+        let started = finish(&mut start).map(drop);
+        started.map_err(|words| words + "\n" + &std::fs::read_to_string(log).unwrap_or_default())
+    }
+
+    /// Stops the server, in one of `pg_ctl`'s modes: `smart`, `fast` or `immediate`, which is a crash.
+    ///
+    /// # Errors
+    /// What `pg_ctl` says.
+    pub fn stop(&self, mode: &str) -> Result<(), String> {
+        finish(self.program("pg_ctl").arg("-D").arg(self.data()).args(["-m", mode, "-w", "stop"])).map(drop)
+    }
+
+    /// Has the server read its files once more.
+    ///
+    /// # Errors
+    /// What `pg_ctl` says.
+    pub fn reload(&self) -> Result<(), String> {
+        finish(self.program("pg_ctl").arg("-D").arg(self.data()).arg("reload")).map(drop)
+    }
+
+    /// A URL of this server.
+    #[must_use]
+    pub fn url(&self, user: &str, password: &str, database: &str) -> String {
+        format!("postgres://{user}:{password}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// The port that it listens on, at 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where it keeps its data.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// A directory that its user may write to and that is removed with it: its log, its socket, and
+    /// room for a standby.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// One of PostgreSQL's programs, run as the server's user.
+    #[must_use]
+    pub fn program(&self, name: &str) -> Command {
+        as_user(self.programs.join(name), self.user, &self.dir)
+    }
+
+    /// Another program, run as the server's user.
+    #[must_use]
+    pub fn as_its_user(&self, program: impl AsRef<Path>) -> Command {
+        as_user(program.as_ref().to_owned(), self.user, &self.dir)
+    }
+
+    /// Runs statements as the superuser on a database, and gives what they print, unadorned.
+    ///
+    /// # Errors
+    /// What `psql` says.
+    pub fn psql(&self, database: &str, sql: &str) -> Result<String, String> {
+        let mut psql = self.program("psql");
+        psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-h"]).arg(&self.dir);
+        psql.args(["-p", &self.port.to_string(), "-U", USER, "-d", database, "-c", sql]);
+        finish(&mut psql)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The watchdog stops the server when its standard input ends, and leaves when it is done.
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+    }
+}
+
+/// Stops the server and removes its files as soon as this process is gone.
+fn watchdog(programs: &Path, dir: &Path, user: Option<(u32, u32)>) -> Result<Child, String> {
+    let script = r#"trap '' INT TERM HUP
+        cat >/dev/null
+        "$0/pg_ctl" -D "$1/data" -m immediate -w stop >/dev/null 2>&1
+        rm -rf "$1""#;
+    let mut shell = as_user(PathBuf::from("/bin/sh"), user, Path::new("/"));
+    shell.arg("-c").arg(script).arg(programs).arg(dir);
+    // In a group of its own, so that what ends the tests does not end it.
+    shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    shell.spawn().map_err(|error| format!("no shell can be started: {error}"))
+}
+
+fn as_user(program: PathBuf, user: Option<(u32, u32)>, dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(dir).env("LC_ALL", "C").env_remove("PGDATA").env_remove("PGHOST");
+    if let Some((uid, gid)) = user {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// Waits for the program's end, and gives what it printed.
+fn finish(command: &mut Command) -> Result<String, String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    // A file and not a pipe: the server inherits it, and a pipe would not end before the server does.
+    let (path, file) = scratch().map_err(|error| error.to_string())?;
+    let errors = file.try_clone().map_err(|error| error.to_string())?;
+    let status = command.stdin(Stdio::null()).stdout(file).stderr(errors).status();
+    let printed = std::fs::read_to_string(&path).unwrap_or_default();
+    let _ = std::fs::remove_file(path);
+    match status {
+        Ok(status) if status.success() => Ok(printed.trim_end().to_owned()),
+        Ok(status) => Err(format!("{name}: {status}\n{printed}")),
+        Err(error) => Err(format!("{name}: {error}")),
+    }
+}
+
+fn scratch() -> std::io::Result<(PathBuf, std::fs::File)> {
+    let path = std::env::temp_dir().join(unique("pg-cluster-out"));
+    let file = std::fs::OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
+    Ok((path, file))
+}
+
+fn unique(prefix: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    format!("{prefix}-{}-{}-{time:x}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn directory(user: Option<(u32, u32)>) -> Result<PathBuf, String> {
+    let dir = std::env::temp_dir().join(unique("pg-cluster"));
+    let made = std::fs::create_dir(&dir)
+        .and_then(|()| std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)))
+        .and_then(|()| user.map_or(Ok(()), |(uid, gid)| chown(&dir, Some(uid), Some(gid))));
+    made.map(|()| dir).map_err(|error| format!("no directory can be made: {error}"))
+}
+
+/// Somebody to run the server as, if this process runs as root.
+fn unprivileged() -> Result<Option<(u32, u32)>, String> {
+    let id = |arguments: &[&str]| {
+        let done = Command::new("id").args(arguments).output().ok().filter(|done| done.status.success())?;
+        String::from_utf8_lossy(&done.stdout).trim().parse::<u32>().ok()
+    };
+    if id(&["-u"]) != Some(0) {
+        return Ok(None);
+    }
+    let one = |name| Some((id(&["-u", name])?, id(&["-g", name])?));
+    let user = one("postgres").or_else(|| one("nobody"));
+    user.map(Some).ok_or_else(|| "there is no user to run the server as".to_owned())
+}
+
+fn free_port() -> Result<u16, String> {
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    address.map(|address| address.port()).map_err(|error| format!("no port is free: {error}"))
+}
+
+/// Where the server's programs are.
+fn programs() -> Option<PathBuf> {
+    let complete = |dir: &Path| ["initdb", "pg_ctl", "postgres"].iter().all(|name| dir.join(name).is_file());
+    in_path().or_else(by_config).or_else(debian).filter(|dir| complete(dir))
+}
+
+/// Behind the links: what lies beside the program itself is complete.
+fn in_path() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let found = std::env::split_paths(&path).map(|dir| dir.join("initdb")).find(|file| file.is_file())?;
+    Some(std::fs::canonicalize(found).ok()?.parent()?.to_owned())
+}
+
+fn by_config() -> Option<PathBuf> {
+    let done = Command::new("pg_config").arg("--bindir").output().ok()?;
+    let dir = PathBuf::from(String::from_utf8(done.stdout).ok()?.trim());
+    dir.join("initdb").is_file().then_some(dir)
+}
+
+/// The newest of `/usr/lib/postgresql/*/bin`.
+fn debian() -> Option<PathBuf> {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|entry| entry.path());
+    let number = |path: &Path| path.file_name().and_then(OsStr::to_str)?.parse::<u32>().ok();
+    let newest = versions.filter_map(|path| Some((number(&path)?, path))).max()?;
+    Some(newest.1.join("bin")).filter(|dir| dir.join("initdb").is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_answers_and_is_gone_with_its_owner() {
+        let Some(cluster) = own(&[("work_mem", "7MB")]) else { return };
+        let Some(server) = cluster.server() else { return };
+        assert_eq!(server.psql("postgres", "SHOW work_mem"), Ok("7MB".to_owned()));
+        assert_eq!(server.stop("immediate"), Ok(()));
+        assert!(server.psql("postgres", "SELECT 1").is_err());
+        assert!(server.go().is_ok());
+        assert_eq!(server.psql("postgres", "SELECT 1"), Ok("1".to_owned()));
+        let dir = server.dir().to_owned();
+        drop(cluster);
+        assert!(!dir.exists());
+    }
+}

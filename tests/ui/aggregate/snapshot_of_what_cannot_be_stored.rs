@@ -1,0 +1,26 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+#[derive(Command)]
+struct Open {
+    #[id]
+    account: u64,
+}
+
+struct Account;
+
+#[aggregate(id = u64, snapshot = every(500))]
+impl Account {
+    #[handle]
+    fn open(_: Open) -> Opened {
+        Opened
+    }
+    #[apply]
+    fn opened(_: &Opened) -> Self {
+        Account
+    }
+}
+
+fn main() {}

@@ -1,0 +1,19 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+#[derive(Serialize, Deserialize)]
+struct Summary;
+
+#[projection(name = "summaries", key = u64)]
+impl Summary {
+    #[setup]
+    fn tables() {}
+    #[on]
+    fn opened(_: &Opened) -> Self {
+        Summary
+    }
+}
+
+fn main() {}

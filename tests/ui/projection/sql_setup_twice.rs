@@ -1,0 +1,21 @@
+use cqrs::prelude::*;
+use cqrs::sqlite::{Sqlite, Transaction, rusqlite};
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+struct Ledger;
+
+#[projection(name = "ledger", sql = Sqlite)]
+impl Ledger {
+    #[setup]
+    fn one(_: &Transaction<'_>) {}
+    #[setup]
+    fn two(_: &Transaction<'_>) {}
+    #[on]
+    fn opened(_: &Transaction<'_>, _: &Opened) -> rusqlite::Result<()> {
+        Ok(())
+    }
+}
+
+fn main() {}

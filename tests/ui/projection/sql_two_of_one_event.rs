@@ -1,0 +1,19 @@
+use cqrs::prelude::*;
+use cqrs::sqlite::{Sqlite, Transaction, rusqlite};
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+struct Ledger;
+
+#[projection(name = "ledger", sql = Sqlite)]
+impl Ledger {
+    #[on]
+    fn opened(_: &Transaction<'_>, _: &Opened) -> rusqlite::Result<()> {
+        Ok(())
+    }
+    #[on]
+    fn again(_: &Transaction<'_>, _: &Opened) {}
+}
+
+fn main() {}

@@ -1,0 +1,17 @@
+use cqrs::prelude::*;
+use cqrs::sqlite::{Sqlite, Transaction, rusqlite};
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+struct Ledger;
+
+#[projection(name = "ledger", sql = Sqlite, key = u64)]
+impl Ledger {
+    #[on]
+    fn opened(_: &Transaction<'_>, _: &Opened) -> rusqlite::Result<()> {
+        Ok(())
+    }
+}
+
+fn main() {}

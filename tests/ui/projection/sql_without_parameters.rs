@@ -1,0 +1,17 @@
+use cqrs::prelude::*;
+use cqrs::sqlite::{Sqlite, rusqlite};
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+struct Ledger;
+
+#[projection(name = "ledger", sql = Sqlite)]
+impl Ledger {
+    #[on]
+    fn opened() -> rusqlite::Result<()> {
+        Ok(())
+    }
+}
+
+fn main() {}
