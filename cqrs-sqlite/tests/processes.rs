@@ -263,21 +263,22 @@ fn nothing_acknowledged_is_lost_by_a_kill() {
     let mut acknowledged = Vec::new();
     for round in 0..rounds {
         let (mut child, mut out) = start("nothing_acknowledged_is_lost_by_a_kill", &file, &round.to_string());
-        // Some die before they have opened the file, some later.
-        let life = Duration::from_millis(round * 7_919 % 90);
-        let killer = std::thread::spawn(move || {
-            std::thread::sleep(life);
-            child.kill().unwrap();
-            child.wait().unwrap();
-        });
+        // Some die at some time, maybe before they have opened the file; some in the midst of work, however
+        // slow the machine is.
+        if round % 2 == 0 {
+            std::thread::sleep(Duration::from_millis(round * 7_919 % 90));
+        } else {
+            acknowledged.extend((0..=round % 20).filter_map(|_| heard(&mut out)));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
         while let Some(line) = heard(&mut out) {
             acknowledged.push(line);
         }
-        killer.join().unwrap();
         block_on(check(&file, &acknowledged));
     }
     println!("{} acknowledged appends survived {rounds} kills", acknowledged.len());
-    assert!(rounds < 25 || acknowledged.len() > 100);
+    assert!(rounds < 2 || acknowledged.len() as u64 > rounds, "too few were killed in the midst of work");
 }
 
 /// All that was acknowledged is there, once, in both streams; and a read model is where it says.
