@@ -41,6 +41,9 @@ pub(crate) struct Facts<'a> {
     matches: Vec<(&'a Query, Position, Option<i64>)>,
     /// What the group writes.
     added: Vec<(i64, &'a NewEvent)>,
+    /// The streams whose version is sure as long as the log ends with this event.
+    sure: HashSet<&'a StreamId>,
+    end: Option<(i64, Uuid)>,
 }
 
 impl<'a> Facts<'a> {
@@ -55,13 +58,15 @@ impl<'a> Facts<'a> {
             ids: HashSet::new(),
             matches: Vec::new(),
             added: Vec::new(),
+            sure: HashSet::new(),
+            end: None,
         }
     }
 
     /// The facts that a group takes for granted, if it says of each stream which version it has, and
     /// asks for nothing else.
     pub(crate) fn assumed(group: &[&'a Append], to: &Target, known: &Known) -> Option<Self> {
-        let mut facts = Self::new(to.log, to.partition, 0);
+        let mut facts = Self { end: known.end(), ..Self::new(to.log, to.partition, 0) };
         for append in group {
             facts.assume(&append.guard, known)?;
             let known = append.events.iter().all(|event| facts.versions.contains_key(&event.stream));
@@ -94,6 +99,9 @@ impl<'a> Facts<'a> {
                     Expected::Exists | Expected::Any => return None,
                 };
                 self.versions.insert(stream, version);
+                if known.is_sure(stream, version) {
+                    self.sure.insert(stream);
+                }
                 Some(())
             }
             Guard::Any | Guard::Unchanged { .. } | Guard::Absent(_) => None,
@@ -112,12 +120,17 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Has it remembered what was committed.
-    pub(crate) fn remember(&self, known: &mut Known) {
-        let lasts: HashMap<&StreamId, Uuid> =
-            self.added.iter().map(|(_, event)| (&event.stream, event.id)).collect();
-        for (stream, id) in lasts {
-            known.remember(stream, (self.version_of(stream), id));
+    /// Has it remembered what was committed behind `start`, from which positions are counted.
+    pub(crate) fn remember(&self, known: &mut Known, start: i64) {
+        for (position, event) in &self.added {
+            // Of a stream's events, the last one counts.
+            if self.lasts.get(&event.stream) == Some(&event.id) {
+                known.remember(&event.stream, (self.version_of(&event.stream), event.id));
+            }
+            known.remember_name(start + position, &event.name);
+        }
+        if let Some((position, last)) = self.added.last() {
+            known.remember_end(start + position, last.id);
         }
     }
 
@@ -159,7 +172,7 @@ pub(crate) fn decide<'a>(
     effects: &mut Effects<'_>,
     group: &[&'a Append],
 ) -> (Vec<Outcome>, Rows<'a>) {
-    let mut rows = Rows::new(facts);
+    let mut rows = Rows::new(facts, group.iter().map(|append| append.events.len()).sum());
     let outcomes = group.iter().map(|append| decide_one(facts, effects, &mut rows, append)).collect();
     (outcomes, rows)
 }
@@ -231,6 +244,9 @@ pub(crate) fn shift(outcomes: &mut [Outcome], start: i64) {
 /// What the statement that appends is given, column by column.
 #[derive(Debug, Default)]
 pub(crate) struct Rows<'a> {
+    end: Option<(i64, Uuid)>,
+    sure: Vec<&'a str>,
+    sure_bases: Vec<i64>,
     heads: Vec<&'a str>,
     bases: Vec<i64>,
     key_streams: Vec<&'a str>,
@@ -251,11 +267,28 @@ pub(crate) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// What has to hold when they are written: the versions as they are before the group.
-    fn new(facts: &Facts<'a>) -> Self {
-        let (heads, bases) =
-            facts.versions.iter().map(|(stream, version)| (stream.as_str(), *version)).unzip();
-        Self { heads, bases, ..Self::default() }
+    /// What has to hold when they are written: the versions as they are before the group. So many events
+    /// will come at most.
+    fn new(facts: &Facts<'a>, events: usize) -> Self {
+        let mut rows = Self { end: facts.end, ..Self::default() };
+        for (stream, version) in &facts.versions {
+            let (streams, bases) = match facts.sure.contains(stream) {
+                true => (&mut rows.sure, &mut rows.sure_bases),
+                false => (&mut rows.heads, &mut rows.bases),
+            };
+            streams.push(stream.as_str());
+            bases.push(*version);
+        }
+        rows.streams.reserve_exact(events);
+        rows.versions.reserve_exact(events);
+        rows.ids.reserve_exact(events);
+        rows.names.reserve_exact(events);
+        rows.schema_versions.reserve_exact(events);
+        rows.times.reserve_exact(events);
+        rows.tags.reserve_exact(events);
+        rows.metadata.reserve_exact(events);
+        rows.payloads.reserve_exact(events);
+        rows
     }
 
     fn event(&mut self, event: &'a NewEvent, version: i64) {
@@ -285,16 +318,28 @@ impl<'a> Rows<'a> {
         self.streams.is_empty() && self.key_names.is_empty()
     }
 
-    /// Writes them; gives the position before the first, or `None` if what was assumed does not hold.
-    /// What is certain was read under the lock that this transaction still has.
-    pub(crate) async fn write(&self, conn: &Conn, to: &Target, certain: bool) -> Result<Option<i64>, Fault> {
+    /// Writes them; `None` if what was assumed does not hold. What is certain was read under the lock that
+    /// this transaction still has.
+    pub(crate) async fn write(
+        &self,
+        conn: &Conn,
+        to: &Target,
+        certain: bool,
+        known: &Known,
+    ) -> Result<Option<Start>, Fault> {
         let partition = i32::from(to.partition.get());
-        let params: [Param<'_>; 22] = [
+        let last = self.end.map(|(_, id)| id);
+        let block = known.block_with(self.names.iter().copied());
+        let params: [Param<'_>; 26] = [
             &to.log.0,
             &conn.id,
             &to.lock,
             &partition,
             &certain,
+            &last,
+            &block,
+            &self.sure,
+            &self.sure_bases,
             &self.heads,
             &self.bases,
             &self.key_streams,
@@ -313,8 +358,104 @@ impl<'a> Rows<'a> {
             &self.tag_ends,
             &self.tag_names,
         ];
-        Ok(conn.row(&APPEND, &params).await?.try_get(0)?)
+        let start: Option<i64> = conn.row(&APPEND, &params).await?.try_get(0)?;
+        Ok(start.map(|start| match start < 0 {
+            true => Start { position: -1 - start, as_known: false },
+            false => Start { position: start, as_known: true },
+        }))
     }
+}
+
+/// One event alone, of which all is known that its append rests on.
+#[derive(Debug)]
+pub(crate) struct Alone<'r, 'a> {
+    rows: &'r Rows<'a>,
+    end: (i64, Uuid),
+}
+
+impl<'a> Rows<'a> {
+    /// If it is one event, without a tag and a key, and all is known.
+    pub(crate) fn alone(&self, known: &Known) -> Option<Alone<'_, 'a>> {
+        let plain = self.streams.len() == 1 && self.key_names.is_empty() && self.tag_names.is_empty();
+        let sure = self.heads.is_empty();
+        let end = self.end.filter(|_| plain && sure)?;
+        known.has_name(end.0 + 1, self.names.first()?).then_some(Alone { rows: self, end })
+    }
+}
+
+impl Alone<'_, '_> {
+    /// Writes it with a plain statement, if nobody has the lock and nothing has happened meanwhile; or else
+    /// `None`, and nothing was written.
+    pub(crate) async fn write(&self, conn: &Conn, to: &Target, fenced: i64) -> Result<Option<Start>, Fault> {
+        let (rows, (position, last), next) = (self.rows, self.end, self.end.0 + 1);
+        let partition = i32::from(to.partition.get());
+        let params: [Param<'_>; 15] = [
+            &to.lock,
+            &fenced,
+            &to.log.0,
+            &last,
+            &partition,
+            &next,
+            &rows.versions[0],
+            &rows.schema_versions[0],
+            &rows.times[0],
+            &rows.ids[0],
+            &rows.streams[0],
+            &rows.names[0],
+            &rows.tags[0],
+            &rows.metadata[0],
+            &rows.payloads[0],
+        ];
+        let written = conn.rows(&APPEND_ALONE, &params).await?;
+        Ok((!written.is_empty()).then_some(Start { position, as_known: true }))
+    }
+}
+
+// Its snapshot is older than its lock. What it sees may be old, then: but if somebody has written since, the
+// position is taken, and if somebody has fenced, the sequence has moved, which all see at once. A `CASE` is
+// evaluated in its order.
+static APPEND_ALONE: Sql = Sql::new(
+    "INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name, tags,
+                             metadata, payload)
+     SELECT $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
+     WHERE CASE WHEN pg_try_advisory_xact_lock($1) THEN pg_sequence_last_value('{s}.fenced'::regclass) = $2
+                ELSE false END
+       AND EXISTS (SELECT FROM {s}.meta m WHERE m.log = $3)
+       AND (SELECT e.id FROM {s}.events e WHERE e.partition = $5 ORDER BY e.position DESC LIMIT 1) = $4
+     RETURNING position",
+    &[
+        Type::INT8,
+        Type::INT8,
+        Type::UUID,
+        Type::UUID,
+        Type::INT4,
+        Type::INT8,
+        Type::INT8,
+        Type::INT8,
+        Type::INT8,
+        Type::UUID,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::TEXT,
+        Type::BYTEA,
+    ],
+);
+
+static FENCED: Sql = Sql::new("SELECT pg_sequence_last_value('{s}.fenced'::regclass)", &[]);
+
+/// How often a writer was fenced so far.
+pub(crate) async fn fenced(conn: &Conn) -> Result<i64, Fault> {
+    Ok(conn.row(&FENCED, &[]).await?.try_get(0)?)
+}
+
+/// Where a group came to lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    /// The position before the first event.
+    pub(crate) position: i64,
+    /// Whether the log ended as the writing task knew.
+    pub(crate) as_known: bool,
 }
 
 /// Which partition is written to, and what has to be held for it.
@@ -337,13 +478,17 @@ impl Target {
 
 pub(crate) static APPEND: Sql = Sql::new(
     "SELECT {s}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-        $20, $21, $22)",
+        $20, $21, $22, $23, $24, $25, $26)",
     &[
         Type::UUID,
         Type::UUID,
         Type::INT8,
         Type::INT4,
         Type::BOOL,
+        Type::UUID,
+        Type::INT8,
+        Type::TEXT_ARRAY,
+        Type::INT8_ARRAY,
         Type::TEXT_ARRAY,
         Type::INT8_ARRAY,
         Type::TEXT_ARRAY,
@@ -387,7 +532,7 @@ static MATCHES: Sql = Sql::new(
 );
 
 /// All statements of a transaction that finds out before it writes.
-pub(crate) static ALL: [&Sql; 6] = [&APPEND, &HEAD, &VERSIONS, &KEYS, &IDS, &MATCHES];
+pub(crate) static ALL: [&Sql; 7] = [&APPEND, &APPEND_ALONE, &HEAD, &VERSIONS, &KEYS, &IDS, &MATCHES];
 
 impl<'a> Facts<'a> {
     /// Reads the facts that a group asks for, in a transaction that has the lock.

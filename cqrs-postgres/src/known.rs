@@ -1,9 +1,12 @@
-//! What the writing task remembers of its own commits: which event it has written last to a stream.
+//! What the writing task remembers of its own commits: which event it has written last to a stream, and
+//! to the log.
 //!
 //! An event stays at its version for ever. So an append that rests on the event that this task has written
-//! at a version rests on the version, and that is checked by the statement that appends.
+//! at a version rests on the version, and that is checked by the statement that appends. And as long as the
+//! log's last event is the one that this task has written last, nobody else has written since: then what it
+//! has written to a stream since it began to look is that stream's last event, and need not be looked up.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 
 use cqrs_core::id::StreamId;
@@ -15,16 +18,76 @@ const GENERATION: usize = 8_192;
 /// The last events of some streams, each with its version.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    young: HashMap<StreamId, (i64, Uuid)>,
-    old: HashMap<StreamId, (i64, Uuid)>,
+    young: HashMap<StreamId, Last>,
+    old: HashMap<StreamId, Last>,
+    /// The last event of the log, if this task has written it.
+    end: Option<(i64, Uuid)>,
+    /// Counts how often somebody else has written.
+    era: u64,
+    names: Names,
+}
+
+/// The last event that this task has written to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Last {
+    version: i64,
+    id: Uuid,
+    era: u64,
+}
+
+/// The names that are known to stand in the index for the block in which the log ends.
+#[derive(Debug, Default)]
+struct Names {
+    block: i64,
+    there: HashSet<Box<str>>,
+}
+
+/// The block that a position lies in.
+fn block_of(position: i64) -> i64 {
+    position >> 8
 }
 
 impl Known {
+    /// The position and the id of the log's last event, as far as this task knows.
+    pub(crate) fn end(&self) -> Option<(i64, Uuid)> {
+        self.end
+    }
+
+    /// The event that this task has written last to a stream, with its version.
     pub(crate) fn last_of(&self, stream: &StreamId) -> Option<(i64, Uuid)> {
+        self.get(stream).map(|last| (last.version, last.id))
+    }
+
+    /// Whether the stream has this version, if the log ends as is known.
+    pub(crate) fn is_sure(&self, stream: &StreamId, version: i64) -> bool {
+        self.get(stream).is_some_and(|last| last.era == self.era && last.version == version)
+    }
+
+    fn get(&self, stream: &StreamId) -> Option<Last> {
         self.young.get(stream).or_else(|| self.old.get(stream)).copied()
     }
 
-    pub(crate) fn remember(&mut self, stream: &StreamId, last: (i64, Uuid)) {
+    /// Whether the index of names has a name for the block that a position lies in, if the log ends as is
+    /// known.
+    pub(crate) fn has_name(&self, position: i64, name: &str) -> bool {
+        self.names.block == block_of(position) && self.names.there.contains(name)
+    }
+
+    /// The block of the index of names that has all of these, if the log ends as is known.
+    pub(crate) fn block_with<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<i64> {
+        names.all(|name| self.names.there.contains(name)).then_some(self.names.block)
+    }
+
+    /// The log has ended otherwise than this task knew: somebody else has written.
+    pub(crate) fn end_was_another(&mut self) {
+        self.era += 1;
+        self.end = None;
+        self.names = Names::default();
+    }
+
+    /// This task has written an event to a stream, its last one.
+    pub(crate) fn remember(&mut self, stream: &StreamId, (version, id): (i64, Uuid)) {
+        let last = Last { version, id, era: self.era };
         if let Some(known) = self.young.get_mut(stream) {
             *known = last;
             return;
@@ -34,23 +97,74 @@ impl Known {
         }
         self.young.insert(stream.clone(), last);
     }
+
+    /// This task has written the last event of the log.
+    pub(crate) fn remember_end(&mut self, position: i64, id: Uuid) {
+        self.end = Some((position, id));
+    }
+
+    /// This task has written an event with this name at a position, and the positions ascend.
+    pub(crate) fn remember_name(&mut self, position: i64, name: &str) {
+        let block = block_of(position);
+        if self.names.block != block {
+            self.names = Names { block, there: HashSet::new() };
+        }
+        if !self.names.there.contains(name) {
+            self.names.there.insert(name.into());
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ID: Uuid = Uuid::from_u128(7);
+
+    fn stream(number: usize) -> Option<StreamId> {
+        format!("A/{number}").parse().ok()
+    }
+
     #[test]
     fn what_is_remembered_is_bounded_and_the_latest_word_counts() {
-        let stream = |number: usize| format!("A/{number}").parse::<StreamId>().ok();
         let mut known = Known::default();
         for round in 0..3_i64 {
             for stream in (0..GENERATION + 100).filter_map(stream) {
-                known.remember(&stream, (round, Uuid::from_u128(7)));
+                known.remember(&stream, (round, ID));
             }
         }
         assert!(known.young.len() + known.old.len() <= 2 * GENERATION);
         let last = stream(GENERATION).and_then(|stream| known.last_of(&stream));
-        assert_eq!(last, Some((2, Uuid::from_u128(7))));
+        assert_eq!(last, Some((2, ID)));
+    }
+
+    #[test]
+    fn nothing_is_sure_after_somebody_else_has_written() {
+        let mut known = Known::default();
+        let (one, two) =
+            (stream(1).unwrap_or_else(|| unreachable!()), stream(2).unwrap_or_else(|| unreachable!()));
+        known.remember(&one, (1, ID));
+        known.remember(&two, (1, ID));
+        known.remember_end(2, ID);
+        assert!(known.is_sure(&one, 1) && !known.is_sure(&one, 2));
+        known.end_was_another();
+        known.remember(&one, (3, ID));
+        assert!(known.is_sure(&one, 3) && !known.is_sure(&two, 1));
+        // It is still the event that was written there.
+        assert_eq!(known.last_of(&two), Some((1, ID)));
+        assert_eq!(known.end(), None);
+    }
+
+    #[test]
+    fn names_are_known_of_the_last_block_alone() {
+        let mut known = Known::default();
+        known.remember_name(254, "Opened");
+        known.remember_name(255, "Closed");
+        assert_eq!(known.block_with(["Opened", "Closed"].into_iter()), Some(0));
+        known.remember_name(256, "Opened");
+        assert_eq!(known.block_with(["Opened"].into_iter()), Some(1));
+        assert_eq!(known.block_with(["Opened", "Closed"].into_iter()), None);
+        known.end_was_another();
+        assert_eq!(known.block_with(["Opened"].into_iter()), None);
     }
 }

@@ -39,6 +39,7 @@
 
 mod append;
 mod documents;
+mod drive;
 mod error;
 mod guard;
 mod inline;
@@ -76,7 +77,6 @@ struct Guide;
 use self::append::Target;
 use self::error::Fault;
 use self::guard::number;
-use self::known::Known;
 use self::news::News;
 use self::open::{Place, Role, Timeouts};
 use self::readers::{Alone, Lanes, Share};
@@ -319,9 +319,7 @@ impl PostgresBuilder {
             let (writer, jobs) = Writer::new();
             let target = Target::new(meta.log, partition);
             let (place, news, lost) = (Arc::clone(&place), Arc::clone(&news), Arc::clone(&lost));
-            tokio::spawn(
-                Task { place, meta, target, news, lost, conn: None, known: Known::default() }.run(jobs),
-            );
+            tokio::spawn(Task::new(place, meta, target, news, lost).run(jobs));
             writer
         });
         let writers = writers.collect();

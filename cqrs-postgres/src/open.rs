@@ -13,6 +13,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, RowStream, Statement};
 use uuid::Uuid;
 
+use crate::drive::Drive;
 use crate::error::Fault;
 use crate::schema::{self, Meta, Schema};
 use crate::tls;
@@ -65,11 +66,22 @@ impl Timeouts {
     }
 
     /// The beginning of a transaction that keeps to them.
-    pub(crate) fn begin(&self) -> String {
+    fn begin(&self) -> String {
         let limits = self.each().map(|(name, millis)| format!("; SET LOCAL {name} = {millis}"));
         format!("BEGIN ISOLATION LEVEL READ COMMITTED{}", limits.concat())
     }
 }
+
+/// Settings that every statement of ours runs with. The planner plans once for a connection, often while
+/// the tables are small, where a walk through all of one looks cheap.
+const PLANNER: [(&str, &str); 6] = [
+    ("enable_seqscan", "off"),
+    ("enable_bitmapscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("jit", "off"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,28 +115,32 @@ impl Place {
 
     /// Finds the store, or creates it or brings it forward.
     pub(crate) async fn prepare(self: &Arc<Self>, partitions: Option<u16>) -> Result<Meta, Fault> {
-        let conn = self.connect_any(Role::Writer).await?;
+        let (conn, drive) = self.connect_any(Role::Writer).await?;
+        drive.on_its_own();
         check_server(&conn.client).await?;
         schema::prepare(&conn.client, &self.schema, partitions).await
     }
 
-    /// A connection to the log that was opened, or a fault if another one stands there now.
+    /// A connection to the log that was opened, or a fault if another one stands there now. Its work is done
+    /// by a task of its own.
     pub(crate) async fn connect(self: &Arc<Self>, role: Role, meta: Meta) -> Result<Conn, Fault> {
-        let conn = self.connect_any(role).await?;
-        static META: Sql = Sql::new("SELECT log, partitions FROM {s}.meta", &[]);
-        let row = conn.rows(&META, &[]).await?;
-        let row = row.first().ok_or_else(|| Fault::corrupt("the log has no id"))?;
-        let there: (Uuid, i32) = (row.try_get(0)?, row.try_get(1)?);
-        match there == (meta.log.0, i32::from(meta.partitions)) {
-            true => Ok(conn),
-            false => Err(Fault::corrupt(format!(
-                "the log {} was replaced by {} since it was opened",
-                meta.log, there.0
-            ))),
-        }
+        let (conn, drive) = self.connect_driven(role, meta).await?;
+        drive.on_its_own();
+        Ok(conn)
     }
 
-    async fn connect_any(self: &Arc<Self>, role: Role) -> Result<Conn, Fault> {
+    /// The same, and its work is left to the caller.
+    pub(crate) async fn connect_driven(
+        self: &Arc<Self>,
+        role: Role,
+        meta: Meta,
+    ) -> Result<(Conn, Drive), Fault> {
+        let (conn, mut drive) = self.connect_any(role).await?;
+        drive.along(check_log(&conn, meta)).await?;
+        Ok((conn, drive))
+    }
+
+    async fn connect_any(self: &Arc<Self>, role: Role) -> Result<(Conn, Drive), Fault> {
         let mut config = self.config.clone();
         if !self.bouncer {
             let more = self.options(role);
@@ -134,16 +150,31 @@ impl Place {
         }
         let doubt = Arc::new(AtomicBool::new(false));
         let (client, connection) = config.connect(tls::Connector::clone(&self.tls)).await?;
-        tokio::spawn(drive(connection, Arc::clone(&doubt)));
-        Ok(Conn { client, place: Arc::clone(self), id: Uuid::new_v4(), doubt, known: Mutex::default() })
+        let drive = Drive::new(drive(connection, Arc::clone(&doubt)));
+        Ok((
+            Conn { client, place: Arc::clone(self), id: Uuid::new_v4(), doubt, known: Mutex::default() },
+            drive,
+        ))
     }
 
-    /// Settings that a connection of our own begins with. The planner plans once for a connection,
-    /// often while the tables are small, where a walk through all of one looks cheap.
+    /// The beginning of a transaction that keeps to the time limits. Behind a bouncer the connection has not
+    /// got our settings, so that the transaction brings them along.
+    pub(crate) fn begin(&self) -> String {
+        let begin = self.timeouts.begin();
+        match self.bouncer {
+            true => PLANNER
+                .iter()
+                .fold(begin, |begin, (name, value)| format!("{begin}; SET LOCAL {name} = {value}")),
+            false => begin,
+        }
+    }
+
+    /// Settings that a connection of our own begins with.
     fn options(&self, role: Role) -> String {
-        let mut options = "-c default_transaction_isolation=read\\ committed -c enable_seqscan=off \
-            -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan"
-            .to_owned();
+        let mut options = "-c default_transaction_isolation=read\\ committed".to_owned();
+        for (name, value) in PLANNER {
+            options += &format!(" -c {name}={value}");
+        }
         if role == Role::Writer {
             for (name, millis) in self.timeouts.each() {
                 options += &format!(" -c {name}={millis}");
@@ -185,6 +216,20 @@ fn judge(number: i32, version: &str, encoding: &str, recovering: bool) -> Result
         return Err(Fault::new(StoreErrorKind::Unavailable, words));
     }
     Ok(())
+}
+
+async fn check_log(conn: &Conn, meta: Meta) -> Result<(), Fault> {
+    static META: Sql = Sql::new("SELECT log, partitions FROM {s}.meta", &[]);
+    let row = conn.rows(&META, &[]).await?;
+    let row = row.first().ok_or_else(|| Fault::corrupt("the log has no id"))?;
+    let there: (Uuid, i32) = (row.try_get(0)?, row.try_get(1)?);
+    match there == (meta.log.0, i32::from(meta.partitions)) {
+        true => Ok(()),
+        false => Err(Fault::corrupt(format!(
+            "the log {} was replaced by {} since it was opened",
+            meta.log, there.0
+        ))),
+    }
 }
 
 /// Does the work of a connection until it ends. A warning is remembered before the answer that it
@@ -301,7 +346,7 @@ impl Conn {
 
     /// The beginning of a transaction that keeps to the time limits.
     pub(crate) fn begin(&self) -> String {
-        self.place.timeouts.begin()
+        self.place.begin()
     }
 
     /// Whether the server has warned since this was asked last.

@@ -28,10 +28,24 @@ use crate::error::Fault;
 pub(crate) const VERSION: i32 = 1;
 
 /// The relations of a store, all of them made at once.
-const TABLES: [&str; 9] =
-    ["meta", "events", "tags", "keys", "fences", "consumers", "checkpoints", "documents", "snapshots"];
+const TABLES: [&str; 11] = [
+    "meta",
+    "events",
+    "names",
+    "tags",
+    "keys",
+    "fences",
+    "fenced",
+    "consumers",
+    "checkpoints",
+    "documents",
+    "snapshots",
+];
 
 /// Version 1. Texts are compared by their bytes, whatever the database's collation is.
+///
+/// `names` tells which blocks of 256 positions have an event with a name: there are few names and many
+/// events, and an index with an entry for each event cost a fifth of the append.
 const TABLES_1: &str = r#"
 CREATE TABLE {s}.meta (
     one smallint PRIMARY KEY CHECK (one = 1),
@@ -55,7 +69,12 @@ CREATE TABLE {s}.events (
     CONSTRAINT events_by_position PRIMARY KEY (partition, position),
     CONSTRAINT events_by_stream UNIQUE (stream, version)
 );
-CREATE INDEX events_by_name ON {s}.events (name, partition, position);
+CREATE TABLE {s}.names (
+    name text COLLATE "C" NOT NULL,
+    partition integer NOT NULL,
+    block bigint NOT NULL,
+    PRIMARY KEY (name, partition, block)
+);
 CREATE TABLE {s}.tags (
     tag text COLLATE "C" NOT NULL,
     partition integer NOT NULL,
@@ -73,6 +92,8 @@ CREATE TABLE {s}.keys (
 CREATE TABLE {s}.fences (
     writer uuid PRIMARY KEY
 );
+CREATE SEQUENCE {s}.fenced;
+SELECT nextval('{s}.fenced');
 CREATE TABLE {s}.consumers (
     consumer text COLLATE "C" PRIMARY KEY,
     epoch bigint NOT NULL
@@ -113,22 +134,25 @@ LANGUAGE sql STABLE AS $f$
 $f$;
 
 -- Appends what a process has decided under the assumption that some streams have these versions and
--- some keys are not there. Gives the position before the first event; or nothing, and then nothing was
--- written, because the assumption does not hold.
+-- some keys are not there. Of the streams in `p_sure` it knows that, as long as its own event `p_last` is
+-- the log's last one; of the names of the events, that the block `p_block` has them. Gives the position
+-- before the first event, as `-1 - position` if the last event was another one; or nothing, and then
+-- nothing was written, because the assumption does not hold.
 CREATE OR REPLACE FUNCTION {s}.append(
     p_log uuid, p_writer uuid, p_lock bigint, p_partition integer, p_certain boolean,
-    p_heads text[], p_bases bigint[],
+    p_last uuid, p_block bigint, p_sure text[], p_sure_bases bigint[], p_heads text[], p_bases bigint[],
     p_key_streams text[], p_key_names text[], p_key_ends bigint[], p_key_versions text[],
     p_streams text[], p_versions bigint[], p_ids uuid[], p_names text[], p_schema_versions bigint[],
     p_times bigint[], p_tags text[], p_metadata text[], p_payloads bytea[],
     p_tag_ends bigint[], p_tag_names text[]
-) RETURNS bigint LANGUAGE plpgsql VOLATILE
-SET enable_seqscan TO off SET enable_bitmapscan TO off SET jit TO off AS $f$
+) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $f$
 DECLARE
     v_log boolean;
     v_fenced boolean;
     v_head bigint;
-    v_moved boolean;
+    v_same boolean;
+    v_moved boolean := false;
+    v_count integer := cardinality(p_streams);
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'this transaction is %', current_setting('transaction_isolation') USING ERRCODE = 'CQ004';
@@ -137,30 +161,27 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(p_lock) THEN
         PERFORM pg_advisory_xact_lock(p_lock);
     END IF;
-    -- Taking lists apart costs as much as two rows, so what is alone is not in a list.
-    IF cardinality(p_heads) = 1 THEN
-        SELECT EXISTS (SELECT FROM {s}.meta m WHERE m.log = p_log),
-               EXISTS (SELECT FROM {s}.fences f WHERE f.writer = p_writer),
-               coalesce((SELECT e.position FROM {s}.events e WHERE e.partition = p_partition
-                         ORDER BY e.position DESC LIMIT 1), 0),
-               coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = p_heads[1]
-                         ORDER BY e.version DESC LIMIT 1), 0) <> p_bases[1]
-            INTO v_log, v_fenced, v_head, v_moved;
-    ELSE
-        SELECT EXISTS (SELECT FROM {s}.meta m WHERE m.log = p_log),
-               EXISTS (SELECT FROM {s}.fences f WHERE f.writer = p_writer),
-               coalesce((SELECT e.position FROM {s}.events e WHERE e.partition = p_partition
-                         ORDER BY e.position DESC LIMIT 1), 0),
-               EXISTS (SELECT FROM unnest(p_heads, p_bases) AS h (stream, base)
-                       WHERE coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = h.stream
-                                       ORDER BY e.version DESC LIMIT 1), 0) <> h.base)
-            INTO v_log, v_fenced, v_head, v_moved;
-    END IF;
+    SELECT EXISTS (SELECT FROM {s}.meta m WHERE m.log = p_log),
+           EXISTS (SELECT FROM {s}.fences f WHERE f.writer = p_writer),
+           coalesce(l.position, 0), coalesce(l.id = p_last, false)
+        INTO v_log, v_fenced, v_head, v_same
+        FROM (VALUES (1)) AS one LEFT JOIN LATERAL
+            (SELECT e.position, e.id FROM {s}.events e WHERE e.partition = p_partition
+             ORDER BY e.position DESC LIMIT 1) l ON true;
     IF NOT v_log THEN
         RAISE EXCEPTION 'the log is not %', p_log USING ERRCODE = 'CQ001';
     END IF;
     IF v_fenced THEN
         RAISE EXCEPTION 'the writer % is fenced', p_writer USING ERRCODE = 'CQ002';
+    END IF;
+    IF NOT v_same THEN
+        p_heads := p_heads || p_sure;
+        p_bases := p_bases || p_sure_bases;
+    END IF;
+    IF cardinality(p_heads) > 0 THEN
+        v_moved := EXISTS (SELECT FROM unnest(p_heads, p_bases) AS h (stream, base)
+                           WHERE coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = h.stream
+                                           ORDER BY e.version DESC LIMIT 1), 0) <> h.base);
     END IF;
     IF NOT v_moved AND cardinality(p_key_names) > 0 THEN
         v_moved := EXISTS (SELECT FROM unnest(p_key_streams, p_key_names) AS k (stream, name)
@@ -172,7 +193,8 @@ BEGIN
         END IF;
         RETURN NULL;
     END IF;
-    IF cardinality(p_streams) = 1 THEN
+    -- Taking lists apart costs as much as two rows, so what is alone is not taken from one.
+    IF v_count = 1 THEN
         INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name, tags,
                                 metadata, payload)
             VALUES (p_partition, v_head + 1, p_versions[1], p_schema_versions[1], p_times[1], p_ids[1],
@@ -186,6 +208,12 @@ BEGIN
                         p_metadata, p_payloads) WITH ORDINALITY
                 AS n (stream, version, id, name, schema_version, time, tags, metadata, payload, number);
     END IF;
+    IF NOT v_same OR p_block IS NULL OR (v_head + 1) >> 8 <> p_block OR (v_head + v_count) >> 8 <> p_block THEN
+        INSERT INTO {s}.names (name, partition, block)
+            SELECT DISTINCT n.name, p_partition, (v_head + n.number) >> 8
+            FROM unnest(p_names) WITH ORDINALITY AS n (name, number)
+            ON CONFLICT DO NOTHING;
+    END IF;
     IF cardinality(p_tag_names) > 0 THEN
         INSERT INTO {s}.tags (tag, partition, position)
             SELECT t.name, p_partition, v_head + t.number
@@ -197,7 +225,7 @@ BEGIN
             FROM unnest(p_key_streams, p_key_names, p_key_ends, p_key_versions)
                 AS k (stream, name, number, versions);
     END IF;
-    RETURN v_head;
+    RETURN CASE WHEN v_same THEN v_head ELSE -1 - v_head END;
 END
 $f$;
 
@@ -207,11 +235,65 @@ LANGUAGE plpgsql VOLATILE AS $f$
 BEGIN
     PERFORM pg_advisory_xact_lock(p_lock);
     INSERT INTO {s}.fences (writer) VALUES (p_writer) ON CONFLICT DO NOTHING;
+    -- A statement that has its snapshot already does not see the row; a sequence it does.
+    PERFORM nextval('{s}.fenced');
 END
 $f$;
 
--- The positions of the events that have one of the names and all of the tags, ascending. Each name and
--- each tag is an ascending list that can leap, and an intersection leaps from one to the next: its cost
+-- The first position from `p_from` to `p_upto` that has one of the names. It leaps from block to block.
+CREATE OR REPLACE FUNCTION {s}.next_named(
+    p_partition integer, p_names text[], p_from bigint, p_upto bigint
+) RETURNS bigint LANGUAGE plpgsql STABLE
+SET enable_seqscan TO off SET enable_bitmapscan TO off SET jit TO off AS $f$
+DECLARE
+    v_from bigint := p_from;
+    v_block bigint;
+    v_found bigint;
+BEGIN
+    LOOP
+        SELECT min(f.block) INTO v_block FROM unnest(p_names) AS n (name),
+            LATERAL (SELECT b.block FROM {s}.names b
+                     WHERE b.name = n.name AND b.partition = p_partition AND b.block >= v_from >> 8
+                     ORDER BY b.block LIMIT 1) f;
+        IF v_block IS NULL OR v_block << 8 > p_upto THEN RETURN NULL; END IF;
+        SELECT e.position INTO v_found FROM {s}.events e
+            WHERE e.partition = p_partition AND e.position >= greatest(v_from, v_block << 8)
+              AND e.position <= least(p_upto, (v_block << 8) + 255) AND e.name = ANY (p_names)
+            ORDER BY e.position LIMIT 1;
+        IF FOUND THEN RETURN v_found; END IF;
+        v_from := (v_block + 1) << 8;
+    END LOOP;
+END
+$f$;
+
+-- The same from the other end: the last position behind `p_after`, up to `p_upto`.
+CREATE OR REPLACE FUNCTION {s}.last_named(
+    p_partition integer, p_names text[], p_after bigint, p_upto bigint
+) RETURNS bigint LANGUAGE plpgsql STABLE
+SET enable_seqscan TO off SET enable_bitmapscan TO off SET jit TO off AS $f$
+DECLARE
+    v_upto bigint := p_upto;
+    v_block bigint;
+    v_found bigint;
+BEGIN
+    LOOP
+        SELECT max(f.block) INTO v_block FROM unnest(p_names) AS n (name),
+            LATERAL (SELECT b.block FROM {s}.names b
+                     WHERE b.name = n.name AND b.partition = p_partition AND b.block <= v_upto >> 8
+                     ORDER BY b.block DESC LIMIT 1) f;
+        IF v_block IS NULL OR (v_block << 8) + 255 <= p_after THEN RETURN NULL; END IF;
+        SELECT e.position INTO v_found FROM {s}.events e
+            WHERE e.partition = p_partition AND e.position > p_after AND e.position >= v_block << 8
+              AND e.position <= least(v_upto, (v_block << 8) + 255) AND e.name = ANY (p_names)
+            ORDER BY e.position DESC LIMIT 1;
+        IF FOUND THEN RETURN v_found; END IF;
+        v_upto := (v_block << 8) - 1;
+    END LOOP;
+END
+$f$;
+
+-- The positions of the events that have one of the names and all of the tags, ascending. The names and
+-- each tag are ascending lists that can leap, and an intersection leaps from one to the next: its cost
 -- follows the rarest of them, however long the others are.
 CREATE OR REPLACE FUNCTION {s}.matches(
     p_partition integer, p_names text[], p_tags text[], p_after bigint, p_upto bigint, p_limit bigint
@@ -227,12 +309,19 @@ BEGIN
         RETURN QUERY SELECT generate_series(v_at, least(p_upto, p_after + p_limit));
         RETURN;
     ELSIF cardinality(p_tags) = 0 THEN
-        RETURN QUERY SELECT f.position FROM (SELECT DISTINCT u.name FROM unnest(p_names) AS u (name)) n,
-            LATERAL (SELECT e.position FROM {s}.events e
-                     WHERE e.name = n.name AND e.partition = p_partition
-                       AND e.position BETWEEN v_at AND p_upto ORDER BY e.position LIMIT p_limit) f
-            ORDER BY f.position LIMIT p_limit;
-        RETURN;
+        -- Where one is, others are near: up to 1,024 positions are read at once.
+        LOOP
+            v_at := {s}.next_named(p_partition, p_names, v_at, p_upto);
+            IF v_at IS NULL THEN RETURN; END IF;
+            RETURN QUERY SELECT e.position FROM {s}.events e
+                WHERE e.partition = p_partition AND e.position >= v_at
+                  AND e.position <= least(p_upto, v_at | 1023) AND e.name = ANY (p_names)
+                ORDER BY e.position LIMIT v_left;
+            GET DIAGNOSTICS v_found = ROW_COUNT;
+            v_left := v_left - v_found;
+            IF v_left <= 0 THEN RETURN; END IF;
+            v_at := (v_at | 1023) + 1;
+        END LOOP;
     ELSIF cardinality(p_tags) = 1 AND cardinality(p_names) = 0 THEN
         RETURN QUERY SELECT t.position FROM {s}.tags t
             WHERE t.tag = p_tags[1] AND t.partition = p_partition AND t.position BETWEEN v_at AND p_upto
@@ -241,14 +330,6 @@ BEGIN
     END IF;
     <<leap>>
     WHILE v_at <= p_upto AND v_left > 0 LOOP
-        IF cardinality(p_names) > 0 THEN
-            SELECT min(f.position) INTO v_found FROM unnest(p_names) AS n (name),
-                LATERAL (SELECT e.position FROM {s}.events e
-                         WHERE e.name = n.name AND e.partition = p_partition
-                           AND e.position BETWEEN v_at AND p_upto ORDER BY e.position LIMIT 1) f;
-            IF v_found IS NULL THEN RETURN; END IF;
-            v_at := v_found;
-        END IF;
         FOREACH v_tag IN ARRAY p_tags LOOP
             SELECT t.position INTO v_found FROM {s}.tags t
                 WHERE t.tag = v_tag AND t.partition = p_partition AND t.position BETWEEN v_at AND p_upto
@@ -259,6 +340,14 @@ BEGIN
                 CONTINUE leap;
             END IF;
         END LOOP;
+        IF cardinality(p_names) > 0 THEN
+            v_found := {s}.next_named(p_partition, p_names, v_at, p_upto);
+            IF v_found IS NULL THEN RETURN; END IF;
+            IF v_found > v_at THEN
+                v_at := v_found;
+                CONTINUE leap;
+            END IF;
+        END IF;
         RETURN NEXT v_at;
         v_at := v_at + 1;
         v_left := v_left - 1;
@@ -278,15 +367,6 @@ DECLARE
 BEGIN
     <<leap>>
     WHILE v_at > p_after LOOP
-        IF cardinality(p_names) > 0 THEN
-            SELECT max(f.position) INTO v_found FROM unnest(p_names) AS n (name),
-                LATERAL (SELECT e.position FROM {s}.events e
-                         WHERE e.name = n.name AND e.partition = p_partition
-                           AND e.position > p_after AND e.position <= v_at
-                         ORDER BY e.position DESC LIMIT 1) f;
-            IF v_found IS NULL THEN RETURN NULL; END IF;
-            v_at := v_found;
-        END IF;
         FOREACH v_tag IN ARRAY p_tags LOOP
             SELECT t.position INTO v_found FROM {s}.tags t
                 WHERE t.tag = v_tag AND t.partition = p_partition
@@ -298,6 +378,14 @@ BEGIN
                 CONTINUE leap;
             END IF;
         END LOOP;
+        IF cardinality(p_names) > 0 THEN
+            v_found := {s}.last_named(p_partition, p_names, p_after, v_at);
+            IF v_found IS NULL THEN RETURN NULL; END IF;
+            IF v_found < v_at THEN
+                v_at := v_found;
+                CONTINUE leap;
+            END IF;
+        END IF;
         RETURN v_at;
     END LOOP;
     RETURN NULL;

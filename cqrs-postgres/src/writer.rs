@@ -11,7 +11,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use crate::append::{self, Facts, Outcome, Rows, Target};
+use crate::append::{self, Facts, Outcome, Rows, Start, Target};
+use crate::drive::Drive;
 use crate::error::Fault;
 use crate::inline::{self, Effects, Held};
 use crate::known::Known;
@@ -118,14 +119,53 @@ impl Lost {
 /// The task's own side.
 #[derive(Debug)]
 pub(crate) struct Task {
-    pub(crate) place: Arc<Place>,
-    pub(crate) meta: Meta,
-    pub(crate) target: Target,
-    pub(crate) news: Arc<News>,
-    pub(crate) lost: Arc<Lost>,
-    pub(crate) conn: Option<Conn>,
-    pub(crate) known: Known,
+    place: Arc<Place>,
+    meta: Meta,
+    target: Target,
+    news: Arc<News>,
+    lost: Arc<Lost>,
+    conn: Option<Conn>,
+    drive: Drive,
+    /// How often a writer was fenced, when this was looked up last.
+    fenced: Option<i64>,
+    /// Whether nobody else had written when this task last did.
+    undisturbed: bool,
+    known: Known,
 }
+
+/// What is to be committed together.
+struct Group {
+    jobs: Vec<Job>,
+    bytes: usize,
+}
+
+impl Group {
+    fn new(first: Job) -> Self {
+        Self { bytes: first.weight(), jobs: vec![first] }
+    }
+
+    fn fill(&mut self, jobs: &mut mpsc::Receiver<Job>, share: usize) {
+        while self.jobs.len() < share
+            && self.bytes < GROUP_BYTES
+            && let Ok(next) = jobs.try_recv()
+        {
+            self.bytes += next.weight();
+            self.jobs.push(next);
+        }
+    }
+}
+
+/// How many are committed together, of so many that are under way. If there are many, they take turns in
+/// two halves: while the server writes one, this process decides the other.
+fn share_of(under_way: usize) -> usize {
+    match under_way.div_ceil(2) {
+        half if half >= HALF => half.min(GROUP_JOBS),
+        _ => GROUP_JOBS,
+    }
+}
+
+/// Below this, a commit of its own costs a half more than the time that it overlaps with.
+const HALF: usize = 16;
 
 /// What one transaction holds at most, so that nobody waits long for it.
 const GROUP_JOBS: usize = 1_024;
@@ -135,25 +175,42 @@ const GROUP_BYTES: usize = 4 << 20;
 const TRIES: usize = 5;
 
 impl Task {
+    pub(crate) fn new(
+        place: Arc<Place>,
+        meta: Meta,
+        target: Target,
+        news: Arc<News>,
+        lost: Arc<Lost>,
+    ) -> Self {
+        let (known, drive) = (Known::default(), Drive::default());
+        Self { place, meta, target, news, lost, conn: None, known, drive, fenced: None, undisturbed: false }
+    }
+
     /// Works until nobody is left who could send.
     pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let mut group = Vec::new();
-        while let Some(first) = jobs.recv().await {
-            let mut bytes = first.weight();
-            group.push(first);
-            // Whoever was just told may be about to send the next one.
-            tokio::task::yield_now().await;
-            while group.len() < GROUP_JOBS
-                && bytes < GROUP_BYTES
-                && let Ok(next) = jobs.try_recv()
-            {
-                bytes += next.weight();
-                group.push(next);
+        let mut under_way = 1;
+        while let Some(first) = self.drive.along(jobs.recv()).await {
+            let share = share_of(under_way);
+            let mut group = Group::new(first);
+            group.fill(&mut jobs, share);
+            while group.jobs.len() < share.min(under_way) {
+                let before = group.jobs.len();
+                // Whoever was just told may be about to send the next one.
+                tokio::task::yield_now().await;
+                group.fill(&mut jobs, share);
+                if group.jobs.len() == before {
+                    break;
+                }
             }
+            let size = group.jobs.len();
             // Whoever dropped the future has left it open whether this takes place.
-            group.retain(|job| !job.answer.is_closed());
-            self.commit(std::mem::take(&mut group)).await;
+            group.jobs.retain(|job| !job.answer.is_closed());
+            self.commit(group.jobs).await;
+            under_way = size + jobs.len();
         }
+        // It says good-bye to the server.
+        self.conn = None;
+        self.drive.on_its_own();
     }
 
     /// Commits a group and tells each of it what came of it.
@@ -202,8 +259,19 @@ impl Task {
     async fn once(&mut self, group: &[&Append]) -> Result<Vec<Outcome>, Fault> {
         let conn = match self.conn.take().filter(|conn| !conn.client.is_closed()) {
             Some(conn) => conn,
-            None => self.place.connect(Role::Writer, self.meta).await?,
+            None => {
+                let (conn, drive) = self.place.connect_driven(Role::Writer, self.meta).await?;
+                self.drive = drive;
+                conn
+            }
         };
+        let mut drive = std::mem::take(&mut self.drive);
+        let done = drive.along(self.on(conn, group)).await;
+        self.drive = drive;
+        done
+    }
+
+    async fn on(&mut self, conn: Conn, group: &[&Append]) -> Result<Vec<Outcome>, Fault> {
         conn.ready(&append::ALL).await?;
         if group.iter().any(|append| !append.inline.is_empty()) {
             conn.ready(&inline::ALL).await?;
@@ -231,9 +299,9 @@ impl Task {
             let (mut outcomes, rows) = append::decide(&mut facts, &mut Effects::new(&none), group);
             match self.in_one(conn, &rows).await {
                 Ok(Some(start)) => {
-                    append::shift(&mut outcomes, start);
-                    facts.remember(&mut self.known);
-                    self.news.publish(self.target.partition, start + facts.head());
+                    append::shift(&mut outcomes, start.position);
+                    self.remember(&facts, start, start.position);
+                    self.news.publish(self.target.partition, start.position + facts.head());
                     return Ok(outcomes);
                 }
                 // It is to be seen under the lock who has lost.
@@ -246,16 +314,32 @@ impl Task {
     }
 
     /// Appends what is assumed to hold, in one round trip.
-    async fn in_one(&self, conn: &Conn, rows: &Rows<'_>) -> Result<Option<i64>, Fault> {
+    async fn in_one(&mut self, conn: &Conn, rows: &Rows<'_>) -> Result<Option<Start>, Fault> {
         if !self.place.bouncer {
+            if let Some(alone) = rows.alone(&self.known).filter(|_| self.undisturbed) {
+                let fenced = match self.fenced.take() {
+                    Some(fenced) => fenced,
+                    None => append::fenced(conn).await?,
+                };
+                match alone.write(conn, &self.target, fenced).await {
+                    Ok(Some(start)) => {
+                        self.fenced = Some(fenced);
+                        return Ok(Some(start));
+                    }
+                    // The function finds out why.
+                    Ok(None) => {}
+                    Err(fault) if fault.is(&SqlState::UNIQUE_VIOLATION) => {}
+                    Err(fault) => return Err(fault),
+                }
+            }
             // The statement is the transaction. Its limits stand in the connection's settings.
-            return rows.write(conn, &self.target, false).await;
+            return rows.write(conn, &self.target, false, &self.known).await;
         }
-        let begin = self.place.timeouts.begin();
+        let begin = self.place.begin();
         // Each is sent when it is first polled, which is in this order.
         let (begun, written, committed) = future::join3(
             conn.client.batch_execute(&begin),
-            rows.write(conn, &self.target, false),
+            rows.write(conn, &self.target, false, &self.known),
             conn.client.batch_execute("COMMIT"),
         )
         .await;
@@ -287,8 +371,7 @@ impl Task {
         group: &[&Append],
     ) -> Result<Result<Vec<Outcome>, Fault>, Fault> {
         // The lock is a statement of its own, so that what is read behind it is newer.
-        let begin =
-            format!("{}; SELECT pg_advisory_xact_lock({})", self.place.timeouts.begin(), self.target.lock);
+        let begin = format!("{}; SELECT pg_advisory_xact_lock({})", self.place.begin(), self.target.lock);
         let (log, partition) = (self.target.log, self.target.partition);
         let (begun, known, held) = future::join3(
             conn.client.batch_execute(&begin),
@@ -314,7 +397,7 @@ impl Task {
             return Ok(Ok(outcomes));
         }
         if !effects.handlers.is_empty() {
-            rows.write(conn, &self.target, true).await?;
+            rows.write(conn, &self.target, true, &self.known).await?;
             if let Err(refused) = run_statements(conn, &effects).await? {
                 conn.client.batch_execute("ROLLBACK").await?;
                 return Ok(Ok(vec![Err(refused)]));
@@ -323,19 +406,31 @@ impl Task {
         // If one fails, the last has rolled back.
         let written = async {
             match effects.handlers.is_empty() {
-                true => rows.write(conn, &self.target, true).await.map(drop),
-                false => Ok(()),
+                true => rows.write(conn, &self.target, true, &self.known).await,
+                false => Ok(None),
             }
         };
         let (written, effected, committed) =
             future::join3(written, effects.write(conn, log, partition), conn.client.batch_execute("COMMIT"))
                 .await;
-        let done = written.and(effected).and_then(|()| Ok(committed?));
-        if done.is_ok() {
-            facts.remember(&mut self.known);
+        let done = written.and_then(|start| effected.map(|()| start)).and_then(|start| {
+            committed?;
+            Ok(start)
+        });
+        if let Ok(start) = &done {
+            // Positions are counted from the log's begin, as its head was read.
+            self.remember(&facts, start.unwrap_or(Start { position: 0, as_known: false }), 0);
             self.news.publish(self.target.partition, facts.head());
         }
-        Ok(done.map(|()| outcomes).map_err(Fault::while_committing))
+        Ok(done.map(|_| outcomes).map_err(Fault::while_committing))
+    }
+
+    fn remember(&mut self, facts: &Facts<'_>, start: Start, counted_from: i64) {
+        self.undisturbed = start.as_known;
+        if !start.as_known {
+            self.known.end_was_another();
+        }
+        facts.remember(&mut self.known, counted_from);
     }
 }
 

@@ -9,11 +9,12 @@
 //! it. A refusal waits until the flight has landed.
 
 use std::any::Any;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use quick_cache::sync::Cache;
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use uuid::Uuid;
 
 use crate::id::{Position, StreamId, Version};
@@ -35,7 +36,7 @@ pub(super) struct Known {
 pub(super) struct Flight {
     /// The last event that it is about to write.
     last: Uuid,
-    landed: watch::Receiver<Landed>,
+    end: Arc<End>,
     line: Line,
 }
 
@@ -55,36 +56,66 @@ pub(super) enum Landed {
     Lost,
 }
 
+/// Where it is told how a flight has ended. There is one for each command, and mostly nobody waits, so it
+/// is small: a position, or one of two numbers that no event has.
+#[derive(Default)]
+struct End {
+    landed: AtomicU64,
+    told: Notify,
+}
+
+const NOT_YET: u64 = Position::START.get();
+const LOST: u64 = u64::MAX;
+
+impl End {
+    fn now(&self) -> Landed {
+        match self.landed.load(Ordering::Acquire) {
+            NOT_YET => Landed::NotYet,
+            LOST => Landed::Lost,
+            position => Landed::At(Position::new(position)),
+        }
+    }
+
+    fn tell(&self, landed: u64) {
+        self.landed.store(landed, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
+    async fn wait(&self) -> Landed {
+        let mut told = pin!(self.told.notified());
+        // From here on nothing that is told is missed.
+        told.as_mut().enable();
+        if self.now() == Landed::NotYet {
+            told.await;
+        }
+        self.now()
+    }
+}
+
 /// Whoever flies. Dropped without a word, the flight is lost.
 pub(super) struct Pilot {
-    landed: watch::Sender<Landed>,
+    end: Arc<End>,
     line: Line,
 }
 
 /// A flight that begins, with the last event that it is about to write, and the flight that it rests on.
 pub(super) fn take_off(last: Uuid, ground: Option<&Flight>) -> (Pilot, Flight) {
     let line = ground.map_or_else(Line::default, |ground| ground.line.clone());
-    let (pilot, flight) = watch::channel(Landed::NotYet);
-    (Pilot { landed: pilot, line: line.clone() }, Flight { last, landed: flight, line })
+    let end = Arc::new(End::default());
+    (Pilot { end: end.clone(), line: line.clone() }, Flight { last, end, line })
 }
 
 impl Pilot {
     pub(super) fn land(self, at: Position) {
-        self.landed.send_replace(Landed::At(at));
+        self.end.tell(at.get());
     }
 }
 
 impl Drop for Pilot {
     fn drop(&mut self) {
-        let was_lost = |landed: &mut Landed| {
-            let lost = *landed == Landed::NotYet;
-            if lost {
-                *landed = Landed::Lost;
-            }
-            lost
-        };
-        if self.landed.send_if_modified(was_lost) {
+        if self.end.now() == Landed::NotYet {
             self.line.0.store(true, Ordering::Release);
+            self.end.tell(LOST);
         }
     }
 }
@@ -97,18 +128,17 @@ impl Flight {
 
     /// How it is now, as far as is known.
     pub(super) fn now(&self) -> Landed {
-        match *self.landed.borrow() {
+        match self.end.now() {
             Landed::NotYet if self.line.0.load(Ordering::Acquire) => Landed::Lost,
             landed => landed,
         }
     }
 
     /// Waits until it has landed; `None` if it is lost.
-    pub(super) async fn landed(mut self) -> Option<Position> {
-        let landed = self.landed.wait_for(|landed| *landed != Landed::NotYet).await;
-        match landed.map(|landed| *landed) {
-            Ok(Landed::At(position)) => Some(position),
-            Ok(Landed::Lost | Landed::NotYet) | Err(_) => None,
+    pub(super) async fn landed(self) -> Option<Position> {
+        match self.end.wait().await {
+            Landed::At(position) => Some(position),
+            Landed::Lost | Landed::NotYet => None,
         }
     }
 }
