@@ -366,63 +366,91 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// One event alone, of which all is known that its append rests on.
+/// Events whose appends rest on the log's last event: if that is the one that is known, so is what is seen
+/// of the log before it is written.
 #[derive(Debug)]
-pub(crate) struct Alone<'r, 'a> {
+pub(crate) struct Plain<'r, 'a> {
     rows: &'r Rows<'a>,
     end: (i64, Uuid),
 }
 
 impl<'a> Rows<'a> {
-    /// If it is one event, without a tag and a key, and all is known.
-    pub(crate) fn alone(&self, known: &Known) -> Option<Alone<'_, 'a>> {
-        let plain = self.streams.len() == 1 && self.key_names.is_empty() && self.tag_names.is_empty();
-        let sure = self.heads.is_empty();
-        let end = self.end.filter(|_| plain && sure)?;
-        known.has_name(end.0 + 1, self.names.first()?).then_some(Alone { rows: self, end })
+    /// If it is only events, without a tag and a key, and all is known.
+    pub(crate) fn plain(&self, known: &Known) -> Option<Plain<'_, 'a>> {
+        let only_events = self.key_names.is_empty() && self.tag_names.is_empty();
+        // Of one event all has to be known; of several, what is not is looked up.
+        let known_enough = self.heads.is_empty() || self.streams.len() > 1;
+        let end = self.end.filter(|_| only_events && known_enough)?;
+        let last = end.0 + self.streams.len() as i64;
+        let named = known.has_names(end.0 + 1, last, self.names.iter().copied());
+        named.then_some(Plain { rows: self, end })
     }
 }
 
-impl Alone<'_, '_> {
-    /// Writes it with a plain statement, if nobody has the lock and nothing has happened meanwhile; or else
+impl Plain<'_, '_> {
+    /// Writes them with a plain statement, if nobody has the lock and nothing has happened meanwhile; or else
     /// `None`, and nothing was written.
     pub(crate) async fn write(&self, conn: &Conn, to: &Target, fenced: i64) -> Result<Option<Start>, Fault> {
-        let (rows, (position, last), next) = (self.rows, self.end, self.end.0 + 1);
+        let (rows, (position, last)) = (self.rows, self.end);
         let partition = i32::from(to.partition.get());
-        let params: [Param<'_>; 15] = [
-            &to.lock,
-            &fenced,
-            &to.log.0,
-            &last,
-            &partition,
-            &next,
-            &rows.versions[0],
-            &rows.schema_versions[0],
-            &rows.times[0],
-            &rows.ids[0],
-            &rows.streams[0],
-            &rows.names[0],
-            &rows.tags[0],
-            &rows.metadata[0],
-            &rows.payloads[0],
-        ];
-        let written = conn.rows(&APPEND_ALONE, &params).await?;
-        Ok((!written.is_empty()).then_some(Start { position, as_known: true }))
+        let basis: [Param<'_>; 6] = [&to.lock, &fenced, &to.log.0, &last, &partition, &position];
+        let written = match rows.streams.len() {
+            1 => {
+                let one: [Param<'_>; 9] = [
+                    &rows.versions[0],
+                    &rows.schema_versions[0],
+                    &rows.times[0],
+                    &rows.ids[0],
+                    &rows.streams[0],
+                    &rows.names[0],
+                    &rows.tags[0],
+                    &rows.metadata[0],
+                    &rows.payloads[0],
+                ];
+                conn.execute(&APPEND_ONE, &[&basis[..], &one].concat()).await?
+            }
+            _ => {
+                let all: [Param<'_>; 11] = [
+                    &rows.versions,
+                    &rows.schema_versions,
+                    &rows.times,
+                    &rows.ids,
+                    &rows.streams,
+                    &rows.names,
+                    &rows.tags,
+                    &rows.metadata,
+                    &rows.payloads,
+                    &rows.heads,
+                    &rows.bases,
+                ];
+                conn.execute(&APPEND_ALL, &[&basis[..], &all].concat()).await?
+            }
+        };
+        Ok((written > 0).then_some(Start { position, as_known: true }))
     }
 }
 
-// Its snapshot is older than its lock. What it sees may be old, then: but if somebody has written since, the
-// position is taken, and if somebody has fenced, the sequence has moved, which all see at once. A `CASE` is
-// evaluated in its order.
-static APPEND_ALONE: Sql = Sql::new(
-    "INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name, tags,
-                             metadata, payload)
-     SELECT $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15
-     WHERE CASE WHEN pg_try_advisory_xact_lock($1) THEN pg_sequence_last_value('{s}.fenced'::regclass) = $2
-                ELSE false END
-       AND EXISTS (SELECT FROM {s}.meta m WHERE m.log = $3)
-       AND (SELECT e.id FROM {s}.events e WHERE e.partition = $5 ORDER BY e.position DESC LIMIT 1) = $4
-     RETURNING position",
+// What both of the following rest on, looked at once. Their snapshot is older than their lock, so what they
+// see may be old; but if somebody has written since, the position is taken, and if somebody has fenced, the
+// sequence has moved, which all see at once. A `CASE` is evaluated in its order.
+macro_rules! if_undisturbed {
+    ($rest:literal) => {
+        concat!(
+            "WITH undisturbed AS MATERIALIZED (SELECT
+                 WHERE CASE WHEN pg_try_advisory_xact_lock($1)
+                            THEN pg_sequence_last_value('{s}.fenced'::regclass) = $2 ELSE false END
+                   AND EXISTS (SELECT FROM {s}.meta m WHERE m.log = $3)
+                   AND (SELECT e.id FROM {s}.events e WHERE e.partition = $5
+                        ORDER BY e.position DESC LIMIT 1) = $4)
+             INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name,
+                                     tags, metadata, payload) ",
+            $rest
+        )
+    };
+}
+
+static APPEND_ONE: Sql = Sql::new(
+    if_undisturbed!("SELECT $5, $6 + 1, $7, $8, $9, $10, $11, $12, $13, $14, $15 FROM undisturbed"),
     &[
         Type::INT8,
         Type::INT8,
@@ -439,6 +467,37 @@ static APPEND_ALONE: Sql = Sql::new(
         Type::TEXT,
         Type::TEXT,
         Type::BYTEA,
+    ],
+);
+
+static APPEND_ALL: Sql = Sql::new(
+    if_undisturbed!(
+        "SELECT $5, $6 + n.number, n.version, n.schema_version, n.time, n.id, n.stream, n.name, n.tags,
+                n.metadata, n.payload
+         FROM undisturbed, unnest($7, $8, $9, $10, $11, $12, $13, $14, $15) WITH ORDINALITY
+             AS n (version, schema_version, time, id, stream, name, tags, metadata, payload, number)
+         WHERE NOT EXISTS (SELECT FROM unnest($16, $17) AS h (stream, base)
+                           WHERE coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = h.stream
+                                           ORDER BY e.version DESC LIMIT 1), 0) <> h.base)"
+    ),
+    &[
+        Type::INT8,
+        Type::INT8,
+        Type::UUID,
+        Type::UUID,
+        Type::INT4,
+        Type::INT8,
+        Type::INT8_ARRAY,
+        Type::INT8_ARRAY,
+        Type::INT8_ARRAY,
+        Type::UUID_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::BYTEA_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::INT8_ARRAY,
     ],
 );
 
@@ -532,7 +591,8 @@ static MATCHES: Sql = Sql::new(
 );
 
 /// All statements of a transaction that finds out before it writes.
-pub(crate) static ALL: [&Sql; 7] = [&APPEND, &APPEND_ALONE, &HEAD, &VERSIONS, &KEYS, &IDS, &MATCHES];
+pub(crate) static ALL: [&Sql; 8] =
+    [&APPEND, &APPEND_ONE, &APPEND_ALL, &HEAD, &VERSIONS, &KEYS, &IDS, &MATCHES];
 
 impl<'a> Facts<'a> {
     /// Reads the facts that a group asks for, in a transaction that has the lock.

@@ -13,7 +13,7 @@ use cqrs_core::id::StreamId;
 use uuid::Uuid;
 
 /// Streams in one generation, of which there are two.
-const GENERATION: usize = 8_192;
+const GENERATION: usize = 16_384;
 
 /// The last events of some streams, each with its version.
 #[derive(Debug, Default)]
@@ -67,10 +67,10 @@ impl Known {
         self.young.get(stream).or_else(|| self.old.get(stream)).copied()
     }
 
-    /// Whether the index of names has a name for the block that a position lies in, if the log ends as is
-    /// known.
-    pub(crate) fn has_name(&self, position: i64, name: &str) -> bool {
-        self.names.block == block_of(position) && self.names.there.contains(name)
+    /// Whether the index of names has these for the block that all positions from `first` to `last` lie in,
+    /// if the log ends as is known.
+    pub(crate) fn has_names<'a>(&self, first: i64, last: i64, names: impl Iterator<Item = &'a str>) -> bool {
+        block_of(first) == block_of(last) && self.block_with(names) == Some(block_of(first))
     }
 
     /// The block of the index of names that has all of these, if the log ends as is known.

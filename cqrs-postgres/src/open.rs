@@ -1,6 +1,7 @@
 //! Opening the database: what it has to be, and how each connection is set up.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -315,6 +316,13 @@ impl Conn {
 
     pub(crate) async fn rows(&self, sql: &'static Sql, params: &[Param<'_>]) -> Result<Vec<Row>, Fault> {
         Ok(self.stream(sql, params).await?.try_collect().await?)
+    }
+
+    /// How many rows a statement has written.
+    pub(crate) async fn execute(&self, sql: &'static Sql, params: &[Param<'_>]) -> Result<u64, Fault> {
+        let mut rows = pin!(self.stream(sql, params).await?);
+        while rows.try_next().await?.is_some() {}
+        Ok(rows.rows_affected().unwrap_or(0))
     }
 
     /// The one row that a statement gives.

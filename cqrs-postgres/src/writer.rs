@@ -316,12 +316,12 @@ impl Task {
     /// Appends what is assumed to hold, in one round trip.
     async fn in_one(&mut self, conn: &Conn, rows: &Rows<'_>) -> Result<Option<Start>, Fault> {
         if !self.place.bouncer {
-            if let Some(alone) = rows.alone(&self.known).filter(|_| self.undisturbed) {
+            if let Some(plain) = rows.plain(&self.known).filter(|_| self.undisturbed) {
                 let fenced = match self.fenced.take() {
                     Some(fenced) => fenced,
                     None => append::fenced(conn).await?,
                 };
-                match alone.write(conn, &self.target, fenced).await {
+                match plain.write(conn, &self.target, fenced).await {
                     Ok(Some(start)) => {
                         self.fenced = Some(fenced);
                         return Ok(Some(start));
