@@ -73,6 +73,14 @@ impl Fault {
         self
     }
 
+    /// With the part of the log that it concerns in front, if there are several.
+    pub(crate) fn within(mut self, part: Option<String>) -> Self {
+        if let Some(part) = part {
+            self.words = format!("{part}: {}", self.words);
+        }
+        self
+    }
+
     pub(crate) fn is(&self, code: &SqlState) -> bool {
         self.cause.as_ref().and_then(|cause| cause.code()) == Some(code)
     }
@@ -145,7 +153,10 @@ fn classify_driver(error: &tokio_postgres::Error) -> (StoreErrorKind, String) {
         return (Unavailable, format!("the server cannot be reached ({cause})"));
     }
     if text.starts_with("error performing TLS") {
-        return (Failed, format!("no TLS connection can be made ({cause})"));
+        // No authority that the machine trusts, or none that was named.
+        let way =
+            if cause.contains("UnknownIssuer") { "; `sslrootcert=FILE` names its authority" } else { "" };
+        return (Failed, format!("no TLS connection can be made ({cause}){way}"));
     }
     if text.starts_with("error deserializing") {
         return (Corrupt, format!("a stored value is not what it should be ({cause})"));

@@ -52,6 +52,7 @@ mod snapshots;
 mod statements;
 mod tls;
 mod url;
+mod verify;
 mod writer;
 
 use std::sync::Arc;
@@ -82,6 +83,7 @@ use self::open::{Place, Role, Timeouts};
 use self::readers::{Alone, Lanes, Share};
 use self::schema::{Meta, Schema};
 pub use self::statements::{Postgres, Transaction};
+pub use self::verify::Verified;
 use self::writer::{Lost, Task, Writer};
 // Of the version that the transaction of a projection is of.
 pub use tokio_postgres;
@@ -144,6 +146,24 @@ impl PostgresStore {
             readers: 4,
             limits: Limits::standard(),
         }
+    }
+
+    /// Walks through the whole store, and gives what it has seen or the first thing that is wrong, with its
+    /// place and a way out: a gap among positions or versions, a stream in a partition that is not its own,
+    /// tags or metadata that cannot be read, a table of tags that disagrees with the events, a checkpoint or
+    /// a key beyond the log, a snapshot of what the log does not have. Payloads are read, and looked at by
+    /// nobody here: what they say is the engine's matter. Damaged pages are found by PostgreSQL's own
+    /// checksums and by `pg_amcheck`.
+    ///
+    /// It reads one snapshot, beside all other work, on a connection of its own, and takes time in proportion
+    /// to the log, but not memory. As long as it goes on, the server keeps dead rows that it might see.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Corrupt`] with a message that names the fault, or what kept it from reading.
+    pub async fn verify(&self) -> Result<Verified, StoreError> {
+        let Shared { place, meta, .. } = &*self.shared;
+        let walk = async { verify::verify(&place.connect(Role::Reader, *meta).await?, *meta).await };
+        walk.await.map_err(|fault| fault.told("verify the log"))
     }
 
     /// The partition, if it is there.
@@ -361,10 +381,7 @@ impl EventStore for PostgresStore {
     }
 
     fn partition_of(&self, stream: &StreamId) -> Partition {
-        match self.shared.meta.partitions {
-            1 => Partition::ONLY,
-            many => Partition::new((schema::hash(stream.as_str()) % u64::from(many)) as u16),
-        }
+        self.shared.meta.partition_of(stream)
     }
 
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {

@@ -17,6 +17,7 @@
 //! this way stayed at about 3,000.
 
 use cqrs_core::error::StoreErrorKind;
+use cqrs_core::id::{Partition, StreamId};
 use cqrs_core::store::LogId;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
@@ -409,6 +410,16 @@ impl Schema {
 pub(crate) struct Meta {
     pub(crate) log: LogId,
     pub(crate) partitions: u16,
+}
+
+impl Meta {
+    /// Where a stream lies.
+    pub(crate) fn partition_of(&self, stream: &StreamId) -> Partition {
+        match self.partitions {
+            1 => Partition::ONLY,
+            many => Partition::new((hash(stream.as_str()) % u64::from(many)) as u16),
+        }
+    }
 }
 
 /// What a schema turned out to be.

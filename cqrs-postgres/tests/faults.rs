@@ -39,7 +39,10 @@ async fn what_cannot_be_opened_is_refused_by_name() {
         (with(cluster.url(), "schema=Up"), StoreErrorKind::Invalid, "cannot be the name"),
         (with(cluster.url(), "schema=pg_x"), StoreErrorKind::Invalid, "cannot be the name"),
         (with(cluster.url(), "shema=x"), StoreErrorKind::Invalid, "shema"),
+        #[cfg(not(feature = "tls"))]
         (with(cluster.url(), "sslmode=require"), StoreErrorKind::Unsupported, "postgres-tls"),
+        #[cfg(not(feature = "tls"))]
+        (with(cluster.url(), "sslrootcert=file.pem"), StoreErrorKind::Unsupported, "postgres-tls"),
     ];
     for (url, kind, words) in cases {
         let error = refused(&url).await;
