@@ -195,8 +195,8 @@ impl PostgresStore {
         }
     }
 
-    /// On a connection that nobody shares while the transaction is open. It is put back if it can be used
-    /// again; if this future is dropped it is not, and the server rolls back.
+    /// On a connection that nobody shares while the transaction is open. It is put back if it is as it was;
+    /// if this future is dropped it is not, and the server rolls back.
     async fn commit_statements(
         &self,
         batch: &Batch,
@@ -205,13 +205,14 @@ impl PostgresStore {
         let Shared { place, meta, alone, .. } = &*self.shared;
         let conn = match alone.take() {
             Some(conn) => conn,
-            None => place.connect(Role::Writer, *meta).await?,
+            None => place.connect(Role::Guest, *meta).await?,
         };
         let done = documents::commit_statements(&conn, batch, handlers).await;
         let again = match &done {
             Ok(Ok(())) => true,
-            Err(fault) if fault.ends_connection() => false,
-            _ => conn.client.batch_execute("ROLLBACK").await.is_ok(),
+            Ok(Err(CommitError::Fenced)) => conn.client.batch_execute("ROLLBACK").await.is_ok(),
+            // Nobody knows what statements that were refused have done to the session.
+            _ => false,
         };
         if again {
             alone.put(conn);

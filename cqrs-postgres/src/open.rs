@@ -66,8 +66,16 @@ impl Timeouts {
 
     /// The beginning of a transaction that keeps to them.
     pub(crate) fn begin(&self) -> String {
-        let limits = self.each().map(|(name, millis)| format!("; SET LOCAL {name} = {millis}"));
-        format!("BEGIN ISOLATION LEVEL READ COMMITTED{}", limits.concat())
+        format!("BEGIN ISOLATION LEVEL READ COMMITTED{}", self.limits())
+    }
+
+    /// The same, where a session writes nothing unless it is said.
+    pub(crate) fn begin_writing(&self) -> String {
+        format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE{}", self.limits())
+    }
+
+    fn limits(&self) -> String {
+        self.each().map(|(name, millis)| format!("; SET LOCAL {name} = {millis}")).concat()
     }
 }
 
@@ -76,6 +84,8 @@ impl Timeouts {
 pub(crate) enum Role {
     Writer,
     Reader,
+    /// For statements of a user's own: it writes only where a transaction says so.
+    Guest,
 }
 
 impl Place {
@@ -144,7 +154,10 @@ impl Place {
         let mut options = "-c default_transaction_isolation=read\\ committed -c enable_seqscan=off \
             -c enable_bitmapscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c plan_cache_mode=force_generic_plan"
             .to_owned();
-        if role == Role::Writer {
+        if role == Role::Guest {
+            options += " -c default_transaction_read_only=on";
+        }
+        if role != Role::Reader {
             for (name, millis) in self.timeouts.each() {
                 options += &format!(" -c {name}={millis}");
             }
@@ -299,9 +312,10 @@ impl Conn {
         future::try_join_all(all.iter().map(|sql| self.known(sql))).await.map(drop)
     }
 
-    /// The beginning of a transaction that keeps to the time limits.
-    pub(crate) fn begin(&self) -> String {
-        self.place.timeouts.begin()
+    /// The beginning of a transaction that keeps to the time limits, also in a session that writes nothing
+    /// unless it is said.
+    pub(crate) fn begin_writing(&self) -> String {
+        self.place.timeouts.begin_writing()
     }
 
     /// Whether the server has warned since this was asked last.

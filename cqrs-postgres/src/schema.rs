@@ -76,8 +76,9 @@ CREATE TABLE {s}.fences (
 );
 CREATE TABLE {s}.consumers (
     consumer text COLLATE "C" PRIMARY KEY,
-    epoch bigint NOT NULL
-);
+    epoch bigint NOT NULL,
+    batch uuid
+) WITH (fillfactor = 50);
 CREATE TABLE {s}.checkpoints (
     consumer text COLLATE "C" NOT NULL,
     partition integer NOT NULL,
@@ -100,6 +101,21 @@ CREATE TABLE {s}.snapshots (
     fingerprint bigint NOT NULL,
     state bytea NOT NULL
 ) WITH (fillfactor = 80);
+
+-- Statements of a projection's own run in the transaction that moves its checkpoint. While they do, their
+-- batch stands here, and who commits then commits a part: that is refused, whoever sends it.
+CREATE FUNCTION {s}.batch_is_closed() RETURNS trigger LANGUAGE plpgsql AS $f$
+BEGIN
+    IF EXISTS (SELECT FROM {s}.consumers c WHERE c.consumer = NEW.consumer AND c.batch = NEW.batch) THEN
+        RAISE EXCEPTION 'the statements of the projection % are not to end their transaction', NEW.consumer
+            USING ERRCODE = 'CQ005';
+    END IF;
+    RETURN NULL;
+END
+$f$;
+CREATE CONSTRAINT TRIGGER batch_is_closed AFTER INSERT OR UPDATE OF batch ON {s}.consumers
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.batch IS NOT NULL)
+    EXECUTE FUNCTION {s}.batch_is_closed();
 "#;
 
 /// The functions of the newest version. They know no state of their own, so a migration replaces them.
