@@ -112,8 +112,7 @@ async fn unknown(store: &PostgresStore, append: Append) {
 }
 
 async fn behind_a_proxy(options: &str) -> Option<(Proxy, PostgresStore)> {
-    let cluster = pg_cluster::shared()?;
-    let server = cluster.server()?;
+    let server = pg_cluster::made()?.server();
     let proxy = Proxy::start(server.port()).await;
     let url =
         format!("postgres://postgres:secret@127.0.0.1:{}/postgres?schema={}{options}", proxy.port, schema());

@@ -29,14 +29,14 @@ impl Drop for Bouncer {
 
 impl Bouncer {
     fn start() -> Option<Self> {
-        let server = pg_cluster::shared()?.server()?;
+        let server = pg_cluster::made()?.server();
         let place = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
         let Some(program) = place.iter().find(|path| std::path::Path::new(path).is_file()) else {
             assert!(std::env::var_os("CI").is_none(), "no PgBouncer is installed, and this is CI");
             println!("skipped: no PgBouncer is installed");
             return None;
         };
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = pg_cluster::free_port().unwrap();
         let dir = server.dir().join(format!("bouncer-{port}"));
         std::fs::create_dir(&dir).unwrap();
         std::fs::write(dir.join("users"), "\"postgres\" \"secret\"\n").unwrap();

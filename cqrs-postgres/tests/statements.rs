@@ -191,7 +191,7 @@ pub mod unruly {
 
 /// A database of its own: its URL and a connection beside the store.
 async fn database() -> Option<(String, Client)> {
-    let server = pg_cluster::shared()?.server()?;
+    let server = pg_cluster::made()?.server();
     let name = schema();
     server.psql("postgres", &format!("CREATE DATABASE {name}")).unwrap();
     let url = server.url(pg_cluster::USER, pg_cluster::PASSWORD, &name);

@@ -36,7 +36,10 @@ type Part = (&'static str, fn(&Cluster));
 fn main() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
     let settings = [("fsync", "on"), ("shared_buffers", "1GB"), ("max_wal_size", "8GB")];
-    let Some(cluster) = pg_cluster::own(&settings) else { return };
+    // A server that is named has its own.
+    let named = std::env::var_os("CQRS_POSTGRES_URL").is_some();
+    let own = (!named).then(|| pg_cluster::own(&settings)).flatten();
+    let Some(cluster) = own.as_ref().or_else(|| named.then(pg_cluster::shared).flatten()) else { return };
     let parts: [Part; 4] = [
         ("commands", commands::run),
         ("rehydrating", reading::rehydrating),
@@ -44,7 +47,7 @@ fn main() {
         ("growing", growing::run),
     ];
     for (_, run) in parts.iter().filter(|(name, _)| name.contains(&wanted)) {
-        run(&cluster);
+        run(cluster);
     }
 }
 

@@ -13,7 +13,6 @@ use pg_cluster::Server;
 use tokio::time::sleep;
 
 use crate::commits::{Count, Counted, Counter};
-use crate::server;
 use crate::standby::Standby;
 use crate::support::{connect, event, payload, read_all, schema, stream, with};
 
@@ -90,7 +89,7 @@ async fn acknowledged_and_lost(server: &Server, url: &str, synchronous: bool) ->
 async fn what_a_synchronous_standby_has_acknowledged_survives_the_primary() {
     for synchronous in [true, false] {
         let Some(cluster) = pg_cluster::own(&[]) else { return };
-        let Some(server) = server(&cluster) else { return };
+        let server = cluster.server();
         let (acknowledged, lost) = acknowledged_and_lost(server, cluster.url(), synchronous).await;
         assert!(acknowledged > 50);
         // Without it they are lost, so the test would see it.
@@ -133,7 +132,7 @@ async fn stopped(engine: &Engine) -> ConsumerFault {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_consumer_that_is_ahead_of_a_promoted_log_stops_and_says_so() {
     let Some(cluster) = pg_cluster::own(&[]) else { return };
-    let Some(server) = server(&cluster) else { return };
+    let server = cluster.server();
     let option = format!("schema={}", schema());
     let primary = PostgresStore::open(&with(cluster.url(), &option)).await.unwrap();
     let documents = MemoryStore::new();
