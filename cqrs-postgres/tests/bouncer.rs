@@ -64,7 +64,7 @@ impl Bouncer {
     fn ready(&self) {
         let begun = std::time::Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(begun.elapsed().as_secs() < 30, "PgBouncer does not answer");
+            assert!(begun.elapsed().as_secs() < 120, "PgBouncer does not answer");
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
@@ -91,7 +91,8 @@ fn the_store_keeps_its_contract() {
     let Some(bouncer) = Bouncer::start() else { return };
     bouncer.ready();
     let topics = ["append", "documents", "keys", "reads", "wait", "races"];
-    Suite::new(Behind(Arc::new(bouncer))).only(|rule| topics.contains(&rule.topic)).run();
+    let suite = Suite::new(Behind(Arc::new(bouncer))).patience(std::time::Duration::from_secs(60));
+    suite.only(|rule| topics.contains(&rule.topic)).run();
 }
 
 /// Who forgets to say so is told.

@@ -133,7 +133,7 @@ async fn nothing_is_lost_where_naive_protocols_lose() {
     // What a session counts shows when it has ended, or some time later.
     let begun = std::time::Instant::now();
     while deadlocks(server) != (1, 1) {
-        assert!(begun.elapsed().as_secs() < 60, "the server does not say that it has found a deadlock");
+        assert!(begun.elapsed().as_secs() < 120, "the server does not say that it has found a deadlock");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 

@@ -49,7 +49,7 @@ impl<'a> Standby<'a> {
             text.replace("primary_conninfo = '", &format!("primary_conninfo = 'application_name={name} "));
         std::fs::write(&path, format!("{named}port = {port}\nmax_standby_streaming_delay = -1\n")).unwrap();
         let standby = Self { server, data, port };
-        standby.ctl(&["-w", "-t", "60", "start"]);
+        standby.ctl(&["-w", "-t", "180", "start"]);
         standby
     }
 
@@ -62,7 +62,7 @@ impl<'a> Standby<'a> {
 
     /// Makes it a primary.
     pub(crate) fn promote(&self) {
-        self.ctl(&["-w", "-t", "60", "promote"]);
+        self.ctl(&["-w", "-t", "180", "promote"]);
     }
 
     pub(crate) fn url(&self) -> String {

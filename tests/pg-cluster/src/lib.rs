@@ -210,7 +210,7 @@ impl Server {
     pub fn go(&self) -> Result<(), String> {
         let log = self.dir.join("log");
         let mut start = self.program("pg_ctl");
-        start.arg("-D").arg(self.data()).arg("-l").arg(&log).args(["-w", "-t", "60", "start"]);
+        start.arg("-D").arg(self.data()).arg("-l").arg(&log).args(["-w", "-t", "180", "start"]);
         let started = finish(&mut start).map(drop);
         started.map_err(|words| words + "\n" + &std::fs::read_to_string(log).unwrap_or_default())
     }
@@ -220,7 +220,10 @@ impl Server {
     /// # Errors
     /// What `pg_ctl` says.
     pub fn stop(&self, mode: &str) -> Result<(), String> {
-        finish(self.program("pg_ctl").arg("-D").arg(self.data()).args(["-m", mode, "-w", "stop"])).map(drop)
+        finish(
+            self.program("pg_ctl").arg("-D").arg(self.data()).args(["-m", mode, "-w", "-t", "180", "stop"]),
+        )
+        .map(drop)
     }
 
     /// Has the server read its files once more.
