@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ impl Bouncer {
         let port = pg_cluster::free_port().unwrap();
         let dir = server.dir().join(format!("bouncer-{port}"));
         std::fs::create_dir(&dir).unwrap();
+        // The server's user removes it in the end.
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();
         std::fs::write(dir.join("users"), "\"postgres\" \"secret\"\n").unwrap();
         let settings = format!(
             "[databases]\npostgres = host=127.0.0.1 port={} dbname=postgres\n[pgbouncer]\n\
