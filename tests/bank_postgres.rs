@@ -72,6 +72,11 @@ fn the_report_is_that_of_the_file_byte_for_byte() {
         assert_eq!(on(&store), expected);
         let verified = told(home.path(), &["verify", "--store", &store]);
         assert!(verified.contains("are as a fresh fold makes them"), "{verified}");
+        assert_eq!(
+            verified,
+            told(home.path(), &["verify", "--store", &file]),
+            "the log is walked through too"
+        );
     }
 }
 

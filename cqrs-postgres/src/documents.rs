@@ -49,7 +49,7 @@ pub(crate) async fn commit_statements(
     handlers: &Handlers,
 ) -> Result<Result<(), CommitError>, Fault> {
     conn.ready(&[&HOLD, &CHECKPOINTS, &COMMIT]).await?;
-    let begin = conn.begin();
+    let begin = conn.begin_writing();
     // Each is sent when it is first polled, which is in this order.
     let (begun, owner, there) = future::join3(
         conn.client.batch_execute(&begin),
@@ -69,7 +69,7 @@ pub(crate) async fn commit_statements(
     if epoch != Some(batch.epoch.cast_signed()) || stored != batch.from {
         return Ok(Err(CommitError::Fenced));
     }
-    match statements::run(conn, handlers, there.is_empty()).await? {
+    match statements::run(conn, &batch.consumer, handlers, there.is_empty()).await? {
         Err(Refused::Unfit(unfit)) => return Ok(Err(CommitError::Unfit(unfit))),
         Err(Refused::Store(error)) => return Ok(Err(CommitError::Store(error))),
         Ok(()) => {}

@@ -22,6 +22,8 @@ pub(crate) const FENCED: &str = "CQ002";
 pub(crate) const CONTRADICTION: &str = "CQ003";
 /// What they raise when a transaction sees an old snapshot.
 pub(crate) const ISOLATION: &str = "CQ004";
+/// What they raise when statements of the user's own would commit a batch that is not complete.
+pub(crate) const OPEN_BATCH: &str = "CQ005";
 
 impl Fault {
     pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
@@ -73,8 +75,20 @@ impl Fault {
         self
     }
 
+    /// With the part of the log that it concerns in front, if there are several.
+    pub(crate) fn within(mut self, part: Option<String>) -> Self {
+        if let Some(part) = part {
+            self.words = format!("{part}: {}", self.words);
+        }
+        self
+    }
+
     pub(crate) fn is(&self, code: &SqlState) -> bool {
-        self.cause.as_ref().and_then(|cause| cause.code()) == Some(code)
+        self.code() == Some(code)
+    }
+
+    pub(crate) fn code(&self) -> Option<&SqlState> {
+        self.cause.as_ref().and_then(|cause| cause.code())
     }
 
     /// With what could not be done in front: `cannot append: the server cannot be reached`.
@@ -112,6 +126,9 @@ fn classify(told: &tokio_postgres::error::DbError) -> (StoreErrorKind, String) {
         "42P01" | "3F000" | "42883" | "42703" => (Corrupt, "a part of the store's schema is missing"),
         "53300" => (Unavailable, "the server has no connection left"),
         "53100" => (Failed, "the server's disk is full"),
+        "0A000" if message.contains("during recovery") => {
+            (Unavailable, "the server is a standby, which only reads")
+        }
         "25006" => (Unavailable, "the server only reads: it is a standby, or was told so"),
         "55P03" => (Unavailable, "another writer kept the log locked"),
         "57014" => (Unavailable, "it took longer than it may"),
@@ -145,7 +162,10 @@ fn classify_driver(error: &tokio_postgres::Error) -> (StoreErrorKind, String) {
         return (Unavailable, format!("the server cannot be reached ({cause})"));
     }
     if text.starts_with("error performing TLS") {
-        return (Failed, format!("no TLS connection can be made ({cause})"));
+        // No authority that the machine trusts, or none that was named.
+        let way =
+            if cause.contains("UnknownIssuer") { "; `sslrootcert=FILE` names its authority" } else { "" };
+        return (Failed, format!("no TLS connection can be made ({cause}){way}"));
     }
     if text.starts_with("error deserializing") {
         return (Corrupt, format!("a stored value is not what it should be ({cause})"));

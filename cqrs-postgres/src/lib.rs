@@ -53,6 +53,7 @@ mod snapshots;
 mod statements;
 mod tls;
 mod url;
+mod verify;
 mod writer;
 
 use std::sync::Arc;
@@ -82,6 +83,7 @@ use self::open::{Place, Role, Timeouts};
 use self::readers::{Alone, Lanes, Share};
 use self::schema::{Meta, Schema};
 pub use self::statements::{Postgres, Transaction};
+pub use self::verify::Verified;
 use self::writer::{Lost, Task, Writer};
 // Of the version that the transaction of a projection is of.
 pub use tokio_postgres;
@@ -146,6 +148,24 @@ impl PostgresStore {
         }
     }
 
+    /// Walks through the whole store, and gives what it has seen or the first thing that is wrong, with its
+    /// place and a way out: a gap among positions or versions, a stream in a partition that is not its own,
+    /// tags or metadata that cannot be read, a table of tags that disagrees with the events, a checkpoint or
+    /// a key beyond the log, a snapshot of what the log does not have. Payloads are read, and looked at by
+    /// nobody here: what they say is the engine's matter. Damaged pages are found by PostgreSQL's own
+    /// checksums and by `pg_amcheck`.
+    ///
+    /// It reads one snapshot, beside all other work, on a connection of its own, and takes time in proportion
+    /// to the log, but not memory. As long as it goes on, the server keeps dead rows that it might see.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Corrupt`] with a message that names the fault, or what kept it from reading.
+    pub async fn verify(&self) -> Result<Verified, StoreError> {
+        let Shared { place, meta, .. } = &*self.shared;
+        let walk = async { verify::verify(&place.connect(Role::Reader, *meta).await?, *meta).await };
+        walk.await.map_err(|fault| fault.told("verify the log"))
+    }
+
     /// The partition, if it is there.
     fn partition(&self, partition: Partition) -> Result<Partition, StoreError> {
         let partitions = self.shared.meta.partitions;
@@ -175,8 +195,8 @@ impl PostgresStore {
         }
     }
 
-    /// On a connection that nobody shares while the transaction is open. It is put back if it can be used
-    /// again; if this future is dropped it is not, and the server rolls back.
+    /// On a connection that nobody shares while the transaction is open. It is put back if it is as it was;
+    /// if this future is dropped it is not, and the server rolls back.
     async fn commit_statements(
         &self,
         batch: &Batch,
@@ -185,13 +205,14 @@ impl PostgresStore {
         let Shared { place, meta, alone, .. } = &*self.shared;
         let conn = match alone.take() {
             Some(conn) => conn,
-            None => place.connect(Role::Writer, *meta).await?,
+            None => place.connect(Role::Guest, *meta).await?,
         };
         let done = documents::commit_statements(&conn, batch, handlers).await;
         let again = match &done {
             Ok(Ok(())) => true,
-            Err(fault) if fault.ends_connection() => false,
-            _ => conn.client.batch_execute("ROLLBACK").await.is_ok(),
+            Ok(Err(CommitError::Fenced)) => conn.client.batch_execute("ROLLBACK").await.is_ok(),
+            // Nobody knows what statements that were refused have done to the session.
+            _ => false,
         };
         if again {
             alone.put(conn);
@@ -359,10 +380,7 @@ impl EventStore for PostgresStore {
     }
 
     fn partition_of(&self, stream: &StreamId) -> Partition {
-        match self.shared.meta.partitions {
-            1 => Partition::ONLY,
-            many => Partition::new((schema::hash(stream.as_str()) % u64::from(many)) as u16),
-        }
+        self.shared.meta.partition_of(stream)
     }
 
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {

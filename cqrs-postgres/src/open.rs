@@ -68,8 +68,16 @@ impl Timeouts {
 
     /// The beginning of a transaction that keeps to them.
     fn begin(&self) -> String {
-        let limits = self.each().map(|(name, millis)| format!("; SET LOCAL {name} = {millis}"));
-        format!("BEGIN ISOLATION LEVEL READ COMMITTED{}", limits.concat())
+        format!("BEGIN ISOLATION LEVEL READ COMMITTED{}", self.limits())
+    }
+
+    /// The same, where a session writes nothing unless it is said.
+    pub(crate) fn begin_writing(&self) -> String {
+        format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE{}", self.limits())
+    }
+
+    fn limits(&self) -> String {
+        self.each().map(|(name, millis)| format!("; SET LOCAL {name} = {millis}")).concat()
     }
 }
 
@@ -89,6 +97,8 @@ const PLANNER: [(&str, &str); 6] = [
 pub(crate) enum Role {
     Writer,
     Reader,
+    /// For statements of a user's own: it writes only where a transaction says so.
+    Guest,
 }
 
 impl Place {
@@ -173,10 +183,16 @@ impl Place {
     /// Settings that a connection of our own begins with.
     fn options(&self, role: Role) -> String {
         let mut options = "-c default_transaction_isolation=read\\ committed".to_owned();
-        for (name, value) in PLANNER {
-            options += &format!(" -c {name}={value}");
+        match role {
+            // What is planned there is mostly a user's own.
+            Role::Guest => options += " -c default_transaction_read_only=on",
+            Role::Writer | Role::Reader => {
+                for (name, value) in PLANNER {
+                    options += &format!(" -c {name}={value}");
+                }
+            }
         }
-        if role == Role::Writer {
+        if role != Role::Reader {
             for (name, millis) in self.timeouts.each() {
                 options += &format!(" -c {name}={millis}");
             }
@@ -352,9 +368,10 @@ impl Conn {
         future::try_join_all(all.iter().map(|sql| self.known(sql))).await.map(drop)
     }
 
-    /// The beginning of a transaction that keeps to the time limits.
-    pub(crate) fn begin(&self) -> String {
-        self.place.begin()
+    /// The beginning of a transaction that keeps to the time limits, also in a session that writes nothing
+    /// unless it is said.
+    pub(crate) fn begin_writing(&self) -> String {
+        self.place.timeouts.begin_writing()
     }
 
     /// Whether the server has warned since this was asked last.

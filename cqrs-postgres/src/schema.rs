@@ -17,6 +17,7 @@
 //! this way stayed at about 3,000.
 
 use cqrs_core::error::StoreErrorKind;
+use cqrs_core::id::{Partition, StreamId};
 use cqrs_core::store::LogId;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
@@ -96,8 +97,9 @@ CREATE SEQUENCE {s}.fenced;
 SELECT nextval('{s}.fenced');
 CREATE TABLE {s}.consumers (
     consumer text COLLATE "C" PRIMARY KEY,
-    epoch bigint NOT NULL
-);
+    epoch bigint NOT NULL,
+    batch uuid
+) WITH (fillfactor = 50);
 CREATE TABLE {s}.checkpoints (
     consumer text COLLATE "C" NOT NULL,
     partition integer NOT NULL,
@@ -120,6 +122,21 @@ CREATE TABLE {s}.snapshots (
     fingerprint bigint NOT NULL,
     state bytea NOT NULL
 ) WITH (fillfactor = 80);
+
+-- Statements of a projection's own run in the transaction that moves its checkpoint. While they do, their
+-- batch stands here, and who commits then commits a part: that is refused, whoever sends it.
+CREATE FUNCTION {s}.batch_is_closed() RETURNS trigger LANGUAGE plpgsql AS $f$
+BEGIN
+    IF EXISTS (SELECT FROM {s}.consumers c WHERE c.consumer = NEW.consumer AND c.batch = NEW.batch) THEN
+        RAISE EXCEPTION 'the statements of the projection % are not to end their transaction', NEW.consumer
+            USING ERRCODE = 'CQ005';
+    END IF;
+    RETURN NULL;
+END
+$f$;
+CREATE CONSTRAINT TRIGGER batch_is_closed AFTER INSERT OR UPDATE OF batch ON {s}.consumers
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.batch IS NOT NULL)
+    EXECUTE FUNCTION {s}.batch_is_closed();
 "#;
 
 /// The functions of the newest version. They know no state of their own, so a migration replaces them.
@@ -497,6 +514,16 @@ impl Schema {
 pub(crate) struct Meta {
     pub(crate) log: LogId,
     pub(crate) partitions: u16,
+}
+
+impl Meta {
+    /// Where a stream lies.
+    pub(crate) fn partition_of(&self, stream: &StreamId) -> Partition {
+        match self.partitions {
+            1 => Partition::ONLY,
+            many => Partition::new((hash(stream.as_str()) % u64::from(many)) as u16),
+        }
+    }
 }
 
 /// What a schema turned out to be.

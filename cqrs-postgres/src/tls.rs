@@ -29,12 +29,15 @@ mod with {
             }
             Some(path) => {
                 let unreadable = |error: &dyn std::fmt::Display| {
-                    failed(format!("{} holds no certificates ({error})", path.display()))
+                    failed(format!("{} holds no certificates that can be read ({error})", path.display()))
                 };
                 for one in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))? {
                     store
                         .add(one.map_err(|error| unreadable(&error))?)
                         .map_err(|error| unreadable(&error))?;
+                }
+                if store.is_empty() {
+                    return Err(unreadable(&"there is none in it"));
                 }
             }
         }

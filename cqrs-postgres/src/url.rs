@@ -38,6 +38,10 @@ pub(crate) fn parse(url: &str) -> Result<Asked, Fault> {
             _ => rest.push(option.to_owned()),
         }
     }
+    // Whoever names an authority is not given a connection that is not secured.
+    if asked.roots.is_some() && !rest.iter().any(|option| option.starts_with("sslmode=")) {
+        rest.push("sslmode=require".to_owned());
+    }
     let mut plain = place.to_owned();
     if !rest.is_empty() {
         plain = plain + "?" + &rest.join("&");
@@ -86,6 +90,16 @@ mod tests {
         assert_eq!(asked.config.get_dbname(), Some("bank"));
         assert_eq!(asked.config.get_connect_timeout().map(std::time::Duration::as_secs), Some(3));
         assert_eq!(asked.config.get_ssl_mode(), tokio_postgres::config::SslMode::Require);
+    }
+
+    #[test]
+    fn an_authority_that_is_named_is_asked_for() {
+        use tokio_postgres::config::SslMode;
+        let mode =
+            |options| parse(&format!("postgres://db/bank?{options}")).map(|it| it.config.get_ssl_mode());
+        assert_eq!(mode("schema=ledger").ok(), Some(SslMode::Prefer));
+        assert_eq!(mode("sslrootcert=file.pem").ok(), Some(SslMode::Require));
+        assert_eq!(mode("sslrootcert=file.pem&sslmode=disable").ok(), Some(SslMode::Disable));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::news::News;
 use crate::open::{Conn, Place, Role, Sql};
 use crate::readers::{Lanes, Share};
 use crate::schema::Meta;
-use crate::statements::{self, Refused};
+use crate::statements::{self, Refused, UNGUARD};
 
 const DOING: &str = "append";
 
@@ -282,6 +282,9 @@ impl Task {
         match &done {
             Err(fault) if fault.kind() == StoreErrorKind::Unknown => self.lost.add(self.target, conn.id),
             Err(fault) if fault.ends_connection() => {}
+            // Nobody knows what statements that were refused have done to the session.
+            Err(_) if self.guards(group) => {}
+            Ok(outcomes) if self.guards(group) && outcomes.iter().any(is_of_statements) => {}
             _ => self.conn = Some(conn),
         }
         match done {
@@ -364,6 +367,12 @@ impl Task {
         }
     }
 
+    /// Whether the session writes nothing outside of the transaction of this group, because statements of a
+    /// user's own might end it. Behind PgBouncer there is no session to say that of.
+    fn guards(&self, group: &[&Append]) -> bool {
+        !self.place.bouncer && group.iter().any(|append| inline::has_statements(append))
+    }
+
     /// The outer fault came before the commit was sent, the inner one after.
     async fn decided(
         &mut self,
@@ -371,10 +380,19 @@ impl Task {
         group: &[&Append],
     ) -> Result<Result<Vec<Outcome>, Fault>, Fault> {
         // The lock is a statement of its own, so that what is read behind it is newer.
-        let begin = format!("{}; SELECT pg_advisory_xact_lock({})", self.place.begin(), self.target.lock);
+        let lock = format!("; SELECT pg_advisory_xact_lock({})", self.target.lock);
         let (log, partition) = (self.target.log, self.target.partition);
+        let guarded = self.guards(group);
         let (begun, known, held) = future::join3(
-            conn.client.batch_execute(&begin),
+            async {
+                if !guarded {
+                    return conn.client.batch_execute(&(self.place.begin() + &lock)).await;
+                }
+                let begin = self.place.timeouts.begin_writing() + &lock;
+                let guard = conn.client.batch_execute(statements::GUARD);
+                let (guarded, begun) = future::join(guard, conn.client.batch_execute(&begin)).await;
+                guarded.and(begun)
+            },
             Facts::read(conn, &self.target, group),
             Held::read(conn, partition, inline::names(group)),
         )
@@ -392,14 +410,23 @@ impl Task {
             let missing = std::mem::take(&mut effects.missing);
             held.fetch(conn, missing).await?;
         };
+        let (commit, rollback) = match guarded {
+            true => (format!("COMMIT; {UNGUARD}"), format!("ROLLBACK; {UNGUARD}")),
+            false => ("COMMIT".to_owned(), "ROLLBACK".to_owned()),
+        };
         if rows.is_empty() {
-            conn.client.batch_execute("ROLLBACK").await?;
+            conn.client.batch_execute(&rollback).await?;
             return Ok(Ok(outcomes));
         }
         if !effects.handlers.is_empty() {
             rows.write(conn, &self.target, true, &self.known).await?;
-            if let Err(refused) = run_statements(conn, &effects).await? {
-                conn.client.batch_execute("ROLLBACK").await?;
+            let run = run_statements(conn, &effects).await?;
+            if run.is_err() {
+                conn.client.batch_execute(&rollback).await?;
+            }
+            // What the server has warned of until here are statements of the user's, and not the commit.
+            conn.doubted();
+            if let Err(refused) = run {
                 return Ok(Ok(vec![Err(refused)]));
             }
         }
@@ -411,7 +438,7 @@ impl Task {
             }
         };
         let (written, effected, committed) =
-            future::join3(written, effects.write(conn, log, partition), conn.client.batch_execute("COMMIT"))
+            future::join3(written, effects.write(conn, log, partition), conn.client.batch_execute(&commit))
                 .await;
         let done = written.and_then(|start| effected.map(|()| start)).and_then(|start| {
             committed?;
@@ -437,7 +464,7 @@ impl Task {
 /// Runs the statements of an append's own inline projections. It is alone in its group.
 async fn run_statements(conn: &Conn, effects: &Effects<'_>) -> Result<Result<(), AppendError>, Fault> {
     for (consumer, handlers, first) in &effects.handlers {
-        match statements::run(conn, handlers, *first).await? {
+        match statements::run(conn, consumer, handlers, *first).await? {
             Ok(()) => {}
             Err(Refused::Store(error)) => return Ok(Err(error.into())),
             Err(Refused::Unfit(unfit)) => {
@@ -446,6 +473,10 @@ async fn run_statements(conn: &Conn, effects: &Effects<'_>) -> Result<Result<(),
         }
     }
     Ok(Ok(()))
+}
+
+fn is_of_statements(outcome: &Outcome) -> bool {
+    matches!(outcome, Err(AppendError::Unfit { .. } | AppendError::Store(_)))
 }
 
 fn spoilt_by_one(fault: &Fault) -> bool {

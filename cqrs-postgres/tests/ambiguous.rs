@@ -112,8 +112,7 @@ async fn unknown(store: &PostgresStore, append: Append) {
 }
 
 async fn behind_a_proxy(options: &str) -> Option<(Proxy, PostgresStore)> {
-    let cluster = pg_cluster::shared()?;
-    let server = cluster.server()?;
+    let server = pg_cluster::made()?.server();
     let proxy = Proxy::start(server.port()).await;
     let url =
         format!("postgres://postgres:secret@127.0.0.1:{}/postgres?schema={}{options}", proxy.port, schema());
@@ -154,7 +153,7 @@ async fn an_append_that_comes_late_stays_out() {
                 assert_eq!(read_stream(&store, "A/1").await.len(), 1);
             }
             proxy.release.notify_one();
-            tokio::time::timeout(Duration::from_secs(30), proxy.delivered.notified()).await.unwrap();
+            tokio::time::timeout(Duration::from_secs(120), proxy.delivered.notified()).await.unwrap();
             tokio::time::sleep(Duration::from_millis(50)).await;
             assert_eq!(store.find_key(&key).await.unwrap(), None, "it came late");
             assert_eq!(read_stream(&store, "A/1").await.len(), 1);
@@ -172,7 +171,7 @@ async fn an_append_that_comes_late_takes_place_if_nobody_asked() {
     proxy.mode.store(KEEP, Ordering::SeqCst);
     unknown(&store, marked("A/1", 1, &key)).await;
     proxy.release.notify_one();
-    tokio::time::timeout(Duration::from_secs(30), proxy.delivered.notified()).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(120), proxy.delivered.notified()).await.unwrap();
     assert!(store.find_key(&key).await.unwrap().is_some());
 }
 

@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 
@@ -29,16 +30,18 @@ impl Drop for Bouncer {
 
 impl Bouncer {
     fn start() -> Option<Self> {
-        let server = pg_cluster::shared()?.server()?;
+        let server = pg_cluster::made()?.server();
         let place = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"];
         let Some(program) = place.iter().find(|path| std::path::Path::new(path).is_file()) else {
             assert!(std::env::var_os("CI").is_none(), "no PgBouncer is installed, and this is CI");
             println!("skipped: no PgBouncer is installed");
             return None;
         };
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = pg_cluster::free_port().unwrap();
         let dir = server.dir().join(format!("bouncer-{port}"));
         std::fs::create_dir(&dir).unwrap();
+        // The server's user removes it in the end.
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();
         std::fs::write(dir.join("users"), "\"postgres\" \"secret\"\n").unwrap();
         let settings = format!(
             "[databases]\npostgres = host=127.0.0.1 port={} dbname=postgres\n[pgbouncer]\n\
@@ -64,7 +67,7 @@ impl Bouncer {
     fn ready(&self) {
         let begun = std::time::Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(begun.elapsed().as_secs() < 30, "PgBouncer does not answer");
+            assert!(begun.elapsed().as_secs() < 120, "PgBouncer does not answer");
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
@@ -91,7 +94,8 @@ fn the_store_keeps_its_contract() {
     let Some(bouncer) = Bouncer::start() else { return };
     bouncer.ready();
     let topics = ["append", "documents", "keys", "reads", "wait", "races"];
-    Suite::new(Behind(Arc::new(bouncer))).only(|rule| topics.contains(&rule.topic)).run();
+    let suite = Suite::new(Behind(Arc::new(bouncer))).patience(std::time::Duration::from_secs(60));
+    suite.only(|rule| topics.contains(&rule.topic)).run();
 }
 
 /// Who forgets to say so is told.

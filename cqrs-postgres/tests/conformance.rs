@@ -6,6 +6,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cqrs_core::store::BoxFuture;
 use cqrs_postgres::PostgresStore;
@@ -31,7 +32,9 @@ fn handle(url: String) -> BoxFuture<'static, Result<Stores, Fault>> {
 }
 
 fn suite(options: &str) -> Option<Suite> {
-    pg_cluster::shared().map(|cluster| Suite::new(Postgres { url: with(cluster.url(), options) }))
+    let setup = Postgres { url: with(pg_cluster::shared()?.url(), options) };
+    // A busy machine is no fault of the store's.
+    Some(Suite::new(setup).patience(Duration::from_secs(60)))
 }
 
 #[test]

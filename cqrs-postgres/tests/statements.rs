@@ -89,9 +89,69 @@ pub mod inline {
     }
 }
 
-/// Statements that do what they must not.
+/// Statements that do what they must not, or only seem to.
 pub mod unruly {
     use super::*;
+
+    /// What is done to the transaction, and what is said of it; nothing if it does no harm.
+    pub const CASES: [(&str, &str); 27] = [
+        ("COMMIT", ENDS),
+        ("END", ENDS),
+        ("COMMIT; BEGIN", ENDS),
+        ("COMMIT AND CHAIN", ENDS),
+        ("BEGIN; INSERT INTO kept VALUES (current_setting('application_name'), 'script'); COMMIT", ENDS),
+        ("PREPARE TRANSACTION 'x'", ENDS),
+        ("SET CONSTRAINTS ALL IMMEDIATE", ENDS),
+        ("SET CONSTRAINTS ALL IMMEDIATE; COMMIT", ENDS),
+        ("ROLLBACK AND CHAIN", ENDS),
+        ("SAVEPOINT a; COMMIT", ENDS),
+        ("ROLLBACK", WRITES),
+        ("ABORT", WRITES),
+        ("ROLLBACK; BEGIN", WRITES),
+        ("ROLLBACK; INSERT INTO kept VALUES (current_setting('application_name'), 'script')", WRITES),
+        (
+            "ROLLBACK; BEGIN; INSERT INTO kept VALUES (current_setting('application_name'), 'x'); COMMIT",
+            WRITES,
+        ),
+        ("SET TRANSACTION READ ONLY", WRITES),
+        ("DEALLOCATE ALL", "take out `DEALLOCATE`"),
+        // Of these PostgreSQL says by itself that they cannot be here.
+        ("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "must be called before any query"),
+        ("DISCARD ALL", "cannot run inside a transaction block"),
+        ("VACUUM kept", "cannot run inside a transaction block"),
+        ("SELECT 1 / 0", "division by zero"),
+        // What remains is harmless.
+        ("BEGIN", ""),
+        ("START TRANSACTION", ""),
+        ("SAVEPOINT a", ""),
+        ("SAVEPOINT a; DELETE FROM kept; ROLLBACK TO a; RELEASE a", ""),
+        ("SET LOCAL work_mem = '1MB'", ""),
+        ("DISCARD PLANS", ""),
+    ];
+    const ENDS: &str = "end the transaction that they run in";
+    const WRITES: &str = "behind a `ROLLBACK` or `COMMIT` of theirs";
+
+    /// In this one the method does not ask what came of its statements.
+    pub const CARELESS: i64 = 100;
+    pub const PANICS: i64 = 999;
+    pub const GOOD: i64 = 1_000;
+
+    /// Writes a row, does as the number says, and writes another one.
+    async fn obey(tx: &Transaction<'_>, cents: i64) -> Result<(), Error> {
+        let keep = "INSERT INTO kept VALUES (current_setting('application_name'), 'a row')";
+        tx.batch_execute(keep).await?;
+        assert_ne!(cents, PANICS, "panics on purpose");
+        let Some((statements, _)) = CASES.get((cents % CARELESS) as usize).filter(|_| cents < GOOD) else {
+            return Ok(());
+        };
+        let done = tx.batch_execute(statements).await;
+        if cents >= CARELESS {
+            let _ = tx.batch_execute(keep).await;
+            return Ok(());
+        }
+        done?;
+        tx.batch_execute(keep).await
+    }
 
     pub struct Unruly;
 
@@ -99,22 +159,39 @@ pub mod unruly {
     impl Unruly {
         #[on]
         async fn deposited(tx: &Transaction<'_>, e: &Deposited) -> Result<(), Error> {
-            tx.batch_execute(match e.cents {
-                1 => "COMMIT",
-                2 => "ROLLBACK",
-                3 => "COMMIT; BEGIN",
-                4 => "SELECT 1 / 0",
-                9 => panic!("nine is too many"),
-                _ => "SELECT 1",
-            })
-            .await
+            obey(tx, e.cents).await
+        }
+    }
+
+    pub struct AtOnce;
+
+    #[projection(name = "at-once", sql = Postgres, mode = inline)]
+    impl AtOnce {
+        #[on]
+        async fn deposited(tx: &Transaction<'_>, e: &Deposited) -> Result<(), Error> {
+            obey(tx, e.cents).await
+        }
+    }
+
+    pub struct Script;
+
+    #[projection(name = "script", sql = Postgres)]
+    impl Script {
+        #[setup]
+        async fn tables(tx: &Transaction<'_>) -> Result<(), Error> {
+            tx.batch_execute("BEGIN; CREATE TABLE script (); COMMIT").await
+        }
+
+        #[on]
+        async fn deposited(_: &Transaction<'_>, _: &Deposited) -> Result<(), Error> {
+            Ok(())
         }
     }
 }
 
 /// A database of its own: its URL and a connection beside the store.
 async fn database() -> Option<(String, Client)> {
-    let server = pg_cluster::shared()?.server()?;
+    let server = pg_cluster::made()?.server();
     let name = schema();
     server.psql("postgres", &format!("CREATE DATABASE {name}")).unwrap();
     let url = server.url(pg_cluster::USER, pg_cluster::PASSWORD, &name);
@@ -192,39 +269,162 @@ async fn an_inline_projection_that_is_new_catches_up_before_the_first_commit() {
     assert_eq!(ask(&client, "SELECT sum(cents) FROM balances").await, Some(28));
 }
 
+/// A bank of its own in a database that has a table to write to, and how its rows are counted.
+struct Bank {
+    engine: Engine,
+    client: Client,
+    name: String,
+}
+
+impl Bank {
+    async fn open(url: &str, registry: Registry) -> Self {
+        let (client, name) = (connect(url).await, schema());
+        client.batch_execute("CREATE TABLE IF NOT EXISTS kept (who text, what text)").await.unwrap();
+        let engine = open(&format!("{url}?schema={name}&application_name={name}"), registry).await;
+        Self { engine, client, name }
+    }
+
+    /// The rows that last.
+    async fn kept(&self) -> Option<i64> {
+        ask(&self.client, &format!("SELECT count(*) FROM kept WHERE who = '{}'", self.name)).await
+    }
+
+    async fn checkpoint(&self) -> Option<i64> {
+        ask(&self.client, &format!("SELECT max(position) FROM {}.checkpoints", self.name)).await
+    }
+}
+
+/// An error with all its causes.
+fn whole(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Whatever statements do to their transaction: either it goes on and is committed with the checkpoint, or
+/// nothing of it lasts, and it is told which event it was.
 #[tokio::test]
-async fn statements_that_fail_stop_in_front_of_their_event() {
-    for cents in [4, 9] {
-        let Some((url, client)) = database().await else { return };
-        let bank = open(&url, Registry::new().with::<Account>().with::<unruly::Unruly>()).await;
-        for cents in [100, cents, 100] {
-            bank.execute(deposit(1, cents)).await.unwrap();
+async fn statements_that_end_the_transaction_leave_nothing() {
+    let Some((url, _)) = database().await else { return };
+    let cases = (0..)
+        .zip(unruly::CASES)
+        .flat_map(|(number, case)| [(number, case), (number + unruly::CARELESS, case)]);
+    for (cents, (statements, words)) in cases {
+        let bank = Bank::open(&url, Registry::new().with::<Account>().with::<unruly::Unruly>()).await;
+        for cents in [unruly::GOOD, unruly::GOOD, cents, unruly::GOOD] {
+            bank.engine.execute(deposit(1, cents)).await.unwrap();
         }
-        let stopped = bank.catch_up().await.unwrap_err();
+        let done = bank.engine.catch_up().await;
+        if words.is_empty() {
+            done.unwrap();
+            assert_eq!((bank.kept().await, bank.checkpoint().await), (Some(5), Some(5)), "{statements}");
+            continue;
+        }
+        let stopped = done.unwrap_err();
         let CatchUpError::Stopped { fault: ConsumerFault::Event(fault), .. } = &stopped else {
             panic!("{cents}: {stopped:?}")
         };
-        assert_eq!(fault.position().get(), 3);
-        // What came before it is in effect.
-        let position = "SELECT position FROM cqrs.checkpoints WHERE consumer = 'unruly'";
-        assert_eq!(ask(&client, position).await, Some(2));
-        bank.execute(deposit(1, 100)).await.unwrap();
+        let told = whole(fault);
+        // Who is careless does not hear of it from PostgreSQL, but the store does.
+        let careless = cents >= unruly::CARELESS;
+        assert!(careless || told.contains(words), "{statements}: {told}");
+        let ours = ["take out `", "take that out", "return the error"];
+        assert!(!careless || ours.iter().any(|ours| told.contains(ours)), "{statements}: {told}");
+        assert_eq!(fault.position().get(), 4, "{statements}: {told}");
+        // What came before it is in effect, and nothing else.
+        assert_eq!((bank.kept().await, bank.checkpoint().await), (Some(2), Some(3)), "{statements}");
+        bank.engine.execute(deposit(1, unruly::GOOD)).await.unwrap();
+    }
+    let prepared = connect(&url).await.query("SELECT 1 FROM pg_prepared_xacts", &[]).await.unwrap();
+    assert!(prepared.is_empty());
+}
+
+/// The same in the commit of a command, which is refused then.
+#[tokio::test]
+async fn inline_statements_that_end_the_transaction_leave_nothing() {
+    let Some((url, _)) = database().await else { return };
+    let cases = (0..)
+        .zip(unruly::CASES)
+        .flat_map(|(number, case)| [(number, case), (number + unruly::CARELESS, case)]);
+    for (cents, (statements, words)) in cases {
+        let bank = Bank::open(&url, Registry::new().with::<Account>().with::<unruly::AtOnce>()).await;
+        // With its first batch or with a later one.
+        let begin = (cents + 1) % 2;
+        for _ in 0..begin {
+            bank.engine.execute(deposit(1, unruly::GOOD)).await.unwrap();
+        }
+        let done = bank.engine.execute(deposit(1, cents)).await;
+        if words.is_empty() {
+            done.unwrap();
+            assert_eq!(bank.kept().await, Some(begin + 2), "{statements}");
+        } else {
+            let refused = done.unwrap_err();
+            let ExecuteError::Failed(Failure::Inline { projection, error }) = &refused else {
+                panic!("{statements}: {refused:?}")
+            };
+            let told = whole(error);
+            assert_eq!((*projection, error.event()), ("at-once", "Deposited"), "{statements}: {told}");
+            let careless = cents >= unruly::CARELESS;
+            assert!(careless || told.contains(words), "{statements}: {told}");
+            let ours = ["take out `", "take that out", "return the error"];
+            assert!(!careless || ours.iter().any(|ours| told.contains(ours)), "{statements}: {told}");
+            assert_eq!(bank.kept().await, Some(begin), "{statements}: {told}");
+        }
+        // The next command is carried out as if nothing had been.
+        let before = bank.kept().await;
+        bank.engine.execute(deposit(1, unruly::GOOD)).await.unwrap();
+        assert_eq!(bank.kept().await, before.map(|before| before + 1), "{statements}");
+    }
+}
+
+/// The control: without the trigger of the table, what a `COMMIT` leaves behind is half a batch.
+#[tokio::test]
+async fn without_the_trigger_a_part_lasts() {
+    let Some((url, _)) = database().await else { return };
+    for inline in [false, true] {
+        let registry = Registry::new().with::<Account>();
+        let registry =
+            if inline { registry.with::<unruly::AtOnce>() } else { registry.with::<unruly::Unruly>() };
+        let bank = Bank::open(&url, registry).await;
+        let drop = format!("DROP TRIGGER batch_is_closed ON {}.consumers", bank.name);
+        bank.client.batch_execute(&drop).await.unwrap();
+        let done = bank.engine.execute(deposit(1, 0)).await;
+        assert_eq!(done.is_err(), inline);
+        if !inline {
+            bank.engine.catch_up().await.unwrap_err();
+            assert!(bank.checkpoint().await < Some(2));
+        }
+        assert_eq!(bank.kept().await, Some(1), "inline: {inline}");
+        // An event that was refused is even there.
+        let events = format!("SELECT count(*) FROM {}.events", bank.name);
+        assert_eq!(ask(&bank.client, &events).await, Some(2), "inline: {inline}");
     }
 }
 
 #[tokio::test]
-async fn statements_that_end_the_transaction_are_found_out() {
-    for cents in [1, 2, 3] {
-        let Some((url, client)) = database().await else { return };
-        let bank = open(&url, Registry::new().with::<Account>().with::<unruly::Unruly>()).await;
-        bank.execute(deposit(1, cents)).await.unwrap();
-        let stopped = format!("{:?}", bank.catch_up().await.unwrap_err());
-        assert!(stopped.contains("ended its transaction"), "{cents}: {stopped}");
-        // The checkpoint has not passed the event.
-        let position = "SELECT max(position) FROM cqrs.checkpoints WHERE consumer = 'unruly'";
-        assert!(ask(&client, position).await < Some(2));
-        bank.execute(deposit(1, 100)).await.unwrap();
+async fn a_panic_stops_in_front_of_its_event() {
+    let Some((url, _)) = database().await else { return };
+    let bank = Bank::open(&url, Registry::new().with::<Account>().with::<unruly::Unruly>()).await;
+    for cents in [unruly::GOOD, unruly::PANICS, unruly::GOOD] {
+        bank.engine.execute(deposit(1, cents)).await.unwrap();
     }
+    let stopped = bank.engine.catch_up().await.unwrap_err();
+    let CatchUpError::Stopped { fault: ConsumerFault::Event(fault), .. } = &stopped else {
+        panic!("{stopped:?}")
+    };
+    assert_eq!(fault.position().get(), 3);
+    assert_eq!((bank.kept().await, bank.checkpoint().await), (Some(1), Some(2)));
+}
+
+/// A script with a transaction of its own is what somebody most likely brings.
+#[tokio::test]
+async fn a_setup_that_commits_is_refused() {
+    let Some((url, client)) = database().await else { return };
+    let bank = open(&url, Registry::new().with::<Account>().with::<unruly::Script>()).await;
+    bank.execute(deposit(1, 5)).await.unwrap();
+    let told = whole(&bank.catch_up().await.unwrap_err());
+    assert!(told.contains("the tables could not be set up: its statements end the transaction"), "{told}");
+    assert_eq!(ask(&client, "SELECT count(*) FROM pg_tables WHERE tablename = 'script'").await, Some(0));
+    assert_eq!(ask(&client, "SELECT count(*) FROM cqrs.checkpoints").await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

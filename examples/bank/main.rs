@@ -247,17 +247,22 @@ async fn verify(out: &mut impl Write, store: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Walks through the store's own file: a store in memory has none.
-#[cfg(feature = "sqlite")]
+/// Walks through what the store keeps: one in memory keeps nothing.
 async fn walk(out: &mut impl Write, store: &str) -> anyhow::Result<()> {
-    let Some(file) = store.strip_prefix("sqlite:") else { return Ok(()) };
-    let seen = cqrs::sqlite::SqliteStore::open(file).await?.verify().await?;
-    Ok(writeln!(out, "log: {} events in {} streams are as they were written", seen.events, seen.streams)?)
-}
-
-#[cfg(not(feature = "sqlite"))]
-async fn walk(_: &mut impl Write, _: &str) -> anyhow::Result<()> {
-    Ok(())
+    let (events, streams) = match store.split_once(':') {
+        #[cfg(feature = "sqlite")]
+        Some(("sqlite", file)) => {
+            let seen = cqrs::sqlite::SqliteStore::open(file).await?.verify().await?;
+            (seen.events, seen.streams)
+        }
+        #[cfg(feature = "postgres")]
+        Some(("postgres" | "postgresql", _)) => {
+            let seen = cqrs::postgres::PostgresStore::open(store).await?.verify().await?;
+            (seen.events, seen.streams)
+        }
+        _ => return Ok(()),
+    };
+    Ok(writeln!(out, "log: {events} events in {streams} streams are as they were written")?)
 }
 
 /// A bank to read from. It leaves the read models to whoever keeps them, such as a running import.

@@ -16,7 +16,7 @@ use tokio_postgres::NoTls;
 
 use crate::support::{connect, event, payload, read_stream, schema, stream, with};
 use crate::wire::{Cut, Wire};
-use crate::{child, role, server, whole};
+use crate::{child, role, whole};
 
 #[derive(Event, Serialize, Deserialize)]
 pub(crate) struct Counted {
@@ -96,8 +96,8 @@ async fn insert_carelessly(wire: &Wire, table: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_ambiguous_commit_is_neither_doubled_nor_lost() {
-    let Some(cluster) = pg_cluster::shared() else { return };
-    let Some(server) = server(cluster) else { return };
+    let Some(cluster) = pg_cluster::made() else { return };
+    let server = cluster.server();
     let wire = Arc::new(Wire::to(server.port(), b"Counted").await);
     let name = schema();
     let store = PostgresStore::open(&with(&wire.url(), &format!("schema={name}"))).await.unwrap();
@@ -135,8 +135,8 @@ async fn an_ambiguous_commit_is_neither_doubled_nor_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_lost_over_a_wire_that_breaks() {
-    let Some(cluster) = pg_cluster::shared() else { return };
-    let Some(server) = server(cluster) else { return };
+    let Some(cluster) = pg_cluster::made() else { return };
+    let server = cluster.server();
     // What stands in the tags of each of the adversary's events.
     let wire = Arc::new(Wire::to(server.port(), b"third:").await);
     let option = format!("schema={}", schema());

@@ -1,6 +1,5 @@
 //! A hot standby of a test's cluster, and a reader of the store's table that works on it.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -30,7 +29,7 @@ impl<'a> Standby<'a> {
     /// Makes one under this name, by which a primary may wait for it.
     pub(crate) fn start(server: &'a Server, name: &str) -> Self {
         let data = server.dir().join(name);
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = pg_cluster::free_port().unwrap();
         let primary = server.port().to_string();
         let mut backup = server.program("pg_basebackup");
         backup.arg("-h").arg(server.dir()).args([
@@ -50,7 +49,7 @@ impl<'a> Standby<'a> {
             text.replace("primary_conninfo = '", &format!("primary_conninfo = 'application_name={name} "));
         std::fs::write(&path, format!("{named}port = {port}\nmax_standby_streaming_delay = -1\n")).unwrap();
         let standby = Self { server, data, port };
-        standby.ctl(&["-w", "-t", "60", "start"]);
+        standby.ctl(&["-w", "-t", "180", "start"]);
         standby
     }
 
@@ -63,7 +62,7 @@ impl<'a> Standby<'a> {
 
     /// Makes it a primary.
     pub(crate) fn promote(&self) {
-        self.ctl(&["-w", "-t", "60", "promote"]);
+        self.ctl(&["-w", "-t", "180", "promote"]);
     }
 
     pub(crate) fn url(&self) -> String {

@@ -160,6 +160,35 @@ pub(super) async fn paging_through_the_log_ends_and_misses_nothing(world: World)
     Ok(())
 }
 
+/// Each name has an order of its own in an index, and a store puts several together: where a limit ends, it
+/// must not have gone further with one of them than with the others.
+pub(super) async fn names_that_take_turns_are_read_in_pages(world: World) -> Check {
+    // Turn by turn, in clumps, and with a long way between them.
+    let log = "ABABCAABBC.AAAABBBBCCA............B.CBCBA";
+    let stream = world.stream("a");
+    let mut all = Vec::new();
+    for name in log.chars() {
+        let name = match name {
+            'A' => "A",
+            'B' => "B",
+            'C' => "C",
+            _ => "Other",
+        };
+        let event = world.event(&stream).named(name);
+        all.push((event.id.to_string(), name));
+        world.put(vec![event]).await?;
+    }
+    for wanted in [&["A", "B"][..], &["C", "A"], &["A", "B", "C"], &["B", "Never"], &["C", "Other", "B"]] {
+        let matching = all.iter().filter(|(_, name)| wanted.contains(name));
+        let expected: Vec<String> = matching.map(|(id, _)| id.clone()).collect();
+        for limit in [1, 2, 3, 5, 8, 100] {
+            let events = paged(&world, &by_names(wanted), limit).await?;
+            same(format!("the events called {wanted:?} in pages of {limit}"), &ids(&events), &expected)?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads to the end, and holds each page to what it says of itself.
 async fn paged(world: &World, query: &Query, limit: usize) -> Got<Vec<Event>> {
     let (mut events, mut after) = (Vec::new(), Position::START);

@@ -237,6 +237,8 @@ rules! { $
             "A read of the log gives at most `limit` events, the first ones.";
         paging_through_the_log_ends_and_misses_nothing []
             "`read_to` says how far was looked, and moves forward unless there is nothing left.";
+        names_that_take_turns_are_read_in_pages []
+            "A read of the log gives the events with one of the names, by position, without omissions, also in pages.";
         a_read_ends_no_further_than_asked []
             "`read_to` lies between `after` and `up_to`, or at `after` if it lies behind that.";
         the_log_is_filtered_by_names []

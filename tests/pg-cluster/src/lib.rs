@@ -25,58 +25,133 @@ pub const USER: &str = "postgres";
 /// The password of [`USER`].
 pub const PASSWORD: &str = "secret";
 
-/// The cluster that all tests of one binary share, or `None` where there is no server and this is not
-/// a CI run: then the caller says that it skips.
+/// The server that all tests of one binary share, or `None` where there is none and this is not a CI run:
+/// then it is said that the test skips.
 ///
-/// `CQRS_POSTGRES_URL` names a server to use instead; then only [`Cluster::url`] is there.
+/// `CQRS_POSTGRES_URL` names a server to use instead, by a user who may create databases: a database is made
+/// there, and dropped with this process. What needs a server of its own takes [`made`] or [`own`].
 ///
 /// # Panics
 /// If a server is there but does not start, or if none is there and the variable `CI` is set: where
 /// all has to hold, nothing is left out silently.
 pub fn shared() -> Option<&'static Cluster> {
     static SHARED: OnceLock<Option<Cluster>> = OnceLock::new();
-    SHARED.get_or_init(|| own(&[])).as_ref()
+    let Ok(url) = std::env::var("CQRS_POSTGRES_URL") else { return made() };
+    SHARED.get_or_init(|| Some(elsewhere(&url))).as_ref()
 }
 
-/// A cluster of the caller's own, with settings such as `("fsync", "on")`; see [`shared`].
+/// A server that all tests of one binary share and that was made here, whatever `CQRS_POSTGRES_URL` names:
+/// it can be stopped, and knows its users. Else as [`shared`].
+///
+/// # Panics
+/// As [`shared`].
+pub fn made() -> Option<&'static Cluster> {
+    static MADE: OnceLock<Option<Cluster>> = OnceLock::new();
+    MADE.get_or_init(|| own(&[])).as_ref()
+}
+
+/// A server of the caller's own, with settings such as `("fsync", "on")`. Else as [`made`].
 ///
 /// # Panics
 /// As [`shared`].
 #[must_use]
 pub fn own(settings: &[(&str, &str)]) -> Option<Cluster> {
-    if let Ok(url) = std::env::var("CQRS_POSTGRES_URL") {
-        return Some(Cluster { url, server: None });
-    }
     let Some(programs) = programs() else {
         assert!(std::env::var_os("CI").is_none(), "no PostgreSQL server is installed, and this is CI");
-        println!("skipped: no PostgreSQL server is installed, and CQRS_POSTGRES_URL names none");
+        println!("skipped: no PostgreSQL server is installed here");
         return None;
     };
     match Server::start(programs, settings) {
-        Ok(server) => Some(Cluster { url: server.url(USER, PASSWORD, "postgres"), server: Some(server) }),
+        Ok(server) => Some(Cluster { url: server.url(USER, PASSWORD, "postgres"), home: Home::Made(server) }),
         Err(words) => panic!("no cluster can be made: {words}"),
     }
 }
 
-/// A PostgreSQL server, as long as it lives.
+/// A database of this process on a server that was named.
+fn elsewhere(url: &str) -> Cluster {
+    match Database::create(url) {
+        Ok(database) => Cluster { url: database.url.clone(), home: Home::Named(database) },
+        Err(words) => panic!("CQRS_POSTGRES_URL: no database can be made there: {words}"),
+    }
+}
+
+/// Where tests work.
 #[derive(Debug)]
 pub struct Cluster {
     url: String,
-    server: Option<Server>,
+    home: Home,
+}
+
+#[derive(Debug)]
+enum Home {
+    Made(Server),
+    Named(Database),
 }
 
 impl Cluster {
-    /// The URL of the superuser on the database `postgres`.
+    /// The URL of the superuser, or of the user who was named.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// What only a server that was made here can do; `None` if the environment named one.
+    /// What only a server that was made here can do.
+    ///
+    /// # Panics
+    /// If it was named by the environment: whoever asks for this takes [`made`] or [`own`].
     #[must_use]
-    pub fn server(&self) -> Option<&Server> {
-        self.server.as_ref()
+    pub fn server(&self) -> &Server {
+        match &self.home {
+            Home::Made(server) => server,
+            Home::Named(database) => panic!("{} was not made here", database.name),
+        }
     }
+}
+
+/// A database that is dropped with this process, however that ends.
+#[derive(Debug)]
+struct Database {
+    url: String,
+    name: String,
+    watchdog: Child,
+}
+
+impl Database {
+    fn create(server: &str) -> Result<Self, String> {
+        let name = unique("cqrs-tests").replace('-', "_");
+        let url = with_database(server, &name).ok_or("it is not a URL with a host")?;
+        let psql = programs().map(|dir| dir.join("psql")).filter(|psql| psql.is_file());
+        let psql = psql.unwrap_or_else(|| PathBuf::from("psql"));
+        let run = |sql: &str| {
+            let mut command = Command::new(&psql);
+            command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", server, "-c", sql]);
+            command
+        };
+        finish(&mut run(&format!("CREATE DATABASE {name}")))?;
+        let mut shell = Command::new("/bin/sh");
+        let script = r#"trap '' INT TERM HUP
+            cat >/dev/null
+            "$0" -X -q -d "$1" -c "DROP DATABASE $2 WITH (FORCE)" >/dev/null 2>&1"#;
+        shell.arg("-c").arg(script).arg(&psql).args([server, &name]);
+        Ok(Self { url, name, watchdog: spawn_watchdog(shell)? })
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+    }
+}
+
+/// The URL with another database.
+fn with_database(url: &str, name: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (place, options) =
+        rest.split_once('?').map_or((rest, None), |(place, options)| (place, Some(options)));
+    let host = place.split('/').next()?;
+    let options = options.map_or_else(String::new, |options| format!("?{options}"));
+    Some(format!("{scheme}://{host}/{name}{options}"))
 }
 
 /// A server that this process has made.
@@ -135,7 +210,7 @@ impl Server {
     pub fn go(&self) -> Result<(), String> {
         let log = self.dir.join("log");
         let mut start = self.program("pg_ctl");
-        start.arg("-D").arg(self.data()).arg("-l").arg(&log).args(["-w", "-t", "60", "start"]);
+        start.arg("-D").arg(self.data()).arg("-l").arg(&log).args(["-w", "-t", "180", "start"]);
         let started = finish(&mut start).map(drop);
         started.map_err(|words| words + "\n" + &std::fs::read_to_string(log).unwrap_or_default())
     }
@@ -145,7 +220,10 @@ impl Server {
     /// # Errors
     /// What `pg_ctl` says.
     pub fn stop(&self, mode: &str) -> Result<(), String> {
-        finish(self.program("pg_ctl").arg("-D").arg(self.data()).args(["-m", mode, "-w", "stop"])).map(drop)
+        finish(
+            self.program("pg_ctl").arg("-D").arg(self.data()).args(["-m", mode, "-w", "-t", "180", "stop"]),
+        )
+        .map(drop)
     }
 
     /// Has the server read its files once more.
@@ -221,6 +299,10 @@ fn watchdog(programs: &Path, dir: &Path, user: Option<(u32, u32)>) -> Result<Chi
         rm -rf "$1""#;
     let mut shell = as_user(PathBuf::from("/bin/sh"), user, Path::new("/"));
     shell.arg("-c").arg(script).arg(programs).arg(dir);
+    spawn_watchdog(shell)
+}
+
+fn spawn_watchdog(mut shell: Command) -> Result<Child, String> {
     // In a group of its own, so that what ends the tests does not end it.
     shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     shell.spawn().map_err(|error| format!("no shell can be started: {error}"))
@@ -285,9 +367,17 @@ fn unprivileged() -> Result<Option<(u32, u32)>, String> {
     user.map(Some).ok_or_else(|| "there is no user to run the server as".to_owned())
 }
 
-fn free_port() -> Result<u16, String> {
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-    address.map(|address| address.port()).map_err(|error| format!("no port is free: {error}"))
+/// A port of 127.0.0.1 that nobody listens on. It is none of those that connections are given, or one that
+/// looks for a server that is stopped could be given its port, and keep it.
+///
+/// # Errors
+/// If none is found.
+pub fn free_port() -> Result<u16, String> {
+    let from = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.subsec_nanos());
+    let from = from.wrapping_add(std::process::id().wrapping_mul(7_919));
+    let ports = (0..200).map(|step: u32| 12_000 + (from.wrapping_add(step * 8_191) % 20_000) as u16);
+    let mut free = ports.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().ok_or_else(|| "no port is free".to_owned())
 }
 
 /// Where the server's programs are.
@@ -324,7 +414,7 @@ mod tests {
     #[test]
     fn a_cluster_answers_and_is_gone_with_its_owner() {
         let Some(cluster) = own(&[("work_mem", "7MB")]) else { return };
-        let Some(server) = cluster.server() else { return };
+        let server = cluster.server();
         assert_eq!(server.psql("postgres", "SHOW work_mem"), Ok("7MB".to_owned()));
         assert_eq!(server.stop("immediate"), Ok(()));
         assert!(server.psql("postgres", "SELECT 1").is_err());
@@ -333,5 +423,17 @@ mod tests {
         let dir = server.dir().to_owned();
         drop(cluster);
         assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_database_on_a_server_that_is_named_is_gone_with_its_owner() {
+        let Some(cluster) = own(&[]) else { return };
+        let server = cluster.server();
+        let count = || server.psql("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE 'cqrs%'");
+        let named = elsewhere(&format!("{}?application_name=x", cluster.url()));
+        assert!(named.url().ends_with("?application_name=x") && named.url().contains("/cqrs_tests_"));
+        assert_eq!(count(), Ok("1".to_owned()));
+        drop(named);
+        assert_eq!(count(), Ok("0".to_owned()));
     }
 }
