@@ -248,7 +248,7 @@ async fn a_checkpoint_apart_from_its_documents_doubles() {
 }
 
 /// Puts an event into the log that does not fold.
-async fn poison(stores: &Stores, account: u64, name: &'static str, payload: &'static [u8]) {
+pub async fn poison(stores: &Stores, account: u64, name: &'static str, payload: &'static [u8]) {
     let event = cqrs::event::NewEvent {
         id: uuid::Uuid::new_v4(),
         stream: StreamId::new("Account", &account).unwrap(),
