@@ -121,3 +121,80 @@ impl Pages {
         (ahead.after == after && ahead.read.elapsed() < FRESH).then_some(ahead.slice)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Head, LogId};
+
+    fn write(key: &str, len: usize) -> (String, Option<Bytes>) {
+        (key.to_owned(), Some(vec![b'x'; len].into()))
+    }
+
+    #[test]
+    fn what_is_remembered_is_the_last_that_was_written_or_nothing() {
+        let mut written = Written::new(1);
+        let lengths = [10, 1 << 10, 1 << 20, 2 * REMEMBERED as usize, 0, 3 << 20, 20];
+        for round in 0..200_usize {
+            for key in 0..23_usize {
+                let len = lengths[(round * 7 + key) % lengths.len()];
+                let key = format!("key {key}");
+                let removed = (round + len).is_multiple_of(5);
+                let last = if removed { (key.clone(), None) } else { write(&key, len) };
+                written.committed(vec![last.clone()]);
+                assert!(written.get(&key).is_none_or(|known| *known == last.1), "{key} in round {round}");
+                assert!(written.0.as_ref().is_some_and(|cache| cache.weight() <= REMEMBERED));
+            }
+        }
+        written.committed(vec![write("small", 10)]);
+        written.committed(vec![write("small", 2 * REMEMBERED as usize)]);
+        assert_ne!(written.get("small"), Some(&Some(vec![b'x'; 10].into())));
+    }
+
+    #[test]
+    fn over_several_partitions_nothing_is_remembered() {
+        let mut written = Written::new(2);
+        written.committed(vec![write("key", 10)]);
+        assert_eq!(written.get("key"), None);
+    }
+
+    #[test]
+    fn many_documents_find_room() {
+        let mut written = Written::new(1);
+        for _ in 0..2 {
+            written.committed((0..20_000).map(|key| write(&key.to_string(), 100)).collect());
+        }
+        let known = (0..20_000).filter(|key| written.get(&key.to_string()).is_some()).count();
+        assert_eq!(known, 20_000);
+    }
+
+    #[test]
+    fn pages_grow_far_behind_and_not_under_a_weight() {
+        let mut held = Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new() }, Written::new(1)).pages;
+        let mut after = |written, more| {
+            held.learn(written, more);
+            held.size()
+        };
+        assert_eq!([after(0, true), after(0, true), after(0, true)], [2_000, 4_000, 4_000]);
+        assert_eq!(after(HEAVY + 1, true), 1_000);
+        assert_eq!([after(HEAVY, true), after(0, false)], [2_000, 1_000]);
+    }
+
+    #[test]
+    fn a_page_ahead_is_taken_once_at_its_place_and_while_it_is_fresh() {
+        let mut pages = Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new() }, Written::new(1)).pages;
+        let head = Head { log: LogId(uuid::Uuid::nil()), position: Position::new(9) };
+        let ahead = |read| {
+            let slice = LogSlice { events: Vec::new(), read_to: Position::new(9), head };
+            Some(Ahead { after: Position::new(5), read, slice })
+        };
+        let mut taken = |read, after| {
+            pages.keep(Partition::ONLY, ahead(read));
+            pages.take(Partition::ONLY, Position::new(after)).is_some()
+        };
+        assert!(taken(Instant::now(), 5));
+        assert!(!taken(Instant::now(), 4));
+        assert!(Instant::now().checked_sub(FRESH).is_none_or(|long_ago| !taken(long_ago, 5)));
+        assert!(pages.take(Partition::ONLY, Position::new(5)).is_none());
+    }
+}
