@@ -622,6 +622,10 @@ impl Follower {
         self.mode != Mode::Inline
     }
 
+    fn reads_ahead(&self) -> bool {
+        self.keeps_place() && self.partitions == 1
+    }
+
     /// One batch of one partition; answers whether it moved.
     async fn batch(
         &self,
@@ -632,7 +636,7 @@ impl Follower {
     ) -> Result<bool, Trouble> {
         let from = held.claim.checkpoints.get(&partition).copied();
         let after = position(from);
-        let slice = match held.pages.take(partition, after) {
+        let slice = match held.pages.take(after) {
             Some(slice) => slice,
             None => self.page(inner, partition, after, held.pages.size()).await?,
         };
@@ -659,7 +663,7 @@ impl Follower {
             };
             let writes = if held.written.are_kept() { batch.writes.clone() } else { Vec::new() };
             let weight = batch.writes.iter().map(|(_, content)| content.as_ref().map_or(0, Bytes::len)).sum();
-            let wanted = more && reach.fault.is_none() && self.keeps_place() && is_short(goal, partition, to);
+            let wanted = more && reach.fault.is_none() && self.reads_ahead() && is_short(goal, partition, to);
             let ahead = async {
                 if wanted { self.ahead(inner, partition, to.position, held.pages.size()).await } else { None }
             };
@@ -668,7 +672,7 @@ impl Follower {
                 Ok(()) => {
                     held.claim.checkpoints.insert(partition, to);
                     held.written.committed(writes);
-                    held.pages.keep(partition, ahead.flatten());
+                    held.pages.keep(ahead.flatten());
                     held.pages.learn(weight, more && self.consumer.database().is_none());
                     break;
                 }

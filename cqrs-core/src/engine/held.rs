@@ -5,14 +5,13 @@
 //! the step has ended well. So whatever goes wrong, from a fence to a cancelled future, takes all of it
 //! along, and the next step begins with a claim and with what is stored.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
-use crate::id::{Partition, Position};
+use crate::id::Position;
 use crate::read_store::Claim;
 use crate::store::LogSlice;
 
@@ -36,7 +35,7 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn new(claim: Claim, written: Written) -> Self {
-        Self { claim, written, pages: Pages { size: PAGE.0, ahead: BTreeMap::new() } }
+        Self { claim, written, pages: Pages { size: PAGE.0, ahead: None } }
     }
 }
 
@@ -87,7 +86,8 @@ impl Weighter<String, Option<Bytes>> for Weight {
 /// The way through the log, page by page.
 pub(super) struct Pages {
     size: usize,
-    ahead: BTreeMap<Partition, Ahead>,
+    /// Of a log with one partition: over many, a page each would be much memory, and old when it is used.
+    ahead: Option<Ahead>,
 }
 
 /// A page that was read while the one before it was committed.
@@ -109,21 +109,21 @@ impl Pages {
         self.size = if written > HEAVY || !more { least } else { (self.size * 2).min(most) };
     }
 
-    pub(super) fn keep(&mut self, partition: Partition, ahead: Option<Ahead>) {
-        if let Some(ahead) = ahead {
-            self.ahead.insert(partition, ahead);
-        }
+    pub(super) fn keep(&mut self, ahead: Option<Ahead>) {
+        self.ahead = ahead;
     }
 
     /// The page behind a position, if it was read just now.
-    pub(super) fn take(&mut self, partition: Partition, after: Position) -> Option<LogSlice> {
-        let ahead = self.ahead.remove(&partition)?;
+    pub(super) fn take(&mut self, after: Position) -> Option<LogSlice> {
+        let ahead = self.ahead.take()?;
         (ahead.after == after && ahead.read.elapsed() < FRESH).then_some(ahead.slice)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::store::{Head, LogId};
 
@@ -189,12 +189,12 @@ mod tests {
             Some(Ahead { after: Position::new(5), read, slice })
         };
         let mut taken = |read, after| {
-            pages.keep(Partition::ONLY, ahead(read));
-            pages.take(Partition::ONLY, Position::new(after)).is_some()
+            pages.keep(ahead(read));
+            pages.take(Position::new(after)).is_some()
         };
         assert!(taken(Instant::now(), 5));
         assert!(!taken(Instant::now(), 4));
         assert!(Instant::now().checked_sub(FRESH).is_none_or(|long_ago| !taken(long_ago, 5)));
-        assert!(pages.take(Partition::ONLY, Position::new(5)).is_none());
+        assert!(pages.take(Position::new(5)).is_none());
     }
 }
