@@ -126,6 +126,11 @@ impl<K: Id> Keys<K> {
         Ok(())
     }
 
+    /// Forgets all, and keeps the room.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// The keys, in the order in which they were added.
     pub fn iter(&self) -> std::slice::Iter<'_, K> {
         self.0.iter()

@@ -96,14 +96,18 @@ pub(crate) async fn commit(conn: &Conn, batch: &Batch) -> Result<Result<(), Comm
 
 async fn commit_once(conn: &Conn, batch: &Batch) -> Result<Result<(), CommitError>, Fault> {
     let from = batch.from.as_ref();
+    // In the order of the keys, neighbours in the index are visited together.
+    let mut writes: Vec<(&str, Option<&[u8]>)> =
+        batch.writes.iter().map(|(key, content)| (key.as_str(), content.as_deref())).collect();
+    writes.sort_unstable_by_key(|(key, _)| *key);
     let (mut keys, mut contents, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-    for (key, content) in &batch.writes {
+    for (key, content) in writes {
         match content {
             Some(content) => {
-                keys.push(key.as_str());
-                contents.push(&**content);
+                keys.push(key);
+                contents.push(content);
             }
-            None => gone.push(key.as_str()),
+            None => gone.push(key),
         }
     }
     let row = conn

@@ -117,13 +117,16 @@ fn whole(events: &Events) -> Result<(), Fault> {
     }
 }
 
+// The head is a query of its own inside, which the server runs once; a function in its place would be called
+// for each row.
 macro_rules! of_log {
     ($name:ident, [$($more:expr),*], $rest:literal) => {
         static $name: Sql = Sql::new(
             concat!(
                 "SELECT h.position, ",
                 full!(),
-                " FROM (SELECT {s}.last_position($1) AS position) h LEFT JOIN LATERAL (",
+                " FROM (SELECT coalesce((SELECT l.position FROM {s}.events l WHERE l.partition = $1
+                        ORDER BY l.position DESC LIMIT 1), 0) AS position) h LEFT JOIN LATERAL (",
                 $rest,
                 ") e ON true"
             ),

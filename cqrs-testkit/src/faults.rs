@@ -79,31 +79,47 @@ pub enum Fault {
 pub struct Faulty<S> {
     inner: S,
     /// What becomes of the next calls; nothing becomes of those that have none.
-    faults: Arc<Mutex<HashMap<Call, VecDeque<Option<Fault>>>>>,
+    plans: Arc<Mutex<HashMap<Call, VecDeque<Plan>>>>,
     counts: Arc<Mutex<HashMap<Call, usize>>>,
     to_come: Arc<AtomicUsize>,
+}
+
+/// What becomes of one call.
+enum Plan {
+    /// It works.
+    Work,
+    Fail(Fault),
+    /// It works, and this comes before its answer.
+    Meanwhile(BoxFuture<'static, ()>),
 }
 
 impl<S> Faulty<S> {
     /// Wraps a store; nothing fails until asked for.
     pub fn new(inner: S) -> Self {
-        Self { inner, faults: Arc::default(), counts: Arc::default(), to_come: Arc::default() }
+        Self { inner, plans: Arc::default(), counts: Arc::default(), to_come: Arc::default() }
     }
 
     /// Lets the next such call fail, behind those that were asked for before.
     pub fn next(&self, call: Call, fault: Fault) {
         self.to_come.fetch_add(1, Ordering::SeqCst);
-        self.queue(call, [Some(fault)]);
+        self.queue(call, [Plan::Fail(fault)]);
+    }
+
+    /// Lets the next such call work, and has something else happen before its caller hears of it: another
+    /// owner takes over, say, while somebody is in the midst of a batch. It counts as a fault to come.
+    pub fn meanwhile(&self, call: Call, what: impl Future<Output = ()> + Send + 'static) {
+        self.to_come.fetch_add(1, Ordering::SeqCst);
+        self.queue(call, [Plan::Meanwhile(Box::pin(what))]);
     }
 
     /// Lets so many of these calls work before the next fault that is asked for.
     pub fn skip(&self, call: Call, calls: usize) {
-        self.queue(call, std::iter::repeat_n(None, calls));
+        self.queue(call, std::iter::repeat_with(|| Plan::Work).take(calls));
     }
 
-    fn queue(&self, call: Call, faults: impl IntoIterator<Item = Option<Fault>>) {
-        let mut queued = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        queued.entry(call).or_default().extend(faults);
+    fn queue(&self, call: Call, plans: impl IntoIterator<Item = Plan>) {
+        let mut queued = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        queued.entry(call).or_default().extend(plans);
     }
 
     /// How many of the faults that were asked for have not come yet. One that comes after its call was
@@ -138,48 +154,57 @@ impl<S> Faulty<S> {
         let error = |kind, when| {
             E::from(StoreError::new(kind, format!("a fault was asked for {when} this call of {call:?}")))
         };
-        match self.take(call) {
-            None => work.await,
-            Some(Fault::Before(kind)) => {
+        let fault = match self.take(call) {
+            None | Some(Plan::Work) => return work.await,
+            Some(Plan::Meanwhile(what)) => {
+                let done = work.await;
+                what.await;
+                self.came();
+                return done;
+            }
+            Some(Plan::Fail(fault)) => fault,
+        };
+        match fault {
+            Fault::Before(kind) => {
                 self.came();
                 Err(error(kind, "before"))
             }
-            Some(Fault::After(kind)) => {
+            Fault::After(kind) => {
                 let done = work.await;
                 self.came();
                 done?;
                 Err(error(kind, "after"))
             }
-            Some(Fault::Hang) => {
+            Fault::Hang => {
                 self.came();
                 std::future::pending().await
             }
-            Some(Fault::HangAfter) => {
+            Fault::HangAfter => {
                 let done = work.await;
                 self.came();
                 done?;
                 std::future::pending().await
             }
-            Some(Fault::Slow) => {
+            Fault::Slow => {
                 self.came();
                 for _ in 0..20 {
                     tokio::task::yield_now().await;
                 }
                 work.await
             }
-            Some(Fault::AbortBefore) => std::process::abort(),
-            Some(Fault::AbortAfter) => {
+            Fault::AbortBefore => std::process::abort(),
+            Fault::AbortAfter => {
                 let _ = work.await;
                 std::process::abort()
             }
         }
     }
 
-    fn take(&self, call: Call) -> Option<Fault> {
+    fn take(&self, call: Call) -> Option<Plan> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry(call).or_default() += 1;
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        faults.get_mut(&call)?.pop_front()?
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        plans.get_mut(&call)?.pop_front()
     }
 }
 

@@ -13,6 +13,7 @@
 mod ahead;
 mod bank;
 mod flawed;
+mod held;
 mod inline;
 mod lag;
 mod live;

@@ -21,10 +21,10 @@ use crate::bank::*;
 
 /// A store that keeps the contract, or most of it, in the most awkward way.
 #[derive(Clone, Debug)]
-struct Odd(Arc<OddInner>);
+pub struct Odd(Arc<OddInner>);
 
 #[derive(Debug)]
-struct OddInner {
+pub struct OddInner {
     log: Mutex<MemoryStore>,
     /// The id that the log shows, whichever it is.
     id: cqrs::store::LogId,
@@ -40,7 +40,12 @@ struct OddInner {
 
 impl Odd {
     async fn new(slow: Duration) -> Self {
-        let log = MemoryStore::new();
+        Self::slow(MemoryStore::new(), slow).await
+    }
+    pub async fn over(log: MemoryStore) -> Self {
+        Self::slow(log, Duration::ZERO).await
+    }
+    async fn slow(log: MemoryStore, slow: Duration) -> Self {
         let id = log.head(Partition::ONLY).await.unwrap().log;
         Self(Arc::new(OddInner {
             log: Mutex::new(log),
@@ -52,8 +57,12 @@ impl Odd {
             reads: AtomicUsize::new(0),
         }))
     }
-    fn log(&self) -> MemoryStore {
+    pub fn log(&self) -> MemoryStore {
         self.0.log.lock().unwrap().clone()
+    }
+    /// Shows another log from now on, under the same id.
+    pub fn replace(&self, log: MemoryStore) {
+        *self.0.log.lock().unwrap() = log;
     }
     fn stores(&self) -> Stores {
         Stores::from(Arc::new(self.clone()))
@@ -348,7 +357,7 @@ async fn a_log_that_is_rewound_under_a_follower_stops_it() {
         bank.get::<Fragile>(&2).after(&receipt).await.unwrap();
         let standby = MemoryStore::new();
         open(&quiet(standby.clone()).await, 1, 5).await;
-        *store.0.log.lock().unwrap() = standby;
+        store.replace(standby);
         let end = match background {
             true => {
                 stopped(&bank).await;

@@ -114,7 +114,8 @@ async fn of_many_differences_the_first_are_shown_and_all_are_counted() {
 #[tokio::test]
 async fn what_two_owners_doubled_is_found() {
     for flaw in [Flaw::NoFence, Flaw::CheckpointApart] {
-        let store = MemoryStore::new();
+        // With several partitions a follower remembers no documents, and folds onto those of the other.
+        let store = MemoryStore::builder().partitions(2).build();
         let documents: Arc<dyn ReadStore> = Arc::new(Flawed(store.clone(), flaw));
         let stores = Stores { log: Arc::new(store), documents };
         let (old, new) = (quiet(stores.clone()).await, quiet(stores.clone()).await);

@@ -1,8 +1,9 @@
 //! The effect of events on a read model, without its type: route a batch, then fold it by key.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -30,18 +31,21 @@ impl<P: Projection> DocumentConsumer<P> {
         events: &[Arc<RecordedEvent>],
         only: Option<&str>,
     ) -> Result<(), Unfit> {
-        let batch = Self::decoded(events, only)?;
-        fold_into(documents, batch.keys.clone(), Box::new(batch))
+        let (keys, batch) = Self::decoded(events, only)?;
+        fold_into(documents, keys, Box::new(batch))
     }
 
-    fn decoded(events: &[Arc<RecordedEvent>], only: Option<&str>) -> Result<DecodedBatch<P>, Unfit> {
-        let mut batch = DecodedBatch::<P> { steps: Vec::with_capacity(events.len()), keys: Vec::new() };
-        let mut places = HashMap::new();
+    /// The events, and the keys of the documents that they change, or of the one that is asked for.
+    fn decoded(
+        events: &[Arc<RecordedEvent>],
+        only: Option<&str>,
+    ) -> Result<(Vec<String>, DecodedBatch<P>), Unfit> {
+        let mut router = Router::<P>::new(events.len(), only);
         for (good, recorded) in events.iter().enumerate() {
-            caught(|| batch.add(&mut places, good, recorded, only))
+            caught(|| router.add(good, recorded))
                 .map_err(|fault| Unfit { good, error: failed(recorded, fault) })?;
         }
-        Ok(batch)
+        Ok(router.done())
     }
 }
 
@@ -80,8 +84,8 @@ impl<P: Projection> Consumer for DocumentConsumer<P> {
     }
 
     fn route(&self, events: &[Arc<RecordedEvent>]) -> Result<Routed, Unfit> {
-        let batch = Self::decoded(events, None)?;
-        Ok(Routed::Documents { keys: batch.keys.clone(), work: Box::new(batch) })
+        let (keys, batch) = Self::decoded(events, None)?;
+        Ok(Routed::Documents { keys, work: Box::new(batch) })
     }
 }
 
@@ -102,49 +106,84 @@ pub(super) fn query<S: EventSet>() -> Query {
 /// Events of one batch, each with the places of the documents it changes.
 struct DecodedBatch<P: Projection> {
     steps: Vec<Step<P>>,
-    keys: Vec<String>,
+    /// The places of all steps, one behind the other.
+    places: Vec<usize>,
 }
 
 struct Step<P: Projection> {
     good: usize,
     recorded: Arc<RecordedEvent>,
     event: P::Event,
-    documents: Vec<usize>,
+    /// Which of the batch's places are its own.
+    places: Range<usize>,
 }
 
-impl<P: Projection> DecodedBatch<P> {
-    /// Decodes an event, the batch's number `good`, and finds the documents it changes, or whether it
-    /// changes that of one key.
-    fn add(
-        &mut self,
-        places: &mut HashMap<String, usize>,
-        good: usize,
-        recorded: &Arc<RecordedEvent>,
-        only: Option<&str>,
-    ) -> Result<(), FoldFault> {
-        let mut decoded = Vec::with_capacity(1);
+/// Decodes a batch. What one event needs only on its way is kept for the next, since a batch of small
+/// events is otherwise mostly allocations.
+struct Router<'a, P: Projection> {
+    only: Option<&'a str>,
+    batch: DecodedBatch<P>,
+    /// The place of each key's document among those of the batch, in the order in which they are first
+    /// reached.
+    places: HashMap<String, usize>,
+    decoded: Vec<P::Event>,
+    keys: Keys<P::Key>,
+    text: String,
+}
+
+impl<'a, P: Projection> Router<'a, P> {
+    fn new(events: usize, only: Option<&'a str>) -> Self {
+        let batch = DecodedBatch { steps: Vec::with_capacity(events), places: Vec::with_capacity(events) };
+        Self {
+            only,
+            batch,
+            places: HashMap::with_capacity(events),
+            decoded: Vec::with_capacity(1),
+            keys: Keys::default(),
+            text: String::new(),
+        }
+    }
+
+    /// Decodes an event, the batch's number `good`, and finds the documents it changes.
+    fn add(&mut self, good: usize, recorded: &Arc<RecordedEvent>) -> Result<(), FoldFault> {
+        let Self { only, batch, places, decoded, keys, text } = self;
         decode::<P::Event>(&recorded.stored(), &mut |event| decoded.push(event))?;
-        for event in decoded {
-            let mut keys = Keys::default();
-            P::route(&event, &recorded.meta, &mut keys)?;
-            let keys = keys.iter().map(|key| key.as_text().to_string());
-            let keys = keys.filter(|key| only.is_none_or(|only| only == key));
-            let documents = keys.map(|key| self.place(places, key)).collect();
-            self.steps.push(Step { good, recorded: recorded.clone(), event, documents });
+        for event in decoded.drain(..) {
+            keys.clear();
+            P::route(&event, &recorded.meta, keys)?;
+            let first = batch.places.len();
+            for key in keys.iter() {
+                text.clear();
+                // Writing to a `String` fails only if the key's own `Display` does, and `to_string` panics then.
+                write!(text, "{}", key.as_text())
+                    .map_err(|_| FoldFault::Panicked(Panicked::new(&"its key cannot be printed")))?;
+                if only.is_none_or(|only| only == text.as_str()) {
+                    batch.places.push(place(places, text));
+                }
+            }
+            let places = first..batch.places.len();
+            batch.steps.push(Step { good, recorded: Arc::clone(recorded), event, places });
         }
         Ok(())
     }
 
-    /// The place of a key's document among those of the batch; each key has one.
-    fn place(&mut self, places: &mut HashMap<String, usize>, key: String) -> usize {
-        if let Some(place) = places.get(&key) {
-            return *place;
+    fn done(self) -> (Vec<String>, DecodedBatch<P>) {
+        let mut keys = vec![String::new(); self.places.len()];
+        for (key, place) in self.places {
+            keys[place] = key;
         }
-        let place = self.keys.len();
-        self.keys.push(key.clone());
-        places.insert(key, place);
-        place
+        (keys, self.batch)
     }
+}
+
+/// The place of a key's document; each key has one.
+fn place(places: &mut HashMap<String, usize>, key: &str) -> usize {
+    if let Some(place) = places.get(key) {
+        return *place;
+    }
+    let place = places.len();
+    places.insert(key.to_owned(), place);
+    place
 }
 
 impl<P: Projection> Work for DecodedBatch<P> {
@@ -154,7 +193,7 @@ impl<P: Projection> Work for DecodedBatch<P> {
         let mut last: Vec<usize> = vec![0; documents.len()];
         let mut stored = documents.into_iter();
         for (at, step) in self.steps.iter().enumerate() {
-            for place in &step.documents {
+            for place in &self.places[step.places.clone()] {
                 // Places are given in the order in which they are first reached.
                 while folded.len() <= *place {
                     let document = caught(|| open(stored.next().flatten()).map_err(FoldFault::Document));

@@ -2,18 +2,21 @@
 //!
 //! A consumer has one follower for all partitions, because events of several may change one
 //! document. It works in batches: read, route, fetch the documents, fold, and commit documents and
-//! checkpoint as one. Who runs it does not matter: the background task, `catch_up`, or a reader
+//! checkpoint as one. While a batch is committed the page behind it is read, and documents that it has
+//! written itself are not fetched again (`held.rs`). Who runs it does not matter: the background task, `catch_up`, or a reader
 //! that waits in an engine without background tasks. The lock on its place sees to it that it is
 //! one at a time, and the store's fence sees to it over processes.
 
 use std::fmt;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::{Mutex, watch};
 use tracing::Instrument as _;
 
+use super::held::{Ahead, Held, Written};
 use super::lag::{Lag, Place};
 use super::{Inner, Runs};
 use crate::consumer::{Consumer, Routed, Unfit};
@@ -22,10 +25,8 @@ use crate::event::RecordedEvent;
 use crate::id::{Partition, Position};
 use crate::projection::Mode;
 use crate::read_store::{Batch, Checkpoint, Claim, CommitError};
-use crate::store::{Head, LogRead, Query};
+use crate::store::{Head, LogRead, LogSlice, Query};
 
-/// Events in one batch.
-const BATCH: usize = 1_000;
 /// How long a follower trusts that `wait` will wake it before it looks by itself.
 const POLL: Duration = Duration::from_millis(500);
 /// Between two tries after a fault of a store: from the first to the last, doubling.
@@ -63,7 +64,7 @@ pub(super) struct Follower {
     mode: Mode,
     partitions: u16,
     query: Query,
-    place: Mutex<Option<Claim>>,
+    place: Mutex<Option<Held>>,
     progress: watch::Sender<Progress>,
 }
 
@@ -196,6 +197,9 @@ impl std::error::Error for CatchUpError {
         })
     }
 }
+
+/// How far somebody wants a partition to come.
+type Goal = (Partition, Position);
 
 /// What one step came to.
 enum Step {
@@ -419,7 +423,7 @@ impl Follower {
                 }
             }
         }
-        let step = self.step(inner).await;
+        let step = self.step(inner, None).await;
         if self.mode == Mode::Inline && matches!(step, Ok(Step::AtHead)) {
             *guest = Some(Guest::new(false, GLANCE));
         }
@@ -507,9 +511,10 @@ impl Follower {
             let head = inner.log.head(partition).await;
             targets.push(head.map_err(|source| CatchUpError::Store { projection, source })?.position);
         }
+        let goals: Vec<Goal> = self.partitions().zip(targets).collect();
         // At least one step, so that a checkpoint of another log is noticed even if this one is empty.
-        self.forward(inner).await?;
-        for (partition, target) in self.partitions().zip(targets) {
+        self.forward(inner, goals.first().copied()).await?;
+        for (partition, target) in goals {
             self.reach(inner, partition, target).await?;
         }
         Ok(())
@@ -524,7 +529,7 @@ impl Follower {
     ) -> Result<(), CatchUpError> {
         while self.progress.borrow().on(partition) < target {
             // The end of the log may lie before the target if the log was rewound meanwhile.
-            if let Step::AtHead = self.forward(inner).await? {
+            if let Step::AtHead = self.forward(inner, Some((partition, target))).await? {
                 break;
             }
         }
@@ -532,11 +537,11 @@ impl Follower {
     }
 
     /// One step that counts; after losing the consumer to another owner, the one that takes it back.
-    async fn forward(&self, inner: &Inner) -> Result<Step, CatchUpError> {
+    async fn forward(&self, inner: &Inner, goal: Option<Goal>) -> Result<Step, CatchUpError> {
         let projection = self.name();
         let mut backoff = Backoff::new(BACKOFF);
         loop {
-            match self.lazy_step(inner).await {
+            match self.lazy_step(inner, goal).await {
                 Ok(step) => return Ok(step),
                 Err(Trouble::Fenced) => tokio::time::sleep(backoff.next()).await,
                 Err(Trouble::Store(source)) => return Err(CatchUpError::Store { projection, source }),
@@ -547,7 +552,7 @@ impl Follower {
 
     /// A step, unless the consumer is not ours and at the end of the log: then there is nothing to
     /// take it over for.
-    async fn lazy_step(&self, inner: &Inner) -> Result<Step, Trouble> {
+    async fn lazy_step(&self, inner: &Inner, goal: Option<Goal>) -> Result<Step, Trouble> {
         if self.place.lock().await.is_none() {
             match self.look(inner, false).await {
                 Ok(None) => return Ok(Step::AtHead),
@@ -558,30 +563,30 @@ impl Follower {
                 }
             }
         }
-        self.step(inner).await
+        self.step(inner, goal).await
     }
 
-    /// One batch of each partition, and what it means for those who watch.
-    async fn step(&self, inner: &Inner) -> Result<Step, Trouble> {
+    /// One batch of each partition, and what it means for those who watch. With a goal, nothing is read
+    /// ahead that lies behind it.
+    async fn step(&self, inner: &Inner, goal: Option<Goal>) -> Result<Step, Trouble> {
         let mut place = self.place.lock().await;
         // Until the step is done the place is nobody's: whoever comes after a cancelled step starts
         // from what is stored.
-        let mut claim = match place.take() {
-            Some(claim) => Ok(claim),
-            None => self.claim(inner).await,
+        let mut held = match place.take() {
+            Some(held) => Ok(held),
+            None => self.claim(inner).await.map(|claim| Held::new(claim, Written::new(self.partitions))),
         };
         let mut moved = false;
         for partition in self.partitions() {
-            let Ok(held) = &mut claim else { break };
+            let Ok(ours) = &mut held else { break };
             let span = tracing::debug_span!("project", consumer = self.name(), %partition);
-            match self.batch(inner, held, partition).instrument(span).await {
+            match self.batch(inner, ours, partition, goal).instrument(span).await {
                 Ok(end) => moved |= end,
-                Err(trouble) => claim = Err(trouble),
+                Err(trouble) => held = Err(trouble),
             }
         }
-        match claim {
-            // Of an inline projection, each append moves the checkpoint: what is kept would be old.
-            Ok(claim) => *place = Some(claim).filter(|_| self.mode != Mode::Inline),
+        match held {
+            Ok(held) => *place = Some(held).filter(|_| self.keeps_place()),
             Err(trouble) => {
                 self.report(&trouble);
                 return Err(trouble);
@@ -612,12 +617,29 @@ impl Follower {
         self.progress.send_modify(|progress| progress.state = state);
     }
 
+    /// Of an inline projection, each append moves the checkpoint: what is kept would be old.
+    fn keeps_place(&self) -> bool {
+        self.mode != Mode::Inline
+    }
+
+    fn reads_ahead(&self) -> bool {
+        self.keeps_place() && self.partitions == 1
+    }
+
     /// One batch of one partition; answers whether it moved.
-    async fn batch(&self, inner: &Inner, claim: &mut Claim, partition: Partition) -> Result<bool, Trouble> {
-        let from = claim.checkpoints.get(&partition).copied();
+    async fn batch(
+        &self,
+        inner: &Inner,
+        held: &mut Held,
+        partition: Partition,
+        goal: Option<Goal>,
+    ) -> Result<bool, Trouble> {
+        let from = held.claim.checkpoints.get(&partition).copied();
         let after = position(from);
-        let read = LogRead { partition, after, up_to: None, query: self.query.clone(), limit: BATCH };
-        let slice = inner.log.read_log(read).await?;
+        let slice = match held.pages.take(after) {
+            Some(slice) => slice,
+            None => self.page(inner, partition, after, held.pages.size()).await?,
+        };
         // A log that was rewound under a living follower would grow past its place unseen.
         if let Some(from) = from {
             compare(from, slice.head).map_err(Trouble::Fault)?;
@@ -626,21 +648,38 @@ impl Follower {
             self.moved(partition, after);
             return Ok(false);
         }
+        let more = slice.read_to < slice.head.position;
         let mut reach = Reach { events: &slice.events, to: slice.read_to, fault: None };
         // An unfit event is left out with all behind it, so this gets shorter each time. With one at
         // its very beginning, a batch has no effect and leaves no trace.
         while reach.to > after {
             let to = checkpoint(slice.head, reach.to, reach.events);
-            match self.commit(inner, claim, partition, to, reach.events).await? {
+            let batch = match self.fold(inner, held, partition, to, reach.events).await? {
+                Ok(batch) => batch,
+                Err(unfit) => {
+                    reach.stop_before(unfit);
+                    continue;
+                }
+            };
+            let writes = if held.written.are_kept() { batch.writes.clone() } else { Vec::new() };
+            let weight = batch.writes.iter().map(|(_, content)| content.as_ref().map_or(0, Bytes::len)).sum();
+            let wanted = more && reach.fault.is_none() && self.reads_ahead() && is_short(goal, partition, to);
+            let ahead = async {
+                if wanted { self.ahead(inner, partition, to.position, held.pages.size()).await } else { None }
+            };
+            let (committed, ahead) = beside(self.commit(inner, batch), ahead).await;
+            match committed? {
                 Ok(()) => {
-                    claim.checkpoints.insert(partition, to);
-                    self.moved(partition, to.position);
+                    held.claim.checkpoints.insert(partition, to);
+                    held.written.committed(writes);
+                    held.pages.keep(ahead.flatten());
+                    held.pages.learn(weight, more && self.consumer.database().is_none());
                     break;
                 }
                 Err(unfit) => reach.stop_before(unfit),
             }
         }
-        if reach.to <= after && self.is_moved(inner, claim).await? {
+        if reach.to <= after && self.is_moved(inner, &held.claim).await? {
             // Another owner has folded these events already: on its documents they come twice, and
             // that is all that is wrong with them. A commit would have told.
             return Err(Trouble::Fenced);
@@ -654,40 +693,100 @@ impl Follower {
         }
     }
 
-    /// Commits the effect of events with the checkpoint behind them.
-    async fn commit(
+    /// The events behind a position.
+    async fn page(
         &self,
         inner: &Inner,
-        claim: &Claim,
+        partition: Partition,
+        after: Position,
+        limit: usize,
+    ) -> Result<LogSlice, StoreError> {
+        let read = LogRead { partition, after, up_to: None, query: self.query.clone(), limit };
+        inner.log.read_log(read).await
+    }
+
+    /// The page behind one that is not committed yet. If it cannot be read, the next step will, and tells.
+    async fn ahead(
+        &self,
+        inner: &Inner,
+        partition: Partition,
+        after: Position,
+        limit: usize,
+    ) -> Option<Ahead> {
+        let read = Instant::now();
+        let slice = self.page(inner, partition, after, limit).await.ok()?;
+        Some(Ahead { after, read, slice })
+    }
+
+    /// What events make of the documents, as a batch with the checkpoint behind them.
+    async fn fold(
+        &self,
+        inner: &Inner,
+        held: &Held,
         partition: Partition,
         to: Checkpoint,
         events: &[Arc<RecordedEvent>],
-    ) -> Result<Result<(), Unfit>, Trouble> {
+    ) -> Result<Result<Batch, Unfit>, Trouble> {
         let (writes, handlers) = match self.consumer.route(events) {
             Err(unfit) => return Ok(Err(unfit)),
             Ok(Routed::Handlers(handlers)) => (Vec::new(), Some(handlers)),
             Ok(Routed::Documents { keys, work }) => {
-                let stored = inner.documents.get(self.name(), keys.clone()).await?;
+                let stored = self.documents(inner, &held.written, &keys).await?;
                 match work.fold(stored) {
                     Err(unfit) => return Ok(Err(unfit)),
                     Ok(folded) => (keys.into_iter().zip(folded).collect(), None),
                 }
             }
         };
-        let batch = Batch {
+        tracing::trace!(events = events.len(), position = %to.position, "commit");
+        Ok(Ok(Batch {
             consumer: self.name().to_owned(),
             partition,
-            epoch: claim.epoch,
-            from: claim.checkpoints.get(&partition).copied(),
+            epoch: held.claim.epoch,
+            from: held.claim.checkpoints.get(&partition).copied(),
             to,
             collection: self.name().to_owned(),
             writes,
             handlers,
-        };
-        tracing::trace!(events = events.len(), position = %to.position, "commit");
+        }))
+    }
+
+    /// What is stored under the keys: from memory what this follower has written, the rest from the store.
+    async fn documents(
+        &self,
+        inner: &Inner,
+        written: &Written,
+        keys: &[String],
+    ) -> Result<Vec<Option<Bytes>>, StoreError> {
+        let mut found = Vec::with_capacity(keys.len());
+        let (mut missing, mut places) = (Vec::new(), Vec::new());
+        for (place, key) in keys.iter().enumerate() {
+            let known = written.get(key);
+            if known.is_none() {
+                missing.push(key.clone());
+                places.push(place);
+            }
+            found.push(known.cloned().flatten());
+        }
+        if !missing.is_empty() {
+            let stored = inner.documents.get(self.name(), missing).await?;
+            for (place, document) in places.into_iter().zip(stored) {
+                found[place] = document;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Commits a batch, and says how far it is now.
+    async fn commit(&self, inner: &Inner, batch: Batch) -> Result<Result<(), Unfit>, Trouble> {
+        let (partition, to) = (batch.partition, batch.to.position);
         match inner.documents.commit(batch).await {
             Err(CommitError::Unfit(unfit)) => Ok(Err(unfit)),
-            done => Ok(Ok(done?)),
+            Err(error) => Err(error.into()),
+            Ok(()) => {
+                self.moved(partition, to);
+                Ok(Ok(()))
+            }
         }
     }
 
@@ -733,10 +832,14 @@ impl Follower {
         }
         let head = inner.log.head(Partition::ONLY).await?;
         let start = checkpoint(head, Position::START, &[]);
-        match self.commit(inner, &claim, Partition::ONLY, start, &[]).await? {
-            Ok(()) => _ = claim.checkpoints.insert(Partition::ONLY, start),
-            Err(unfit) => return Err(CommitError::Unfit(unfit).into()),
-        }
+        let held = Held::new(claim, Written::new(self.partitions));
+        let done = match self.fold(inner, &held, Partition::ONLY, start, &[]).await? {
+            Ok(batch) => self.commit(inner, batch).await?,
+            Err(unfit) => Err(unfit),
+        };
+        done.map_err(CommitError::Unfit)?;
+        claim = held.claim;
+        claim.checkpoints.insert(Partition::ONLY, start);
         Ok(claim)
     }
 
@@ -819,6 +922,11 @@ impl Reach<'_> {
     }
 }
 
+/// Whether whoever has this goal wants more than what a checkpoint has.
+fn is_short(goal: Option<Goal>, of: Partition, to: Checkpoint) -> bool {
+    goal.is_none_or(|(partition, target)| partition != of || to.position < target)
+}
+
 pub(super) fn position(checkpoint: Option<Checkpoint>) -> Position {
     checkpoint.map_or(Position::START, |checkpoint| checkpoint.position)
 }
@@ -837,6 +945,36 @@ impl Drop for Gone<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|progress| progress.gone = true);
     }
+}
+
+/// Runs both until they are done, or the first one has failed.
+async fn beside<T, E, U>(
+    first: impl Future<Output = Result<T, E>>,
+    second: impl Future<Output = U>,
+) -> (Result<T, E>, Option<U>) {
+    let mut first = std::pin::pin!(first);
+    let mut second = std::pin::pin!(second);
+    let (mut done, mut also) = (None, None);
+    std::future::poll_fn(|cx| {
+        if done.is_none()
+            && let Poll::Ready(end) = first.as_mut().poll(cx)
+        {
+            done = Some(end);
+        }
+        if also.is_none()
+            && let Poll::Ready(end) = second.as_mut().poll(cx)
+        {
+            also = Some(end);
+        }
+        match done.take() {
+            Some(end) if also.is_some() || end.is_err() => Poll::Ready((end, also.take())),
+            end => {
+                done = end;
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }
 
 /// Which of two futures was first.

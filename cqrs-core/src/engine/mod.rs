@@ -17,6 +17,7 @@ mod error;
 mod execute;
 mod follow;
 mod gate;
+mod held;
 mod lag;
 mod live;
 mod read;

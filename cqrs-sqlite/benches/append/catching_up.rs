@@ -15,9 +15,14 @@ use crate::reading::event;
 use crate::{compare, hand, multi_thread, scattered, timed};
 
 const ROUNDS: usize = 3;
-const EVENTS: u64 = 1_000_000;
 const PAGE: u64 = 1_000;
 const ACCOUNTS: u64 = 10_000;
+
+/// With `CQRS_BENCH_EVENTS` another number than 1,000,000.
+fn events() -> u64 {
+    let events = std::env::var("CQRS_BENCH_EVENTS").ok().and_then(|text| text.parse().ok());
+    events.unwrap_or(1_000_000)
+}
 
 /// The account of the event at a position: each is opened, then events are scattered over them.
 fn account(position: u64) -> u64 {
@@ -41,13 +46,13 @@ pub fn run() {
         by_hand.execute_batch("DELETE FROM accounts; UPDATE checkpoint SET position = 0").unwrap();
         timed(|| catch_up_by_hand(&mut by_hand))
     };
-    compare("a million events into a read model", ROUNDS, limit, engine);
+    compare(&format!("{} events into a read model", events()), ROUNDS, limit, engine);
 }
 
 async fn fill(path: &Path) {
     let store = SqliteStore::open(path).await.unwrap();
     let ids = TimeOrderedIds::default();
-    for first in (1..=EVENTS).step_by(PAGE as usize) {
+    for first in (1..=events()).step_by(PAGE as usize) {
         let name = |position| if position <= ACCOUNTS { "Opened" } else { "Deposited" };
         let events = (first..first + PAGE).map(|position| event(&ids, account(position), name(position)));
         store.append(Append::new(events.collect(), Guard::Any)).await.unwrap();
@@ -68,13 +73,13 @@ async fn check(engine: &Engine) {
     for account in 0..ACCOUNTS {
         sum += engine.get::<Summary>(&account).await.unwrap().unwrap().postings;
     }
-    assert_eq!(sum, EVENTS - ACCOUNTS);
+    assert_eq!(sum, events() - ACCOUNTS);
 }
 
 fn fill_by_hand(path: &Path) -> Connection {
     let conn = hand::open(path);
     let mut versions = vec![0; ACCOUNTS as usize];
-    for first in (1..=EVENTS).step_by(PAGE as usize) {
+    for first in (1..=events()).step_by(PAGE as usize) {
         let rows = (first..first + PAGE).map(|position| {
             let account = account(position);
             let version = &mut versions[account as usize];

@@ -1,0 +1,200 @@
+//! What a follower has in memory of a consumer that it owns: its claim, the documents that it has
+//! written, and the page of the log behind them.
+//!
+//! All of it is one value, which the follower takes out of its place for each step and puts back when
+//! the step has ended well. So whatever goes wrong, from a fence to a cancelled future, takes all of it
+//! along, and the next step begins with a claim and with what is stored.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache;
+
+use crate::id::Position;
+use crate::read_store::Claim;
+use crate::store::LogSlice;
+
+/// Events in one page: at first, and at most, far behind the end of the log. What a page holds of one key is
+/// one write, so that a larger one has fewer writes for each event; but whoever appends to the same store
+/// may wait for it.
+const PAGE: (usize, usize) = (1_000, 4_000);
+/// A page whose documents are larger than this together is followed by a smaller one.
+const HEAVY: usize = 2 << 20;
+/// After this a page that was read ahead is read again: the log may have been rewound meanwhile.
+const FRESH: Duration = Duration::from_secs(1);
+/// What is remembered of a consumer's documents, in bytes of memory.
+const REMEMBERED: u64 = 8 << 20;
+
+/// What a follower has in memory of a consumer that it owns.
+pub(super) struct Held {
+    pub(super) claim: Claim,
+    pub(super) written: Written,
+    pub(super) pages: Pages,
+}
+
+impl Held {
+    pub(super) fn new(claim: Claim, written: Written) -> Self {
+        Self { claim, written, pages: Pages { size: PAGE.0, ahead: None } }
+    }
+}
+
+/// Documents as the owner of their consumer has written them last, as far as there is room.
+///
+/// They are what is stored for as long as its commits succeed: whoever else writes one has raised the
+/// consumer's epoch or moved its checkpoint, and then the next commit is fenced. That holds with one
+/// partition. With several, an append of a program that keeps the projection inline moves the checkpoint of
+/// one, and a commit on another is not fenced by it; so then nothing is remembered.
+pub(super) struct Written(Option<Cache<String, Option<Bytes>, Weight>>);
+
+impl Written {
+    pub(super) fn new(partitions: u16) -> Self {
+        // Of documents that are larger than the guess, fewer are kept.
+        let cache = || Cache::with_weighter(REMEMBERED as usize / 512, REMEMBERED, Weight);
+        Self((partitions == 1).then(cache))
+    }
+
+    /// What is stored under a key, if that is known; `Some(None)` if there is no document.
+    pub(super) fn get(&self, key: &str) -> Option<&Option<Bytes>> {
+        self.0.as_ref()?.get(key)
+    }
+
+    /// Takes what was committed.
+    pub(super) fn committed(&mut self, writes: Vec<(String, Option<Bytes>)>) {
+        let Some(cache) = &mut self.0 else { return };
+        for (key, content) in writes {
+            cache.insert(key, content);
+        }
+    }
+
+    pub(super) fn are_kept(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<String, Option<Bytes>> for Weight {
+    fn weight(&self, key: &String, content: &Option<Bytes>) -> u64 {
+        // Beside the texts: the entry, and what an allocation of a short text has left over.
+        let texts = key.len() + content.as_ref().map_or(0, Bytes::len);
+        256 + texts as u64
+    }
+}
+
+/// The way through the log, page by page.
+pub(super) struct Pages {
+    size: usize,
+    /// Of a log with one partition: over many, a page each would be much memory, and old when it is used.
+    ahead: Option<Ahead>,
+}
+
+/// A page that was read while the one before it was committed.
+pub(super) struct Ahead {
+    pub(super) after: Position,
+    pub(super) read: Instant,
+    pub(super) slice: LogSlice,
+}
+
+impl Pages {
+    /// How many events the next page has at most.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Learns from a page that was committed, with the bytes that it wrote; with `more` behind it.
+    pub(super) fn learn(&mut self, written: usize, more: bool) {
+        let (least, most) = PAGE;
+        self.size = if written > HEAVY || !more { least } else { (self.size * 2).min(most) };
+    }
+
+    pub(super) fn keep(&mut self, ahead: Option<Ahead>) {
+        self.ahead = ahead;
+    }
+
+    /// The page behind a position, if it was read just now.
+    pub(super) fn take(&mut self, after: Position) -> Option<LogSlice> {
+        let ahead = self.ahead.take()?;
+        (ahead.after == after && ahead.read.elapsed() < FRESH).then_some(ahead.slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::store::{Head, LogId};
+
+    fn write(key: &str, len: usize) -> (String, Option<Bytes>) {
+        (key.to_owned(), Some(vec![b'x'; len].into()))
+    }
+
+    #[test]
+    fn what_is_remembered_is_the_last_that_was_written_or_nothing() {
+        let mut written = Written::new(1);
+        let lengths = [10, 1 << 10, 1 << 20, 2 * REMEMBERED as usize, 0, 3 << 20, 20];
+        for round in 0..200_usize {
+            for key in 0..23_usize {
+                let len = lengths[(round * 7 + key) % lengths.len()];
+                let key = format!("key {key}");
+                let removed = (round + len).is_multiple_of(5);
+                let last = if removed { (key.clone(), None) } else { write(&key, len) };
+                written.committed(vec![last.clone()]);
+                assert!(written.get(&key).is_none_or(|known| *known == last.1), "{key} in round {round}");
+                assert!(written.0.as_ref().is_some_and(|cache| cache.weight() <= REMEMBERED));
+            }
+        }
+        written.committed(vec![write("small", 10)]);
+        written.committed(vec![write("small", 2 * REMEMBERED as usize)]);
+        assert_ne!(written.get("small"), Some(&Some(vec![b'x'; 10].into())));
+    }
+
+    #[test]
+    fn over_several_partitions_nothing_is_remembered() {
+        let mut written = Written::new(2);
+        written.committed(vec![write("key", 10)]);
+        assert_eq!(written.get("key"), None);
+    }
+
+    #[test]
+    fn many_documents_find_room() {
+        let mut written = Written::new(1);
+        for _ in 0..2 {
+            written.committed((0..20_000).map(|key| write(&key.to_string(), 100)).collect());
+        }
+        let known = (0..20_000).filter(|key| written.get(&key.to_string()).is_some()).count();
+        assert_eq!(known, 20_000);
+    }
+
+    #[test]
+    fn pages_grow_far_behind_and_not_under_a_weight() {
+        let mut held = Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new() }, Written::new(1)).pages;
+        let mut after = |written, more| {
+            held.learn(written, more);
+            held.size()
+        };
+        assert_eq!([after(0, true), after(0, true), after(0, true)], [2_000, 4_000, 4_000]);
+        assert_eq!(after(HEAVY + 1, true), 1_000);
+        assert_eq!([after(HEAVY, true), after(0, false)], [2_000, 1_000]);
+    }
+
+    #[test]
+    fn a_page_ahead_is_taken_once_at_its_place_and_while_it_is_fresh() {
+        let mut pages = Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new() }, Written::new(1)).pages;
+        let head = Head { log: LogId(uuid::Uuid::nil()), position: Position::new(9) };
+        let ahead = |read| {
+            let slice = LogSlice { events: Vec::new(), read_to: Position::new(9), head };
+            Some(Ahead { after: Position::new(5), read, slice })
+        };
+        let mut taken = |read, after| {
+            pages.keep(ahead(read));
+            pages.take(Position::new(after)).is_some()
+        };
+        assert!(taken(Instant::now(), 5));
+        assert!(!taken(Instant::now(), 4));
+        assert!(Instant::now().checked_sub(FRESH).is_none_or(|long_ago| !taken(long_ago, 5)));
+        assert!(pages.take(Position::new(5)).is_none());
+    }
+}
