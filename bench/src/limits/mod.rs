@@ -1,0 +1,4 @@
+//! What is possible without a framework.
+
+pub mod postgres;
+pub mod sqlite;

@@ -1,0 +1,1 @@
+//! Other frameworks, each used as its own documentation shows.
