@@ -28,5 +28,10 @@ contenders! {
     Ours crate::ours::Memory;
     Ours crate::ours::Sqlite;
     Ours crate::ours::Postgres;
-    // peers, one line each: `Peer crate::peers::cqrs_es::CqrsEs;`
+    Peer crate::peers::cqrs_es::CqrsEs;
+    Peer crate::peers::disintegrate::Disintegrate;
+    Peer crate::peers::esrs::Esrs;
+    Peer crate::peers::evento::Evento;
+    Peer crate::peers::eventually::Eventually;
+    Peer crate::peers::fmodel::Fmodel;
 }
