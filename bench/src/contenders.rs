@@ -59,7 +59,12 @@ contenders! {
     Limit crate::limits::sqlite::Sqlite<true>;
     Limit crate::limits::postgres::Postgres<false>;
     Limit crate::limits::postgres::Postgres<true>;
-    // peers, one line each: `Peer crate::peers::cqrs_es::CqrsEs;`
+    Peer crate::peers::cqrs_es::CqrsEs;
+    Peer crate::peers::disintegrate::Disintegrate;
+    Peer crate::peers::esrs::Esrs;
+    Peer crate::peers::evento::Evento;
+    Peer crate::peers::eventually::Eventually;
+    Peer crate::peers::fmodel::Fmodel;
 }
 
 logs! {

@@ -1,1 +1,26 @@
-//! Other frameworks, each used as its own documentation shows.
+//! Other frameworks of event sourcing in Rust, each in its newest version and in the way that its own
+//! documentation shows: its own tables, its own command handler, its own read models. What it does less
+//! than others stands in its [`About`](crate::contender::About), and each sentence there was seen in its
+//! documentation or its source.
+//!
+//! | Module | Main package | Stores in |
+//! |---|---|---|
+//! | [`cqrs_es`] | cqrs-es, with postgres-es | PostgreSQL |
+//! | [`disintegrate`] | disintegrate, with disintegrate-postgres | PostgreSQL |
+//! | [`esrs`] | esrs | PostgreSQL |
+//! | [`eventually`] | eventually, with eventually-postgres | PostgreSQL |
+//! | [`evento`] | evento | PostgreSQL |
+//! | [`fmodel`] | fmodel-rust | memory |
+//!
+//! None of them checks that an event keeps its shape or that its history can be read; `tests` asks each
+//! of them whether it keeps its word: what was accepted is there once, what was refused is not.
+
+pub mod cqrs_es;
+pub mod disintegrate;
+pub mod esrs;
+pub mod evento;
+pub mod eventually;
+pub mod fmodel;
+
+#[cfg(test)]
+mod tests;
