@@ -1,6 +1,7 @@
 //! This framework, through its public API alone.
 
 mod bank;
+pub mod log;
 
 use std::path::PathBuf;
 use std::sync::Arc;
