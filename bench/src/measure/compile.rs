@@ -1,0 +1,138 @@
+//! Crates, and the time that `cargo check` takes for them from nothing: of an empty program that depends on
+//! what a program with this contender has to name, in the versions of this package's lock file and with
+//! the features that it uses here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+
+use super::{Run, key, say};
+use crate::contender::About;
+use crate::results::{Fault, Measure};
+
+pub const CASE: &str = "cargo check";
+
+const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What `cargo metadata` says.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Dependency {
+    name: String,
+    req: String,
+    features: Vec<String>,
+    uses_default_features: bool,
+    path: Option<String>,
+}
+
+pub fn measure(run: &mut Run) -> anyhow::Result<()> {
+    let known = dependencies()?;
+    let mut done: BTreeMap<String, Result<(f64, f64), String>> = BTreeMap::new();
+    for about in run.contenders.iter().map(|(_, about)| about.clone()).collect::<Vec<_>>() {
+        let (time, crates) =
+            (key(Measure::Compile, CASE, about.name), key(Measure::Crates, CASE, about.name));
+        if about.packages.is_empty() {
+            run.results.fault(time, Fault::Absent);
+            run.results.fault(crates, Fault::Absent);
+            continue;
+        }
+        // Two contenders may need the same.
+        let manifest = manifest(&about, &known)?;
+        let dir = run.ground.dir().join("compile");
+        let checked = done.entry(manifest).or_insert_with_key(|manifest| {
+            say(format_args!("cargo check for {}", about.name));
+            let checked = check(&dir, manifest).map_err(|error| format!("{error:#}"));
+            drop(std::fs::remove_dir_all(&dir));
+            checked
+        });
+        match checked.clone() {
+            Ok((seconds, count)) => {
+                run.results.add(time, seconds);
+                run.results.add(crates, count);
+            }
+            Err(words) => {
+                say(format_args!("{}: {words}", about.name));
+                run.results.fault(time, Fault::Failed(words.clone()));
+                run.results.fault(crates, Fault::Failed(words));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn dependencies() -> anyhow::Result<Vec<Dependency>> {
+    let mut metadata = Command::new("cargo");
+    metadata.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).current_dir(HERE);
+    let metadata: Metadata = serde_json::from_slice(&output(&mut metadata)?)?;
+    Ok(metadata.packages.into_iter().flat_map(|package| package.dependencies).collect())
+}
+
+/// The manifest of a program that uses it.
+fn manifest(about: &About, known: &[Dependency]) -> anyhow::Result<String> {
+    let mut lines = String::new();
+    for &name in about.packages {
+        let mut it = known.iter().find(|it| it.name == name).cloned().with_context(|| {
+            format!("{} names the package {name}, which {HERE}/Cargo.toml does not", about.name)
+        })?;
+        // What this package asks for is for all contenders together.
+        match name {
+            "cqrs" => {
+                let store = if about.store == "memory" { None } else { Some(about.store.to_lowercase()) };
+                it.features = store.into_iter().collect();
+            }
+            "tokio" => it.features = ["macros", "rt-multi-thread"].map(str::to_owned).into(),
+            _ => {}
+        }
+        let source = match &it.path {
+            Some(path) => format!("path = {path:?}"),
+            None => format!("version = {:?}", it.req),
+        };
+        let Dependency { features, uses_default_features, .. } = it;
+        lines += &format!(
+            "{name} = {{ {source}, features = {features:?}, default-features = {uses_default_features} }}\n"
+        );
+    }
+    Ok(format!("[package]\nname = \"empty\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n{lines}"))
+}
+
+/// The seconds and the crates.
+fn check(dir: &Path, manifest: &str) -> anyhow::Result<(f64, f64)> {
+    std::fs::create_dir_all(dir.join("src"))?;
+    std::fs::write(dir.join("src/main.rs"), "fn main() {}\n")?;
+    std::fs::write(dir.join("Cargo.toml"), manifest)?;
+    std::fs::copy(Path::new(HERE).join("Cargo.lock"), dir.join("Cargo.lock"))?;
+    let cargo = |arguments: &[&str]| {
+        let mut cargo = Command::new("cargo");
+        cargo.args(arguments).arg("--offline").current_dir(dir);
+        cargo.env("CARGO_TARGET_DIR", dir.join("target")).env_remove("RUSTFLAGS");
+        cargo
+    };
+    let tree = output(&mut cargo(&["tree", "-e", "normal,build", "--prefix", "none"]))?;
+    let tree = String::from_utf8(tree)?;
+    // Name and version; what follows says whether it was named before.
+    let crates: BTreeSet<_> = tree.lines().map(|line| line.split(' ').take(2).collect::<Vec<_>>()).collect();
+    let start = Instant::now();
+    output(&mut cargo(&["check"]))?;
+    Ok((start.elapsed().as_secs_f64(), crates.len() as f64 - 1.0))
+}
+
+fn output(command: &mut Command) -> anyhow::Result<Vec<u8>> {
+    let done = command.stdin(Stdio::null()).output()?;
+    if !done.status.success() {
+        bail!("{command:?}: {}: {}", done.status, String::from_utf8_lossy(&done.stderr).trim());
+    }
+    Ok(done.stdout)
+}
