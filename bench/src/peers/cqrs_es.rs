@@ -1,7 +1,7 @@
 //! [cqrs-es](https://docs.rs/cqrs-es) with [postgres-es](https://docs.rs/postgres-es): one aggregate, its
 //! event store without snapshots, and a view that its replay builds.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::cqrs_es::event_sink::EventSink;
 use ::cqrs_es::persist::{GenericQuery, PersistedEventStore, PersistenceError, QueryReplay, ViewRepository};
@@ -208,7 +208,7 @@ impl Contender for CqrsEs {
         let collect = |errors: &Arc<Mutex<Vec<String>>>| {
             let errors = Arc::clone(errors);
             Box::new(move |error: PersistenceError| {
-                errors.lock().unwrap_or_else(|poison| poison.into_inner()).push(error.to_string());
+                errors.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string());
             })
         };
         let mut query = GenericQuery::new(Arc::new(self.balances()));
@@ -216,7 +216,7 @@ impl Contender for CqrsEs {
         let mut replay = QueryReplay::new(PostgresEventRepository::new(self.pool.clone()), query);
         replay.use_error_handler(collect(&errors));
         replay.replay_all().await?;
-        let errors = errors.lock().unwrap_or_else(|poison| poison.into_inner());
+        let errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
         match errors.first() {
             None => Ok(Some(())),
             Some(first) => bail!("the replay left out {} events, the first with: {first}", errors.len()),

@@ -5,6 +5,7 @@
 //! As in its bank: a withdrawal is decided on all of the account's postings, and a deposit in between does
 //! not make it stale. A deposit is decided on whether the account is open.
 
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use ::disintegrate::serde::json::Json;
@@ -21,7 +22,7 @@ use disintegrate_postgres::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::sync::oneshot;
 
 use crate::contender::{About, Contender, Outcome, Place, REFERENCE};
@@ -284,6 +285,8 @@ impl Contender for Disintegrate {
             store: "PostgreSQL",
             packages: &["disintegrate", "disintegrate-postgres"],
             less: &[
+                "Its newest version needs PostgreSQL 16; on an older server one number in its SQL is \
+                 rewritten here.",
                 "A read model is written outside the transaction of its checkpoint: it can get an event \
                  again, and has to see that by itself.",
             ],
@@ -291,11 +294,17 @@ impl Contender for Disintegrate {
     }
 
     async fn open(place: &Place) -> Result<Self> {
-        let pool = PgPoolOptions::new().max_connections(place.connections).connect(&place.postgres).await?;
+        // Older servers than PostgreSQL 16 do not read a number as one of its functions writes it.
+        let options = PgConnectOptions::from_str(&place.postgres)?;
+        let options = options.options([("check_function_bodies", "off")]);
+        let pool = PgPoolOptions::new().max_connections(place.connections).connect_with(options).await?;
         let create = "CREATE TABLE balance (account bigint PRIMARY KEY, cents bigint NOT NULL, \
                       event_id bigint NOT NULL)";
         sqlx::query(create).execute(&pool).await?;
         let store = PgEventStore::try_new(pool.clone(), Json::default()).await?;
+        let function = "SELECT pg_get_functiondef('event_store_begin_epoch'::regproc)";
+        let function: String = sqlx::query_scalar(function).fetch_one(&pool).await?;
+        sqlx::query(&function.replace("0xFFFFFFFF", "4294967295")).execute(&pool).await?;
         Ok(Self { pool, decisions: decision_maker(store.clone(), NoSnapshot), store })
     }
 

@@ -99,23 +99,26 @@ fn decider() -> Decide {
     }
 }
 
+/// An account's events with their versions.
+type Stream = Vec<(Event, u64)>;
+
 /// The events of each account.
 #[derive(Clone, Default)]
-pub(super) struct Log(Arc<RwLock<HashMap<u64, Vec<(Event, u64)>>>>);
+pub(super) struct Log(Arc<RwLock<HashMap<u64, Stream>>>);
 
 impl Log {
-    fn events(&self, account: u64) -> Vec<(Event, u64)> {
+    fn events(&self, account: u64) -> Stream {
         let log = self.0.read().unwrap_or_else(PoisonError::into_inner);
         log.get(&account).cloned().unwrap_or_default()
     }
 }
 
 impl EventRepository<Command, Event, u64, Refusal> for Log {
-    async fn fetch_events(&self, command: &Command) -> std::result::Result<Vec<(Event, u64)>, Refusal> {
+    async fn fetch_events(&self, command: &Command) -> std::result::Result<Stream, Refusal> {
         Ok(self.events(command.account()))
     }
 
-    async fn save(&self, events: &[Event]) -> std::result::Result<Vec<(Event, u64)>, Refusal> {
+    async fn save(&self, events: &[Event]) -> std::result::Result<Stream, Refusal> {
         let mut log = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let saved = events.iter().map(|event| {
             let stream = log.entry(event.account()).or_default();

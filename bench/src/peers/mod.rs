@@ -12,8 +12,8 @@
 //! | [`evento`] | evento | PostgreSQL |
 //! | [`fmodel`] | fmodel-rust | memory |
 //!
-//! None of them checks that an event keeps its shape or that its history can be read; `tests` asks each
-//! of them whether it keeps its word: what was accepted is there once, what was refused is not.
+//! `tests` holds each of them to its word: what was accepted is there once, what was refused is not, and
+//! the read model tells what the events tell.
 
 pub mod cqrs_es;
 pub mod disintegrate;

@@ -237,7 +237,7 @@ impl<const FAULT: u8> Faulty<FAULT> {
         let events = accounts.entry(account).or_default();
         match Self::FAULT {
             Fault::Forgets if unlucky => {}
-            Fault::StoresTwice if unlucky => events.extend([change, change]),
+            Fault::StoresTwice if unlucky && change > 0 => events.extend([change, change]),
             Fault::LosesAnUpdate => *events = seen.into_iter().chain([change]).collect(),
             // Decided once more, as nothing was held in between.
             _ if events.len() != seen.len() && change + events.iter().sum::<i64>() < 0 => {
