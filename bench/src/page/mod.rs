@@ -150,7 +150,7 @@ mod tests {
     fn a_row_has_median_span_and_ratio_to_the_limit() {
         let page = page(&results()).unwrap();
         for part in ["1,000", "900 to 1,100", "0.50"] {
-            assert!(line(&page, "us").contains(part), "{}", line(&page, "us"));
+            assert!(line(&page, "**us**").contains(part), "{}", line(&page, "**us**"));
         }
     }
 
