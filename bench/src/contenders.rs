@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::contender::{About, Contender};
-use crate::growth::Log;
+use crate::growth::{ByCommands, Log};
 use crate::session;
 
 /// What a contender stands for.
@@ -73,4 +73,5 @@ logs! {
     Limit crate::limits::logs::Sqlite;
     Limit crate::limits::logs::Postgres<false>;
     Limit crate::limits::logs::Postgres<true>;
+    Peer ByCommands<crate::peers::disintegrate::Disintegrate>;
 }

@@ -9,16 +9,20 @@ use tempfile::TempDir;
 use tokio_postgres::Client;
 
 use crate::limits::postgres::connect;
+use crate::plan::Form;
 
 /// What is not as PostgreSQL has it by itself.
-const SETTINGS: [(&str, &str); 5] = [
-    ("fsync", "on"),
-    ("shared_buffers", "1GB"),
-    // No checkpoint in the middle of somebody's round.
-    ("max_wal_size", "8GB"),
-    ("checkpoint_timeout", "1h"),
-    ("max_connections", "1000"),
-];
+fn settings(form: Form) -> [(&'static str, &'static str); 5] {
+    [
+        // Nothing is timed in a smoke run.
+        ("fsync", if form == Form::Smoke { "off" } else { "on" }),
+        ("shared_buffers", "1GB"),
+        // No checkpoint in the middle of somebody's round.
+        ("max_wal_size", "8GB"),
+        ("checkpoint_timeout", "1h"),
+        ("max_connections", "1000"),
+    ]
+}
 
 pub struct Ground {
     cluster: Option<Cluster>,
@@ -36,11 +40,11 @@ pub struct Spot {
 
 impl Ground {
     /// Without a server on this machine, only what is said of PostgreSQL is left out.
-    pub async fn prepare() -> anyhow::Result<Self> {
+    pub async fn prepare(form: Form) -> anyhow::Result<Self> {
         if std::env::var_os("CQRS_POSTGRES_URL").is_some() {
             bail!("the benchmark measures a server of its own: unset CQRS_POSTGRES_URL");
         }
-        let cluster = pg_cluster::own(&SETTINGS);
+        let cluster = pg_cluster::own(&settings(form));
         let admin = match &cluster {
             Some(cluster) => Some(connect(cluster.url()).await?),
             None => None,
@@ -52,8 +56,8 @@ impl Ground {
         self.dir.path()
     }
 
-    pub fn settings() -> BTreeMap<String, String> {
-        SETTINGS.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
+    pub fn settings(form: Form) -> BTreeMap<String, String> {
+        settings(form).map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
 
     pub fn server(&self) -> Option<&Server> {

@@ -162,7 +162,7 @@ async fn run(form: Form, options: &Options) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&complaints)?;
     }
     std::fs::create_dir_all(&complaints)?;
-    let ground = Ground::prepare().await?;
+    let ground = Ground::prepare(form).await?;
     let has_server = ground.server().is_some();
     let chosen = |all| measure::choose(all, &options.only, has_server);
     let (contenders, logs) = (chosen(contenders::all()), chosen(contenders::logs()));
@@ -174,7 +174,7 @@ async fn run(form: Form, options: &Options) -> anyhow::Result<()> {
         plan: plan.clone(),
         begun,
         seconds: 0,
-        settings: Ground::settings(),
+        settings: Ground::settings(form),
         versions: versions()?,
         contenders: who(&contenders),
         logs: who(&logs),

@@ -208,9 +208,8 @@ mod tests {
         let (one, other) = tokio::join!(client.execute(&insert, &[&3]), client.execute(&insert, &[&4]));
         assert_eq!((one.unwrap(), other.unwrap()), (1, 1));
         assert_eq!(proxy.counts(), counts(5, 4, 1));
-        // A fault is an answer, too.
+        // A fault is an answer, too. The client hears of it before the answer ends, so it is counted behind.
         assert!(client.batch_execute("SELECT 1 / 0").await.is_err());
-        assert_eq!(proxy.counts(), counts(6, 5, 1));
         let rows = client.query_one("SELECT count(*) FROM t", &[]).await.unwrap();
         assert_eq!(rows.get::<_, i64>(0), 4);
         assert_eq!(proxy.counts(), counts(8, 6, 2));

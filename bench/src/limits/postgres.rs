@@ -127,7 +127,7 @@ impl<const BATCHED: bool> Contender for Postgres<BATCHED> {
         About {
             name: if BATCHED { "by-hand-postgres-batched" } else { "by-hand-postgres-single" },
             store: "PostgreSQL",
-            packages: &["tokio-postgres", "tokio", "serde", "serde_json"],
+            packages: &["tokio-postgres"],
             less: if BATCHED {
                 &[
                     "No framework: knows all state, reads nothing, and cannot share the log with another process.",

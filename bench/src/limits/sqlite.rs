@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
@@ -39,6 +40,7 @@ const TABLES: &str = "
 /// With `BATCHED`, what waits together is one transaction. Without, each row is a transaction.
 pub struct Sqlite<const BATCHED: bool> {
     file: PathBuf,
+    reader: Arc<Mutex<Connection>>,
     known: Known,
     way: mpsc::UnboundedSender<Waiting>,
 }
@@ -46,6 +48,14 @@ pub struct Sqlite<const BATCHED: bool> {
 type Waiting = (Row, oneshot::Sender<Result<(), String>>);
 
 impl<const BATCHED: bool> Sqlite<BATCHED> {
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Connection) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let reader = Arc::clone(&self.reader);
+        spawn_blocking(move || read(&mut reader.lock().unwrap_or_else(PoisonError::into_inner))).await?
+    }
+
     async fn store(&self, account: u64, event: Event) -> anyhow::Result<Outcome> {
         let (answer, done) = oneshot::channel();
         match self.known.decide(account, &event, |row| self.way.send((row, answer)).is_ok())? {
@@ -138,7 +148,7 @@ impl<const BATCHED: bool> Contender for Sqlite<BATCHED> {
         About {
             name: if BATCHED { "by-hand-sqlite-batched" } else { "by-hand-sqlite-single" },
             store: "SQLite",
-            packages: &["rusqlite", "tokio", "serde", "serde_json"],
+            packages: &["rusqlite"],
             less: if BATCHED {
                 &[
                     "No framework: knows all state, reads nothing, and cannot share the log with another process.",
@@ -159,7 +169,8 @@ impl<const BATCHED: bool> Contender for Sqlite<BATCHED> {
         conn.execute_batch(TABLES)?;
         let (way, rows) = mpsc::unbounded_channel();
         std::thread::spawn(move || write(&conn, rows, if BATCHED { 1_000 } else { 1 }));
-        Ok(Self { file, known: Known::default(), way })
+        let reader = Arc::new(Mutex::new(connect(&file)?));
+        Ok(Self { file, reader, known: Known::default(), way })
     }
 
     async fn open_account(&self, account: u64) -> anyhow::Result<()> {
@@ -175,8 +186,7 @@ impl<const BATCHED: bool> Contender for Sqlite<BATCHED> {
     }
 
     async fn rehydrate(&self, account: u64) -> anyhow::Result<u64> {
-        let file = self.file.clone();
-        spawn_blocking(move || rehydrate(&connect(&file)?, account)).await?
+        self.read(move |conn| rehydrate(conn, account)).await
     }
 
     async fn stored(&self) -> anyhow::Result<u64> {
@@ -184,16 +194,15 @@ impl<const BATCHED: bool> Contender for Sqlite<BATCHED> {
     }
 
     async fn project(&self) -> anyhow::Result<Option<()>> {
-        let file = self.file.clone();
-        spawn_blocking(move || project(&mut connect(&file)?)).await??;
-        Ok(Some(()))
+        self.read(project).await.map(Some)
     }
 
     async fn projected(&self, account: u64) -> anyhow::Result<Option<u64>> {
-        let conn = connect(&self.file)?;
         let select = "SELECT balance FROM summary WHERE account = ?1";
-        let balance = conn.query_row(select, (account as i64,), |row| row.get::<_, i64>(0)).optional()?;
-        Ok(balance.map(|balance| balance as u64))
+        let of = move |conn: &mut Connection| {
+            Ok(conn.query_row(select, (account as i64,), |row| row.get::<_, i64>(0)).optional()?)
+        };
+        Ok(self.read(of).await?.map(|balance| balance as u64))
     }
 
     async fn close(self) -> anyhow::Result<()> {

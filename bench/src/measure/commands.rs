@@ -11,9 +11,12 @@ use crate::session::Ask;
 use crate::work::{Load, Sample, Stop};
 
 /// What is asked for: its name, the tasks, and whether all go to one account.
-pub const CASES: [(&str, u64, bool); 4] =
-    [("1 task", 1, false), ("16 tasks", 16, false), ("64 tasks", 64, false), (HOT, 64, true)];
-pub const HOT: &str = "64 tasks, one account";
+pub const CASES: [(&str, u64, bool); 4] = [
+    ("1 task", 1, false),
+    ("16 tasks", 16, false),
+    ("64 tasks", 64, false),
+    ("64 tasks on one account", 64, true),
+];
 
 const MEASURES: [Measure; 4] = [Measure::Commands, Measure::P50, Measure::P99, Measure::Retries];
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use serde::Deserialize;
 
 use super::{Run, key, say};
@@ -35,6 +35,7 @@ struct Dependency {
     req: String,
     features: Vec<String>,
     uses_default_features: bool,
+    rename: Option<String>,
     path: Option<String>,
 }
 
@@ -80,15 +81,18 @@ fn dependencies() -> anyhow::Result<Vec<Dependency>> {
     Ok(metadata.packages.into_iter().flat_map(|package| package.dependencies).collect())
 }
 
+/// What every such program names.
+const ALL_NAME: [&str; 2] = ["serde", "tokio"];
+
 /// The manifest of a program that uses it.
 fn manifest(about: &About, known: &[Dependency]) -> anyhow::Result<String> {
     let mut lines = String::new();
-    for &name in about.packages {
-        let mut it = known.iter().find(|it| it.name == name).cloned().with_context(|| {
-            format!("{} names the package {name}, which {HERE}/Cargo.toml does not", about.name)
-        })?;
+    let find = |name| known.iter().find(|it| it.name == name && it.rename.is_none()).cloned();
+    // What is not named here is brought by what is.
+    let named = about.packages.iter().filter_map(|&name| find(name));
+    for mut it in named.chain(ALL_NAME.iter().filter_map(|&name| find(name))) {
         // What this package asks for is for all contenders together.
-        match name {
+        match &*it.name {
             "cqrs" => {
                 let store = if about.store == "memory" { None } else { Some(about.store.to_lowercase()) };
                 it.features = store.into_iter().collect();
@@ -100,12 +104,23 @@ fn manifest(about: &About, known: &[Dependency]) -> anyhow::Result<String> {
             Some(path) => format!("path = {path:?}"),
             None => format!("version = {:?}", it.req),
         };
-        let Dependency { features, uses_default_features, .. } = it;
+        let Dependency { name, features, uses_default_features, .. } = it;
         lines += &format!(
             "{name} = {{ {source}, features = {features:?}, default-features = {uses_default_features} }}\n"
         );
     }
-    Ok(format!("[package]\nname = \"empty\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n{lines}"))
+    let first = about.packages.first().copied().unwrap_or_default();
+    anyhow::ensure!(
+        find(first).is_some(),
+        "{} needs {first}, which {HERE}/Cargo.toml does not name",
+        about.name
+    );
+    // As in the manifest here: it stands in the lock file.
+    let patch = format!("sqlx-sqlite = {{ path = \"{HERE}/unbuilt/sqlx-sqlite\" }}");
+    Ok(format!(
+        "[package]\nname = \"empty\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n{lines}\n\
+         [patch.crates-io]\n{patch}\n"
+    ))
 }
 
 /// The seconds and the crates.

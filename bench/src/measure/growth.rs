@@ -6,6 +6,9 @@ use crate::remote::Remote;
 use crate::results::{Fault, Measure, median};
 use crate::session::AskLog;
 
+/// Of the figures that are not of one size.
+pub const CASE: &str = "growth";
+
 struct Stand {
     name: &'static str,
     remote: Remote,
@@ -79,7 +82,7 @@ async fn grow(run: &mut Run, stand: &mut Stand, size: u64) -> anyhow::Result<boo
             return Ok(false);
         }
     };
-    let key = key(Measure::Bulk, "growth", stand.name);
+    let key = key(Measure::Bulk, CASE, stand.name);
     run.results.add_sized(key, reached.saturating_sub(before) as f64 / seconds, size);
     if reached < size {
         let words = format!("it had {reached} events after {seconds:.0} seconds");

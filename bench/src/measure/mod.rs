@@ -8,6 +8,14 @@ mod memory;
 mod rehydrate;
 mod wire;
 
+pub use catch_up::CASE as CATCH_UP_CASE;
+pub use commands::CASES as COMMAND_CASES;
+pub use compile::CASE as COMPILE_CASE;
+pub use growth::CASE as GROWTH_CASE;
+pub use memory::CASE as MEMORY_CASE;
+pub use rehydrate::CASE as REHYDRATE_CASE;
+pub use wire::CASE as WIRE_CASE;
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -86,7 +86,7 @@ macro_rules! contender {
     ) => {
         impl Contender for $contender {
             fn about() -> About {
-                About { name: $name, store: $store, packages: &["cqrs", "serde", "tokio"], less: &$less }
+                About { name: $name, store: $store, packages: &["cqrs"], less: &$less }
             }
             async fn open($place: &Place) -> anyhow::Result<Self> {
                 $open
