@@ -80,6 +80,13 @@ static OVERTAGGED: Sql = Sql::new(
      ORDER BY t.partition, t.position, t.tag LIMIT 1",
     &[],
 );
+static UNNAMED: Sql = Sql::new(
+    "SELECT e.partition, e.position, e.name FROM {s}.events e
+     WHERE NOT EXISTS (SELECT FROM {s}.names n
+                       WHERE n.name = e.name AND n.partition = e.partition AND n.block = e.position >> 8)
+     ORDER BY e.partition, e.position LIMIT 1",
+    &[],
+);
 static VERSIONS: Sql = Sql::new(
     "SELECT f.stream, f.version, f.partition, f.position, f.before
      FROM (SELECT e.stream, e.version, e.partition, e.position,
@@ -142,6 +149,7 @@ impl Walk<'_> {
         self.keys().await?;
         self.conn.client.batch_execute(WHOLE_TABLES).await?;
         self.versions().await?;
+        self.names().await?;
         self.tags(tags).await?;
         self.checkpoints().await?;
         self.snapshots().await?;
@@ -221,6 +229,17 @@ impl Walk<'_> {
             }
         };
         Err(found.at(row.try_get(3)?).within(self.within(row.try_get::<_, i32>(2)?)))
+    }
+
+    /// Each event is found by its name. A block that has a name too many is looked through in vain.
+    async fn names(&self) -> Result<(), Fault> {
+        let rows = self.conn.rows(&UNNAMED, &[]).await?;
+        let Some(row) = rows.first() else { return Ok(()) };
+        let (partition, position, name): (i32, i64, &str) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let words = format!("its name `{name}` is not in the table of names");
+        let way = format!("insert it into `names`, with the block {}", position >> 8);
+        Err(fault(words, &way).at(position).within(self.within(partition)))
     }
 
     /// Each tag of an event was found, so the table agrees if it has no more than those.

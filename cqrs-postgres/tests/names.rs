@@ -1,12 +1,15 @@
 //! Reading the log by names where few events have them: the store walks at first, and then leaps.
 
 #![allow(missing_docs, reason = "a test")]
-#![allow(clippy::unwrap_used, reason = "a test stops at a fault")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at a fault")]
 
 mod support;
 
-use cqrs_core::id::{Partition, Position};
-use cqrs_core::store::{Append, EventStore as _, Guard, LogRead, Query};
+use cqrs_core::event::Tag;
+use cqrs_core::id::{Partition, Position, Version};
+use cqrs_core::store::{
+    Append, AppendError, Conflict, EventStore as _, Expected, Found, Guard, LogRead, Query, QueryItem,
+};
 use cqrs_postgres::PostgresStore;
 use support::{event, schema, with};
 
@@ -42,4 +45,73 @@ async fn rare_names_are_found_where_the_walk_ends() {
         assert_eq!(positions(&store, "Rare", limit).await, rare, "with the limit {limit}");
         assert_eq!(positions(&store, "None", limit).await, [0; 0], "with the limit {limit}");
     }
+}
+
+/// Where events with a name lie, in a log of three blocks of the index and a bit.
+const PLACES: [(&str, &[u64]); 3] = [
+    ("Rare", &[1, 2, 254, 255, 256, 257, 511, 768]),
+    ("Seldom", &[253, 512, 513, 767, 769]),
+    ("Last", &[800]),
+];
+
+/// Two stores on one log take turns now and then: what one of them knows of the index of names, the other
+/// may have moved. Single events and groups, tagged and not, take different ways into the log.
+async fn blocks() -> Option<PostgresStore> {
+    let cluster = pg_cluster::shared()?;
+    let url = with(cluster.url(), &format!("schema={}", schema()));
+    let stores = [PostgresStore::open(&url).await.unwrap(), PostgresStore::open(&url).await.unwrap()];
+    let mut position = 0;
+    while position < 800 {
+        let count = [1, 1, 1, 7, 1, 2, 30, 1][position as usize % 8].min(800 - position);
+        let events = (position + 1..=position + count).map(|position| {
+            let named = PLACES.iter().find(|(_, places)| places.contains(&position));
+            let mut event = event("A/1", position.to_string());
+            event.name = named.map_or("Common", |(name, _)| name).into();
+            let tag = (position % 3 == 0).then(|| Tag::new("third", &(position % 2)));
+            event.tags = tag.into_iter().collect();
+            event
+        });
+        let expected = Expected::Version(Version::new(position));
+        let guard = Guard::stream(support::stream("A/1"), expected);
+        let store = &stores[usize::from(position % 97 > 80)];
+        store.append(Append::new(events.collect(), guard)).await.unwrap();
+        position += count;
+    }
+    let [store, _] = stores;
+    Some(store)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_index_of_names_has_every_event() {
+    let Some(store) = blocks().await else { return };
+    store.verify().await.unwrap();
+    for (name, places) in PLACES {
+        for limit in [1, 2, 3, 5, 100] {
+            assert_eq!(positions(&store, name, limit).await, places, "{name}, with the limit {limit}");
+        }
+        // A guard finds the last one, from wherever it looks.
+        for after in (0..=801).step_by(7).chain([254, 255, 256, 257, 511, 512, 767, 768, 800]) {
+            let (query, after) = (Query::names([name]), Position::new(after));
+            let guard = Guard::Unchanged { query, after };
+            let found = match store.append(Append::new(vec![event("B/1", "{}")], guard)).await {
+                Err(AppendError::Conflict(Conflict { found: Found::Position(found), .. })) => {
+                    Some(found.get())
+                }
+                Ok(_) => None,
+                Err(error) => panic!("{error}"),
+            };
+            let last = places.last().copied().filter(|last| *last > after.get());
+            assert_eq!(found, last, "{name} behind {after:?}");
+        }
+    }
+    // With a tag, an intersection of two lists that leap.
+    let names = vec!["Rare".into(), "Seldom".into()];
+    let query = Query::any_of([QueryItem { names, tags: [Tag::new("third", &0)].into_iter().collect() }]);
+    let read = LogRead { partition: Partition::ONLY, after: Position::START, up_to: None, query, limit: 100 };
+    let found = store.read_log(read).await.unwrap();
+    let found: Vec<_> = found.events.iter().map(|event| event.meta.position.get()).collect();
+    let expected: Vec<u64> = (1..=800)
+        .filter(|at| at % 6 == 0 && PLACES[..2].iter().any(|(_, places)| places.contains(at)))
+        .collect();
+    assert_eq!(found, expected);
 }

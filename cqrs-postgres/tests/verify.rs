@@ -148,6 +148,11 @@ async fn the_first_fault_is_named() {
             "",
         ),
         (
+            "DELETE FROM {s}.names",
+            "the event at position 1: its name `Happened` is not in the table of names",
+            "; insert it into `names`, with the block 0",
+        ),
+        (
             "DELETE FROM {s}.tags WHERE tag = 'all:1' AND position = 9",
             "the event at position 9: its tag `all:1` is not in the table of tags",
             "; insert it into `tags`",
