@@ -17,7 +17,7 @@ const ACCOUNTS: u64 = 10_000;
 struct Sample {
     rate: f64,
     times: Vec<Duration>,
-    spent: [f64; 3],
+    spent: [f64; 5],
 }
 
 /// Somebody who does one piece of work for a task, as often as asked.
@@ -113,13 +113,32 @@ async fn opened(url: &str, accounts: u64) -> Engine {
     engine
 }
 
-/// Commits, syncs of the WAL and bytes of it, of the whole server so far.
-async fn counters(watch: &tokio_postgres::Client) -> [f64; 3] {
+/// Commits, syncs of the WAL and bytes of it, of the whole server so far; and the microseconds of a
+/// processor that this process and the server have used.
+async fn counters(watch: &tokio_postgres::Client) -> [f64; 5] {
     let select =
-        "SELECT (SELECT sum(xact_commit) FROM pg_stat_database)::float8, wal_sync::float8, wal_bytes::float8
+        "SELECT (SELECT sum(xact_commit) FROM pg_stat_database)::float8, wal_sync::float8, wal_bytes::float8,
+            pg_backend_pid()
         FROM pg_stat_wal";
     let row = watch.query_one(select, &[]).await.unwrap();
-    [row.get(0), row.get(1), row.get(2)]
+    let (_, server, _) = processor(&row.get::<_, i32>(3).to_string()).unwrap();
+    let of_server = |entry: std::io::Result<std::fs::DirEntry>| {
+        let (pid, parent, used) = processor(entry.ok()?.file_name().to_str()?)?;
+        (pid == server || parent == server).then_some(used)
+    };
+    let served = std::fs::read_dir("/proc").unwrap().filter_map(of_server).sum();
+    let (_, _, own) = processor("self").unwrap();
+    [row.get(0), row.get(1), row.get(2), own, served]
+}
+
+/// The id of a process, that of its parent, and the microseconds of a processor that it has used.
+fn processor(pid: &str) -> Option<(u32, u32, f64)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, which may hold anything, stands in parentheses.
+    let pid = stat.split(' ').next()?.parse().ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let ticks = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
+    Some((pid, fields.get(1)?.parse().ok()?, ticks * 10_000.0))
 }
 
 async fn one_round(contender: &Contender, watch: &tokio_postgres::Client, round: u64) -> Sample {
@@ -147,13 +166,23 @@ async fn one_round(contender: &Contender, watch: &tokio_postgres::Client, round:
     tokio::time::sleep(Duration::from_millis(20)).await;
     let after = counters(watch).await;
     let each = |at: usize| (after[at] - before[at]) / times.len() as f64;
-    Sample { rate, spent: [each(0), each(1), each(2)], times }
+    Sample { rate, spent: [0, 1, 2, 3, 4].map(each), times }
 }
 
 fn print(contenders: Vec<Contender>) {
     println!(
-        "{:<36} {:>9} {:>7} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8}",
-        "commands", "per s", "ratio", "best", "p50", "p99", "commits", "syncs", "bytes"
+        "{:<36} {:>9} {:>7} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "commands",
+        "per s",
+        "ratio",
+        "best",
+        "p50",
+        "p99",
+        "commits",
+        "syncs",
+        "bytes",
+        "µs here",
+        "µs there"
     );
     let mut limit = (f64::NAN, f64::NAN);
     for mut contender in contenders {
@@ -170,8 +199,13 @@ fn print(contenders: Vec<Contender>) {
         let spent = |at: usize| {
             median(&mut contender.samples.iter().map(|sample| sample.spent[at]).collect::<Vec<_>>())
         };
+        // The clock of processes is coarse.
+        let mean = |at: usize| {
+            contender.samples.iter().map(|sample| sample.spent[at]).sum::<f64>()
+                / contender.samples.len() as f64
+        };
         println!(
-            "{:<36} {rate:>9.0} {:>7.2} {:>9.2} {:>9.1?} {:>9.1?} {:>8.2} {:>8.2} {:>8.0}",
+            "{:<36} {rate:>9.0} {:>7.2} {:>9.2} {:>9.1?} {:>9.1?} {:>8.2} {:>8.2} {:>8.0} {:>8.1} {:>8.1}",
             contender.name,
             rate / limit.0,
             best / limit.1,
@@ -180,6 +214,8 @@ fn print(contenders: Vec<Contender>) {
             spent(0),
             spent(1),
             spent(2),
+            mean(3),
+            mean(4),
         );
     }
 }

@@ -8,8 +8,8 @@
 //!
 //! All contenders take turns, a short round each, so that a machine that drifts moves all of them.
 //!
-//! `cargo bench -p cqrs-postgres --bench append`, with `-- commands`, `-- rehydrating`, `-- catching-up`
-//! or `-- growing` for a part.
+//! `cargo bench -p cqrs-postgres --bench append`, with `-- commands`, `-- rehydrating`, `-- catching-up`,
+//! `-- growing` or `-- locks` for a part.
 
 #![allow(
     missing_docs,
@@ -25,6 +25,7 @@ mod bank;
 mod commands;
 mod growing;
 mod hand;
+mod locks;
 mod reading;
 
 use std::time::Duration;
@@ -37,11 +38,12 @@ fn main() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
     let settings = [("fsync", "on"), ("shared_buffers", "1GB"), ("max_wal_size", "8GB")];
     let Some(cluster) = pg_cluster::own(&settings) else { return };
-    let parts: [Part; 4] = [
+    let parts: [Part; 5] = [
         ("commands", commands::run),
         ("rehydrating", reading::rehydrating),
         ("catching-up", reading::catching_up),
         ("growing", growing::run),
+        ("locks", locks::run),
     ];
     for (_, run) in parts.iter().filter(|(name, _)| name.contains(&wanted)) {
         run(&cluster);
