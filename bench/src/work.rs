@@ -183,14 +183,27 @@ pub async fn open_accounts<C: Contender>(
                     return anyhow::Ok(opened);
                 }
                 contender.open_account(account).await?;
-                let outcome = contender.deposit(account, FIRST).await?;
-                anyhow::ensure!(outcome == Outcome::Accepted, "a deposit was {outcome:?}");
                 opened.push(account);
             }
         })
     };
-    let mut opened = Vec::new();
+    let mut shares = Vec::new();
     for task in (0..tasks).map(open).collect::<Vec<_>>() {
+        shares.push(task.await??);
+    }
+    // Not before all are open: a contender may need a moment to see what it has stored while others write.
+    let deposit = |share: Vec<u64>| {
+        let contender = Arc::clone(contender);
+        tokio::spawn(async move {
+            for &account in &share {
+                let outcome = contender.deposit(account, FIRST).await?;
+                anyhow::ensure!(outcome == Outcome::Accepted, "a deposit was {outcome:?}");
+            }
+            anyhow::Ok(share)
+        })
+    };
+    let mut opened = Vec::new();
+    for task in shares.into_iter().map(deposit).collect::<Vec<_>>() {
         opened.extend(task.await??);
     }
     // The numbers are handed out one by one and each is finished, so there are no gaps.
@@ -224,7 +237,9 @@ pub async fn carry_out<C: Contender>(
                 Stop::Commands(most) => started.fetch_add(1, Ordering::Relaxed) < most,
                 Stop::Events(most, time) => model.events() < most && begun.elapsed() < time,
             };
-            while !failed.load(Ordering::Relaxed) && go_on() {
+            // However short the time is, each task has its turn.
+            let mut first = matches!(load.stop, Stop::After(_));
+            while !failed.load(Ordering::Relaxed) && (std::mem::take(&mut first) || go_on()) {
                 let command = commands.next();
                 let start = Instant::now();
                 let outcome = carry_out_one(&*contender, command).await;

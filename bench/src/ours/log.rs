@@ -28,7 +28,7 @@ impl<S: EventStore> Grown<S> {
         Self { store, ids: TimeOrderedIds::default(), events: 0 }
     }
 
-    fn event(&self, stream: &StreamId, tags: [String; 2]) -> NewEvent {
+    fn event(&self, stream: &StreamId, tags: &[String; 2]) -> NewEvent {
         let time = Timestamp::now();
         NewEvent {
             id: self.ids.next(time),
@@ -48,7 +48,7 @@ impl<S: EventStore> Grown<S> {
             let to = events.min(self.events + 1_000);
             let page = (self.events..to).map(|number| {
                 let stream = StreamId::new("Course", &(number % STREAMS))?;
-                Ok(self.event(&stream, [common(), some(number)]))
+                Ok(self.event(&stream, &[common(), some(number)]))
             });
             let page = page.collect::<anyhow::Result<Vec<_>>>()?;
             self.store.append(Append::new(page, Guard::Any)).await?;
@@ -59,7 +59,7 @@ impl<S: EventStore> Grown<S> {
 
     async fn append(&mut self, number: u64) -> anyhow::Result<bool> {
         let stream = StreamId::new("New", &number)?;
-        let event = self.event(&stream, [common(), own(number)]);
+        let event = self.event(&stream, &[common(), own(number)]);
         let guard = Guard::Absent(Query::tags([common(), own(number)].iter().map(|tag| Tag::from(&**tag))));
         match self.store.append(Append::new(vec![event], guard)).await {
             Ok(_) => {
