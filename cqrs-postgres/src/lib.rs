@@ -27,7 +27,8 @@
 //!   anything new at or below it: also beside long transactions, on a hot standby, and after a dump.
 //! - **Group commit.** One task of each partition writes. It takes all appends that wait, checks each
 //!   against those before it, and commits them together, in one round trip where each says which version
-//!   its stream has, and in two otherwise. Those that are refused are told, and touch nobody else.
+//!   its stream has, and in two otherwise. Where many wait, they take turns in two halves, so that the server
+//!   writes one while this process decides the other. Those that are refused are told, and touch nobody else.
 //! - **An answer "it is not there" is final.** An append whose connection was lost while it committed is
 //!   told as `Unknown`; before its key or its stream is read on this handle, it is fenced: it has taken
 //!   place by then, or never will.
