@@ -218,3 +218,61 @@ async fn write(store: PostgresStore, task: usize) -> usize {
     }
     doubts
 }
+
+/// What a plain append rests on, whose snapshot is older than its lock: it does not see the row of a fence
+/// that was set meanwhile, and it does see the sequence that counts fences. Were the sequence a row too, a
+/// writer that was fenced could still write.
+#[tokio::test]
+async fn a_fence_is_seen_by_a_statement_that_began_before_it() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let schema = schema();
+    PostgresStore::open(&with(cluster.url(), &format!("schema={schema}"))).await.unwrap();
+    let (one, other) = (connect(cluster.url()).await, connect(cluster.url()).await);
+    other.batch_execute("SELECT pg_advisory_lock(4711)").await.unwrap();
+    let began = format!(
+        "SELECT CASE WHEN pg_advisory_lock(4711) IS NOT NULL
+                     THEN pg_sequence_last_value('{schema}.fenced'::regclass) END,
+                (SELECT count(*) FROM {schema}.fences)"
+    );
+    let waiting = tokio::spawn(async move { one.query_one(&began, &[]).await.unwrap() });
+    let waits = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted";
+    while other.query(waits, &[]).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let fence = format!("SELECT {schema}.fence(1, 'f0000000-0000-4000-8000-000000000000')");
+    other.batch_execute(&fence).await.unwrap();
+    other.batch_execute("SELECT pg_advisory_unlock(4711)").await.unwrap();
+    let row = waiting.await.unwrap();
+    // The store has made the sequence with a 1 in it.
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (2, 0));
+}
+
+/// The same for what is written with a plain statement: one event or a few, without key and tag, by whoever
+/// wrote the log's last event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plain_append_that_comes_late_stays_out_if_somebody_asked() {
+    for (count, ask) in [(1, true), (1, false), (3, true), (3, false)] {
+        let Some((proxy, store)) = behind_a_proxy("").await else { return };
+        let plain = |version: u64, text: &str| {
+            let untagged =
+                |_| cqrs_core::event::NewEvent { tags: [].into_iter().collect(), ..event("A/1", text) };
+            let guard = Guard::stream(stream("A/1"), Expected::Version(Version::new(version)));
+            Append::new((0..count).map(untagged).collect(), guard)
+        };
+        // Now the store knows how the log ends, and that nobody else is writing.
+        for round in 0..3 {
+            store.append(plain(1 + round * count, "before")).await.unwrap();
+        }
+        let there = 1 + 3 * count;
+        proxy.mode.store(KEEP, Ordering::SeqCst);
+        unknown(&store, plain(there, "marked")).await;
+        if ask {
+            assert_eq!(read_stream(&store, "A/1").await.len() as u64, there);
+        }
+        proxy.release.notify_one();
+        tokio::time::timeout(Duration::from_secs(120), proxy.delivered.notified()).await.unwrap();
+        let after = if ask { there } else { there + count };
+        assert_eq!(read_stream(&store, "A/1").await.len() as u64, after, "{count} events, asked: {ask}");
+        store.append(plain(after, "after")).await.unwrap();
+    }
+}
