@@ -47,6 +47,7 @@ mod inline;
 mod known;
 mod news;
 mod open;
+mod plain;
 mod read;
 mod readers;
 mod schema;

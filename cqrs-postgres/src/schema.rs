@@ -10,7 +10,7 @@
 //! committed`; in others the functions refuse.
 //!
 //! Mostly nobody else has written since this process last did. Then a plain statement is enough, which
-//! costs half of a function that is given lists (see `append`): what it has to rest on is the log's last
+//! costs half of a function that is given lists (see `plain`): what it has to rest on is the log's last
 //! event, and what its snapshot cannot show it, two things do that all see at once: a position is taken once,
 //! and a sequence counts the writers that were fenced.
 //!

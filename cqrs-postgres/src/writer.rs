@@ -18,6 +18,7 @@ use crate::inline::{self, Effects, Held};
 use crate::known::Known;
 use crate::news::News;
 use crate::open::{Conn, Place, Role, Sql};
+use crate::plain;
 use crate::readers::{Lanes, Share};
 use crate::schema::Meta;
 use crate::statements::{self, Refused, UNGUARD};
@@ -319,12 +320,12 @@ impl Task {
     /// Appends what is assumed to hold, in one round trip.
     async fn in_one(&mut self, conn: &Conn, rows: &Rows<'_>) -> Result<Option<Start>, Fault> {
         if !self.place.bouncer {
-            if let Some(plain) = rows.plain(&self.known).filter(|_| self.undisturbed) {
+            if let Some(all) = rows.plain(&self.known).filter(|_| self.undisturbed) {
                 let fenced = match self.fenced.take() {
                     Some(fenced) => fenced,
-                    None => append::fenced(conn).await?,
+                    None => plain::fenced(conn).await?,
                 };
-                match plain.write(conn, &self.target, fenced).await {
+                match all.write(conn, &self.target, fenced).await {
                     Ok(Some(start)) => {
                         self.fenced = Some(fenced);
                         return Ok(Some(start));
