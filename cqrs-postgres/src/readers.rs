@@ -29,15 +29,19 @@ impl Lanes {
         Self { place, meta, role, lanes: (0..count.max(1)).map(|_| Arc::default()).collect() }
     }
 
-    /// Does something on the connection that has the least to do; once more on a new one if it turns out
-    /// to be lost, since a reader takes no harm from asking twice.
+    /// Does something on the connection that has the least to do; once more on another one if it turns out
+    /// to be lost, since a reader takes no harm from asking twice. A server that was away has left all of them
+    /// behind, and each may still look well.
     pub(crate) async fn read<T, F>(&self, work: impl Fn(Share) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        match work(self.share().await?).await {
-            Err(fault) if fault.ends_connection() => work(self.share().await?).await,
-            done => done,
+        let mut left = self.lanes.len();
+        loop {
+            match work(self.share().await?).await {
+                Err(fault) if fault.ends_connection() && left > 0 => left -= 1,
+                done => return done,
+            }
         }
     }
 

@@ -397,3 +397,25 @@ async fn a_commit_that_did_not_wait_for_its_standby_is_unknown() {
     server.reload().unwrap();
     assert!(store.find_key(&key).await.unwrap().is_some());
 }
+
+/// All connections have ended, and none of them looks it: a read finds its way nevertheless.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_gets_by_connections_that_were_lost() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let name = schema();
+    let url = with(cluster.url(), &format!("schema={name}&application_name={name}"));
+    let store = PostgresStore::open(&url).await.unwrap();
+    store.append(one("A/1", "one")).await.unwrap();
+    let killer = connect(cluster.url()).await;
+    for _ in 0..20 {
+        let reads = (0..16).map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { read_stream(&store, "A/1").await.len() })
+        });
+        for read in reads.collect::<Vec<_>>() {
+            assert_eq!(read.await.unwrap(), 1);
+        }
+        let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
+        assert!(killer.query(all, &[&name]).await.unwrap().len() > 3, "the reads were not spread");
+    }
+}
