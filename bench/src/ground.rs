@@ -61,7 +61,7 @@ impl Ground {
     }
 
     pub fn server(&self) -> Option<&Server> {
-        self.cluster.as_ref()?.server()
+        self.cluster.as_ref().map(Cluster::server)
     }
 
     pub async fn version(&self) -> anyhow::Result<Option<String>> {
