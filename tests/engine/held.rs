@@ -189,6 +189,15 @@ mod inline {
     }
 }
 
+/// The first account in a partition.
+fn account_in(store: &MemoryStore, partition: u16) -> u64 {
+    let in_it = |account: &u64| {
+        let stream = format!("Account/{account}").parse().unwrap();
+        store.partition_of(&stream) == Partition::new(partition)
+    };
+    (0_u64..).find(in_it).unwrap()
+}
+
 /// During a rolling release one program keeps a read model inline that another follows. Appends move its
 /// checkpoint on one partition and leave the epoch alone, so that a commit on another partition is not
 /// fenced by them.
@@ -200,15 +209,7 @@ async fn a_document_that_an_append_changes_is_not_overwritten_from_memory() {
         let following = with(Registry::new().with::<Account>().with::<Total>(), stores.clone()).await;
         let inlining = with(Registry::new().with::<Account>().with::<inline::Total>(), stores.clone()).await;
         let writing = with(Registry::new().with::<Account>(), stores.clone()).await;
-        // Accounts in the first partition, and in the last.
-        let of = |partition: u16| {
-            let in_it = |account: &u64| {
-                let stream = format!("Account/{account}").parse().unwrap();
-                store.partition_of(&stream) == Partition::new(partition)
-            };
-            (0_u64..).find(in_it).unwrap()
-        };
-        let (first, last) = (of(0), of(partitions - 1));
+        let (first, last) = (account_in(&store, 0), account_in(&store, partitions - 1));
         for account in [first, last].into_iter().take(usize::from(partitions)) {
             open(&writing, account, 1).await;
         }
@@ -220,6 +221,39 @@ async fn a_document_that_an_append_changes_is_not_overwritten_from_memory() {
         assert_eq!(total.balance, 110 + i64::from(partitions), "over {partitions} partitions");
         assert_eq!(total.postings, 2 + u64::from(partitions));
     }
+}
+
+/// A follower has read a document for what lies in the last partition, when an append of another program
+/// changes that document with what it writes to the first. What the last partition's batch would write is
+/// the document without it. The document, and how often the follower's batches were refused.
+async fn changed_under_a_follower(follower: Registry) -> (Total, usize) {
+    let store = MemoryStore::builder().partitions(2).build();
+    let (first, last) = (account_in(&store, 0), account_in(&store, 1));
+    let documents = Faulty::new(store.clone());
+    let log: Arc<dyn EventStore> = Arc::new(store.clone());
+    let ours = Stores { log, documents: Arc::new(documents.clone()) };
+    let stores = Stores::from(Arc::new(store));
+    let inlining = with(Registry::new().with::<Account>().with::<inline::Total>(), stores.clone()).await;
+    let writing = with(Registry::new().with::<Account>(), stores.clone()).await;
+    for account in [first, last] {
+        open(&inlining, account, 1).await;
+    }
+    writing.execute(Deposit { account: last, cents: 10 }).await.unwrap();
+    documents.meanwhile(Call::Get, async move {
+        inlining.execute(Deposit { account: first, cents: 100 }).await.unwrap();
+    });
+    with(follower, ours).await.catch_up().await.unwrap();
+    assert_eq!(documents.to_come(), 0, "it was changed");
+    let reading = with(Registry::new().with::<Total>(), stores).await;
+    let total = reading.get::<Total>(&"bank".into()).await.unwrap().unwrap();
+    (total, documents.count(Call::Claim) - 1)
+}
+
+#[tokio::test]
+async fn what_an_append_to_another_partition_changes_under_a_follower_is_kept() {
+    let total = Total { accounts: 2, balance: 112, postings: 4 };
+    assert_eq!(changed_under_a_follower(Registry::new().with::<Total>()).await, (total.clone(), 1));
+    assert_eq!(changed_under_a_follower(Registry::new().with::<inline::Total>()).await, (total, 1));
 }
 
 /// The log is replaced by an older state of itself while a page of what is lost is read ahead.
