@@ -230,8 +230,7 @@ async fn changed_under_a_follower(follower: Registry) -> (Total, usize) {
     let store = MemoryStore::builder().partitions(2).build();
     let (first, last) = (account_in(&store, 0), account_in(&store, 1));
     let documents = Faulty::new(store.clone());
-    let log: Arc<dyn EventStore> = Arc::new(store.clone());
-    let ours = Stores { log, documents: Arc::new(documents.clone()) };
+    let ours = Stores::from(Arc::new(documents.clone()));
     let stores = Stores::from(Arc::new(store));
     let inlining = with(Registry::new().with::<Account>().with::<inline::Total>(), stores.clone()).await;
     let writing = with(Registry::new().with::<Account>(), stores.clone()).await;

@@ -375,7 +375,7 @@ async fn a_checkpoint_of_another_log_or_history_stops_the_projection() {
         consumer: "summary".into(),
         partition: Partition::ONLY,
         epoch: claim.epoch,
-        from: claim.checkpoints.get(&Partition::ONLY).copied(),
+        from: claim.checkpoints,
         to,
         collection: "summary".into(),
         writes: Vec::new(),
@@ -388,8 +388,7 @@ async fn a_checkpoint_of_another_log_or_history_stops_the_projection() {
     // The position is there, but another event stands at it.
     let to = Checkpoint { event: Some(uuid::Uuid::new_v4()), position: head.position, ..to };
     let claim = documents.claim("summary").await.unwrap();
-    let from = claim.checkpoints.get(&Partition::ONLY).copied();
-    documents.commit(Batch { epoch: claim.epoch, from, to, ..batch }).await.unwrap();
+    documents.commit(Batch { epoch: claim.epoch, from: claim.checkpoints, to, ..batch }).await.unwrap();
     let rewound = quiet(on(&log)).await.catch_up().await.unwrap_err();
     assert!(std::error::Error::source(&rewound).unwrap().to_string().starts_with("the log was rewound"));
 }

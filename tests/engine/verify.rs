@@ -55,13 +55,13 @@ async fn what_followers_made_is_the_fold() {
 /// Writes documents without events, as a wrong program or hand would.
 async fn forge(documents: &dyn ReadStore, consumer: &str, writes: &[(&str, Option<&'static str>)]) {
     let claim = documents.claim(consumer).await.unwrap();
-    let from = claim.checkpoints.get(&Partition::ONLY).copied();
+    let to = claim.checkpoints[&Partition::ONLY];
     let batch = Batch {
         consumer: consumer.into(),
         partition: Partition::ONLY,
         epoch: claim.epoch,
-        from,
-        to: from.unwrap(),
+        from: claim.checkpoints,
+        to,
         collection: consumer.into(),
         writes: writes.iter().map(|(key, text)| ((*key).to_owned(), text.map(Bytes::from))).collect(),
         handlers: None,

@@ -743,7 +743,7 @@ impl Follower {
             consumer: self.name().to_owned(),
             partition,
             epoch: held.claim.epoch,
-            from: held.claim.checkpoints.get(&partition).copied(),
+            from: held.claim.checkpoints.clone(),
             to,
             collection: self.name().to_owned(),
             writes,
