@@ -18,8 +18,9 @@
 //!   consumer has one epoch over all partitions, because events of several partitions may change
 //!   one document. A lease may decide who claims; the epoch decides who may write.
 //! - **Owned.** From one claim to the next, a consumer's documents change by batches of that claim's epoch
-//!   alone, and by appends that keep the consumer inline, which move its checkpoint on one partition. So an owner may fold onto
-//!   documents that it has committed without reading them again, for as long as its commits succeed.
+//!   alone, and by appends that keep the consumer inline, which move its checkpoint on their partition. So an
+//!   owner may fold onto documents that it has committed without reading them again, for as long as its
+//!   commits succeed.
 //! - **Handlers.** A batch may bring [`Handlers`] instead of documents: the user's own statements for
 //!   one kind of [`Database`](crate::consumer::Database). The store runs them step by step, in order,
 //!   inside the transaction of the batch; the first time that the consumer commits at all, in any

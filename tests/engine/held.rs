@@ -199,8 +199,7 @@ fn account_in(store: &MemoryStore, partition: u16) -> u64 {
 }
 
 /// During a rolling release one program keeps a read model inline that another follows. Appends move its
-/// checkpoint on one partition and leave the epoch alone, so that a commit on another partition is not
-/// fenced by them.
+/// checkpoint on one partition and leave the epoch alone.
 #[tokio::test]
 async fn a_document_that_an_append_changes_is_not_overwritten_from_memory() {
     for partitions in [1, 2] {
@@ -253,6 +252,59 @@ async fn what_an_append_to_another_partition_changes_under_a_follower_is_kept() 
     let total = Total { accounts: 2, balance: 112, postings: 4 };
     assert_eq!(changed_under_a_follower(Registry::new().with::<Total>()).await, (total.clone(), 1));
     assert_eq!(changed_under_a_follower(Registry::new().with::<inline::Total>()).await, (total, 1));
+}
+
+/// What one partition's batch has written is what the next one folds onto.
+#[tokio::test]
+async fn documents_of_several_partitions_are_fetched_once() {
+    let store = Faulty::new(MemoryStore::builder().partitions(3).build());
+    let stores = Stores::from(Arc::new(store.clone()));
+    fill(&stores).await;
+    let total = || Registry::new().with::<Account>().with::<Total>();
+    let bank = with(total(), stores.clone()).await;
+    let counts = || [Call::ReadLog, Call::Get, Call::Commit].map(|call| store.count(call));
+    let before = counts();
+    bank.catch_up().await.unwrap();
+    let after = counts();
+    let [pages, fetched, committed] = [0, 1, 2].map(|of| after[of] - before[of]);
+    assert_eq!(fetched, 1, "documents fetched");
+    assert!(committed >= 3 && pages <= committed + 3, "{pages} pages read for {committed} batches");
+    let right = Total { accounts: ACCOUNTS, balance: 0, postings: EVENTS - ACCOUNTS };
+    let shown = async |bank: &Engine| bank.get::<Total>(&"bank".into()).await.unwrap().unwrap();
+    let first = shown(&bank).await;
+    assert_eq!((first.accounts, first.postings), (right.accounts, right.postings));
+    let before = counts()[1];
+    for account in 0..ACCOUNTS {
+        bank.execute(Deposit { account, cents: 5 }).await.unwrap();
+        bank.catch_up().await.unwrap();
+    }
+    assert_eq!(counts()[1], before, "documents fetched");
+    let balance = first.balance + 5 * ACCOUNTS as i64;
+    assert_eq!(shown(&bank).await, Total { balance, postings: right.postings + ACCOUNTS, ..right });
+}
+
+/// While the first partition's batch is committed the page of the second is read; if that cannot be, it is
+/// read again when it is its turn.
+#[tokio::test]
+async fn the_next_partitions_page_is_read_ahead() {
+    let store = Faulty::new(MemoryStore::builder().partitions(2).build());
+    let stores = Stores::from(Arc::new(store.clone()));
+    let bank = engine(stores.clone()).await;
+    for partition in 0..2 {
+        open(&bank, account_in(store.inner(), partition), 1).await;
+    }
+    store.skip(Call::ReadLog, 1);
+    store.next(Call::ReadLog, Fault::Before(StoreErrorKind::Unavailable));
+    bank.catch_up().await.unwrap();
+    assert_eq!(store.to_come(), 0);
+    assert_eq!(shown(&bank).await, fresh_fold(&stores).await);
+    // A page that was empty when it was read is not taken for the end of the log later.
+    for partition in [1, 0, 1, 0, 0] {
+        let account = account_in(store.inner(), partition);
+        let receipt = bank.execute(Deposit { account, cents: 1 }).await.unwrap();
+        bank.get::<Summary>(&account).after(&receipt).await.unwrap();
+        assert_eq!(shown(&bank).await, fresh_fold(&stores).await);
+    }
 }
 
 /// The log is replaced by an older state of itself while a page of what is lost is read ahead.
