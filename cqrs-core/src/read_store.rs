@@ -8,16 +8,19 @@
 //!
 //! - **One commit.** All writes of a [`Batch`] and its checkpoint become visible together or not
 //!   at all.
-//! - **Fenced.** A batch is accepted only if its consumer's stored checkpoint is still the one that
-//!   the batch starts from ([`Batch::from`]) and its epoch is still the one that [`claim`] gave.
-//!   Otherwise it gives [`CommitError::Fenced`] and writes nothing: somebody else owns the consumer.
+//! - **Fenced.** A batch is accepted only if its consumer's stored checkpoints, those of all partitions, are
+//!   still the ones that the batch starts from ([`Batch::from`]) and its epoch is still the one that [`claim`]
+//!   gave. Otherwise it gives [`CommitError::Fenced`] and writes nothing: somebody else owns the consumer, or
+//!   has moved it. All partitions count because events of several may change one document: who was passed on
+//!   one of them may have read a document that is another by now.
 //! - **Claim.** [`claim`](ReadStore::claim) raises the consumer's epoch, so that every batch of
 //!   a former owner is fenced from then on, in all partitions, and gives the stored checkpoints. A
 //!   consumer has one epoch over all partitions, because events of several partitions may change
 //!   one document. A lease may decide who claims; the epoch decides who may write.
 //! - **Owned.** From one claim to the next, a consumer's documents change by batches of that claim's epoch
-//!   alone, and by appends that keep the consumer inline, which move its checkpoint. So an owner may fold onto
-//!   documents that it has committed without reading them again, for as long as its commits succeed.
+//!   alone, and by appends that keep the consumer inline, which move its checkpoint on their partition. So an
+//!   owner may fold onto documents that it has committed without reading them again, for as long as its
+//!   commits succeed.
 //! - **Handlers.** A batch may bring [`Handlers`] instead of documents: the user's own statements for
 //!   one kind of [`Database`](crate::consumer::Database). The store runs them step by step, in order,
 //!   inside the transaction of the batch; the first time that the consumer commits at all, in any
@@ -135,9 +138,10 @@ pub struct Batch {
     pub partition: Partition,
     /// The epoch that its claim gave.
     pub epoch: u64,
-    /// The checkpoint on that partition that it starts from.
-    pub from: Option<Checkpoint>,
-    /// The checkpoint behind it.
+    /// The checkpoints that it starts from, those of the other partitions too: what the claim gave and the
+    /// owner has committed since.
+    pub from: BTreeMap<Partition, Checkpoint>,
+    /// The checkpoint behind it, on its partition.
     pub to: Checkpoint,
     /// Where the documents lie.
     pub collection: String,
@@ -162,7 +166,7 @@ impl Batch {
 /// Why a batch was not committed.
 #[derive(Debug)]
 pub enum CommitError {
-    /// Another owner has claimed the consumer, or its checkpoint has moved.
+    /// Another owner has claimed the consumer, or one of its checkpoints has moved.
     Fenced,
     /// A handler cannot take an event.
     Unfit(Unfit),

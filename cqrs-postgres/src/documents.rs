@@ -17,14 +17,15 @@ use crate::open::{Conn, Sql};
 use crate::statements::{self, Refused};
 
 static COMMIT: Sql = Sql::new(
-    "SELECT {s}.commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+    "SELECT {s}.commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     &[
         Type::TEXT,
         Type::INT4,
         Type::INT8,
-        Type::UUID,
-        Type::INT8,
-        Type::UUID,
+        Type::INT4_ARRAY,
+        Type::UUID_ARRAY,
+        Type::INT8_ARRAY,
+        Type::UUID_ARRAY,
         Type::UUID,
         Type::INT8,
         Type::UUID,
@@ -60,13 +61,7 @@ pub(crate) async fn commit_statements(
     begun?;
     let epoch = owner?.first().map(|row| row.try_get::<_, i64>(0)).transpose()?;
     let there = there?;
-    let mut stored = None;
-    for row in &there {
-        if row.try_get::<_, i32>(3)? == i32::from(batch.partition.get()) {
-            stored = Some(decode(row)?);
-        }
-    }
-    if epoch != Some(batch.epoch.cast_signed()) || stored != batch.from {
+    if epoch != Some(batch.epoch.cast_signed()) || by_partition(&there)? != batch.from {
         return Ok(Err(CommitError::Fenced));
     }
     match statements::run(conn, &batch.consumer, handlers, there.is_empty()).await? {
@@ -95,7 +90,11 @@ pub(crate) async fn commit(conn: &Conn, batch: &Batch) -> Result<Result<(), Comm
 }
 
 async fn commit_once(conn: &Conn, batch: &Batch) -> Result<Result<(), CommitError>, Fault> {
-    let from = batch.from.as_ref();
+    let partitions: Vec<i32> = batch.from.keys().map(|partition| i32::from(partition.get())).collect();
+    let from = batch.from.values();
+    let logs: Vec<Uuid> = from.clone().map(|from| from.log.0).collect();
+    let positions: Vec<i64> = from.clone().map(|from| from.position.get().cast_signed()).collect();
+    let events: Vec<Option<Uuid>> = from.map(|from| from.event).collect();
     // In the order of the keys, neighbours in the index are visited together.
     let mut writes: Vec<(&str, Option<&[u8]>)> =
         batch.writes.iter().map(|(key, content)| (key.as_str(), content.as_deref())).collect();
@@ -117,9 +116,10 @@ async fn commit_once(conn: &Conn, batch: &Batch) -> Result<Result<(), CommitErro
                 &batch.consumer,
                 &i32::from(batch.partition.get()),
                 &batch.epoch.cast_signed(),
-                &from.map(|from| from.log.0),
-                &from.map(|from| from.position.get().cast_signed()),
-                &from.and_then(|from| from.event),
+                &partitions,
+                &logs,
+                &positions,
+                &events,
                 &batch.to.log.0,
                 &batch.to.position.get().cast_signed(),
                 &batch.to.event,
@@ -155,14 +155,18 @@ pub(crate) async fn claim(conn: &Conn, consumer: &str) -> Result<Claim, Fault> {
     let (raised, there) =
         future::join(conn.row(&CLAIM, &[&consumer]), conn.rows(&CHECKPOINTS, &[&consumer])).await;
     let epoch: i64 = raised.map_err(Fault::while_committing)?.try_get(0)?;
+    Ok(Claim { epoch: epoch.cast_unsigned(), checkpoints: by_partition(&there?)? })
+}
+
+fn by_partition(rows: &[Row]) -> Result<BTreeMap<Partition, Checkpoint>, Fault> {
     let mut checkpoints = BTreeMap::new();
-    for row in &there? {
+    for row in rows {
         let partition: i32 = row.try_get(3)?;
         let partition =
             u16::try_from(partition).map_err(|_| Fault::corrupt("a checkpoint's partition cannot be"))?;
         checkpoints.insert(Partition::new(partition), decode(row)?);
     }
-    Ok(Claim { epoch: epoch.cast_unsigned(), checkpoints })
+    Ok(checkpoints)
 }
 
 pub(crate) async fn checkpoint(

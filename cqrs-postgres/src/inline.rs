@@ -70,10 +70,10 @@ static PUT: Sql = Sql::new(
      ON CONFLICT (collection, key) DO UPDATE SET content = excluded.content",
     &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BYTEA_ARRAY],
 );
+// Of one collection: joined to a list of both, and planned while the table is empty, it walks through the table.
 static REMOVE: Sql = Sql::new(
-    "DELETE FROM {s}.documents d USING unnest($1, $2) AS g (collection, key)
-     WHERE d.collection = g.collection AND d.key = g.key",
-    &[Type::TEXT_ARRAY, Type::TEXT_ARRAY],
+    "DELETE FROM {s}.documents d WHERE d.collection = $1 AND d.key = ANY ($2)",
+    &[Type::TEXT, Type::TEXT_ARRAY],
 );
 static MOVE: Sql = Sql::new(
     "INSERT INTO {s}.checkpoints (consumer, partition, log, position, event)
@@ -233,7 +233,8 @@ impl<'a> Effects<'a> {
         if self.checkpoints.is_empty() {
             return Ok(());
         }
-        let (mut put, mut removed) = ((Vec::new(), Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        let mut put = (Vec::new(), Vec::new(), Vec::new());
+        let mut removed = BTreeMap::<&str, Vec<&str>>::new();
         for ((collection, key), content) in &self.documents {
             match content {
                 Some(content) => {
@@ -241,19 +242,19 @@ impl<'a> Effects<'a> {
                     put.1.push(key.as_str());
                     put.2.push(&**content);
                 }
-                None => {
-                    removed.0.push(*collection);
-                    removed.1.push(key.as_str());
-                }
+                None => removed.entry(*collection).or_default().push(key.as_str()),
             }
         }
         let names: Vec<&str> = self.checkpoints.keys().copied().collect();
         let positions: Vec<i64> =
             self.checkpoints.values().map(|to| to.position.get().cast_signed()).collect();
         let ids: Vec<Option<Uuid>> = self.checkpoints.values().map(|to| to.event).collect();
+        let removing = removed
+            .iter()
+            .map(|(collection, keys)| async move { conn.rows(&REMOVE, &[collection, keys]).await });
         future::try_join3(
             conn.rows(&PUT, &[&put.0, &put.1, &put.2]),
-            conn.rows(&REMOVE, &[&removed.0, &removed.1]),
+            future::try_join_all(removing),
             conn.rows(&MOVE, &[&i32::from(partition.get()), &log.0, &names, &positions, &ids]),
         )
         .await

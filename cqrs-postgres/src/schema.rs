@@ -423,31 +423,38 @@ BEGIN
 END
 $f$;
 
--- Writes documents and moves the checkpoint, unless the consumer has another owner or has moved. An update
+-- Writes documents and moves the checkpoint, unless the consumer has another owner or has moved on any
+-- partition: that is looked up in a statement behind the one that holds the consumer, as an append does that
+-- moves it, so it sees what was committed until then. An update
 -- that is joined to the list would lock and log each row once where the upsert does it twice; but planned while
 -- the table is empty, it walks the list for each document.
 CREATE OR REPLACE FUNCTION {s}.commit(
     p_consumer text, p_partition integer, p_epoch bigint,
-    p_from_log uuid, p_from_position bigint, p_from_event uuid,
+    p_from_partitions integer[], p_from_logs uuid[], p_from_positions bigint[], p_from_events uuid[],
     p_to_log uuid, p_to_position bigint, p_to_event uuid,
     p_collection text, p_keys text[], p_contents bytea[], p_gone text[]
 ) RETURNS boolean LANGUAGE plpgsql VOLATILE
 SET enable_seqscan TO off SET enable_bitmapscan TO off SET jit TO off AS $f$
 DECLARE
     v_epoch bigint;
-    v_log uuid;
-    v_position bigint;
-    v_event uuid;
+    v_partitions integer[];
+    v_logs uuid[];
+    v_positions bigint[];
+    v_events uuid[];
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'this transaction is %', current_setting('transaction_isolation') USING ERRCODE = 'CQ004';
     END IF;
     SELECT c.epoch INTO v_epoch FROM {s}.consumers c WHERE c.consumer = p_consumer FOR NO KEY UPDATE;
-    SELECT c.log, c.position, c.event INTO v_log, v_position, v_event
-        FROM {s}.checkpoints c WHERE c.consumer = p_consumer AND c.partition = p_partition;
+    SELECT coalesce(array_agg(c.partition), '{}'), coalesce(array_agg(c.log), '{}'),
+           coalesce(array_agg(c.position), '{}'), coalesce(array_agg(c.event), '{}')
+        INTO v_partitions, v_logs, v_positions, v_events
+        FROM (SELECT t.partition, t.log, t.position, t.event FROM {s}.checkpoints t
+              WHERE t.consumer = p_consumer ORDER BY t.partition) c;
     -- An epoch of 0 is that of a consumer that was held by an append and claimed by nobody.
-    IF v_epoch IS DISTINCT FROM p_epoch OR p_epoch = 0 OR v_log IS DISTINCT FROM p_from_log
-        OR v_position IS DISTINCT FROM p_from_position OR v_event IS DISTINCT FROM p_from_event THEN
+    IF v_epoch IS DISTINCT FROM p_epoch OR p_epoch = 0 OR v_partitions IS DISTINCT FROM p_from_partitions
+        OR v_logs IS DISTINCT FROM p_from_logs OR v_positions IS DISTINCT FROM p_from_positions
+        OR v_events IS DISTINCT FROM p_from_events THEN
         RETURN false;
     END IF;
     INSERT INTO {s}.checkpoints (consumer, partition, log, position, event)

@@ -232,7 +232,7 @@ async fn use_documents(store: &PostgresStore) {
         consumer,
         partition: Partition::ONLY,
         epoch,
-        from: None,
+        from: [].into(),
         to,
         collection,
         writes,

@@ -8,7 +8,7 @@ mod support;
 use bytes::Bytes;
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::id::{Partition, Position, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, ReadStore as _};
 use cqrs_core::store::{Append, CommandKey, EventStore, Guard, LogRead, Query, Snapshot};
 use cqrs_postgres::{PostgresStore, Verified};
 use support::{connect, event, schema, stream, with};
@@ -25,7 +25,7 @@ fn streams(store: &PostgresStore, partition: Partition) -> Vec<String> {
 /// Sixty events in each partition, twenty of each of three streams, two keys, a checkpoint at the end; two
 /// documents; and a snapshot.
 async fn fill(store: &PostgresStore) {
-    let epoch = store.claim("summary").await.unwrap().epoch;
+    let Claim { epoch, checkpoints: mut from } = store.claim("summary").await.unwrap();
     for partition in (0..store.capabilities().partitions).map(Partition::new) {
         let streams = streams(store, partition);
         for half in 0..2 {
@@ -41,8 +41,10 @@ async fn fill(store: &PostgresStore) {
         let to = Checkpoint { log: slice.head.log, position: last.position, event: Some(last.id) };
         let writes = ["a", "b"].map(|key| (key.to_owned(), Some(Bytes::from_static(b"{}")))).to_vec();
         let (consumer, collection) = ("summary".to_owned(), "summary".to_owned());
-        let batch = Batch { consumer, partition, epoch, from: None, to, collection, writes, handlers: None };
+        let batch =
+            Batch { consumer, partition, epoch, from: from.clone(), to, collection, writes, handlers: None };
         store.commit(batch).await.unwrap();
+        from.insert(partition, to);
     }
     let stream = stream(&streams(store, Partition::ONLY)[0]);
     let log = store.head(Partition::ONLY).await.unwrap().log;

@@ -28,7 +28,7 @@ impl Write for Batch {
 
     fn write(&self, tx: &mut Tx<'_>) -> Result<Result<(), CommitError>, Fault> {
         if epoch(tx.conn, &self.consumer)? != Some(self.epoch)
-            || checkpoint(tx.conn, &self.consumer, self.partition)? != self.from
+            || checkpoints(tx.conn, &self.consumer)? != self.from
         {
             return Ok(Err(CommitError::Fenced));
         }

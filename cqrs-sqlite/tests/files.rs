@@ -148,7 +148,7 @@ async fn fill(store: &SqliteStore) {
         consumer: "summary".to_owned(),
         partition: Partition::ONLY,
         epoch,
-        from: None,
+        from: [].into(),
         to: Checkpoint { log: appended.log, position: Position::new(60), event: Some(last) },
         collection: "summary".to_owned(),
         writes: [("0", "zero"), ("1", "one")].map(|(key, text)| (key.into(), Some(text.into()))).into(),

@@ -223,11 +223,11 @@ async fn write_numbers(store: SqliteStore, round: String, task: usize) {
 /// Writes how far it is into a document, with the checkpoint.
 async fn follow(store: SqliteStore) {
     let claim = store.claim("follower").await.unwrap();
-    let mut from = claim.checkpoints.get(&Partition::ONLY).copied();
+    let mut from = claim.checkpoints;
     loop {
         let head = store.head(Partition::ONLY).await.unwrap();
         let to = Checkpoint { log: head.log, position: head.position, event: None };
-        if Some(to) == from {
+        if Some(&to) == from.get(&Partition::ONLY) {
             store.wait(Partition::ONLY, head.position).await.unwrap();
             continue;
         }
@@ -237,14 +237,14 @@ async fn follow(store: SqliteStore) {
             consumer,
             partition: Partition::ONLY,
             epoch: claim.epoch,
-            from,
+            from: from.clone(),
             to,
             collection,
             writes,
             handlers: None,
         };
         match store.commit(batch).await {
-            Ok(()) => from = Some(to),
+            Ok(()) => _ = from.insert(Partition::ONLY, to),
             Err(CommitError::Fenced) => return,
             Err(error) => panic!("{error}"),
         }

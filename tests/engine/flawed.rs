@@ -75,14 +75,13 @@ impl ReadStore for Flawed {
             let apart = format!("{} apart", batch.consumer);
             let epoch = self.0.claim(&apart).await?;
             let mut documents = batch.clone();
-            documents.from = epoch.checkpoints.get(&batch.partition).copied();
+            documents.from = epoch.checkpoints;
             documents.epoch = epoch.epoch;
             documents.consumer = apart;
             self.0.commit(documents).await?;
             match self.1 {
                 Flaw::NoFence => {
-                    let Claim { epoch, checkpoints } = self.0.claim(&batch.consumer).await?;
-                    let from = checkpoints.get(&batch.partition).copied();
+                    let Claim { epoch, checkpoints: from } = self.0.claim(&batch.consumer).await?;
                     self.0.commit(Batch { epoch, from, writes: Vec::new(), ..batch }).await
                 }
                 Flaw::CheckpointApart => self.0.commit(Batch { writes: Vec::new(), ..batch }).await,

@@ -189,9 +189,17 @@ mod inline {
     }
 }
 
+/// The first account in a partition.
+fn account_in(store: &MemoryStore, partition: u16) -> u64 {
+    let in_it = |account: &u64| {
+        let stream = format!("Account/{account}").parse().unwrap();
+        store.partition_of(&stream) == Partition::new(partition)
+    };
+    (0_u64..).find(in_it).unwrap()
+}
+
 /// During a rolling release one program keeps a read model inline that another follows. Appends move its
-/// checkpoint on one partition and leave the epoch alone, so that a commit on another partition is not
-/// fenced by them.
+/// checkpoint on one partition and leave the epoch alone.
 #[tokio::test]
 async fn a_document_that_an_append_changes_is_not_overwritten_from_memory() {
     for partitions in [1, 2] {
@@ -200,15 +208,7 @@ async fn a_document_that_an_append_changes_is_not_overwritten_from_memory() {
         let following = with(Registry::new().with::<Account>().with::<Total>(), stores.clone()).await;
         let inlining = with(Registry::new().with::<Account>().with::<inline::Total>(), stores.clone()).await;
         let writing = with(Registry::new().with::<Account>(), stores.clone()).await;
-        // Accounts in the first partition, and in the last.
-        let of = |partition: u16| {
-            let in_it = |account: &u64| {
-                let stream = format!("Account/{account}").parse().unwrap();
-                store.partition_of(&stream) == Partition::new(partition)
-            };
-            (0_u64..).find(in_it).unwrap()
-        };
-        let (first, last) = (of(0), of(partitions - 1));
+        let (first, last) = (account_in(&store, 0), account_in(&store, partitions - 1));
         for account in [first, last].into_iter().take(usize::from(partitions)) {
             open(&writing, account, 1).await;
         }
@@ -219,6 +219,91 @@ async fn a_document_that_an_append_changes_is_not_overwritten_from_memory() {
         let total = following.get::<Total>(&"bank".into()).await.unwrap().unwrap();
         assert_eq!(total.balance, 110 + i64::from(partitions), "over {partitions} partitions");
         assert_eq!(total.postings, 2 + u64::from(partitions));
+    }
+}
+
+/// A follower has read a document for what lies in the last partition, when an append of another program
+/// changes that document with what it writes to the first. What the last partition's batch would write is
+/// the document without it. The document, and how often the follower's batches were refused.
+async fn changed_under_a_follower(follower: Registry) -> (Total, usize) {
+    let store = MemoryStore::builder().partitions(2).build();
+    let (first, last) = (account_in(&store, 0), account_in(&store, 1));
+    let documents = Faulty::new(store.clone());
+    let ours = Stores::from(Arc::new(documents.clone()));
+    let stores = Stores::from(Arc::new(store));
+    let inlining = with(Registry::new().with::<Account>().with::<inline::Total>(), stores.clone()).await;
+    let writing = with(Registry::new().with::<Account>(), stores.clone()).await;
+    for account in [first, last] {
+        open(&inlining, account, 1).await;
+    }
+    writing.execute(Deposit { account: last, cents: 10 }).await.unwrap();
+    documents.meanwhile(Call::Get, async move {
+        inlining.execute(Deposit { account: first, cents: 100 }).await.unwrap();
+    });
+    with(follower, ours).await.catch_up().await.unwrap();
+    assert_eq!(documents.to_come(), 0, "it was changed");
+    let reading = with(Registry::new().with::<Total>(), stores).await;
+    let total = reading.get::<Total>(&"bank".into()).await.unwrap().unwrap();
+    (total, documents.count(Call::Claim) - 1)
+}
+
+#[tokio::test]
+async fn what_an_append_to_another_partition_changes_under_a_follower_is_kept() {
+    let total = Total { accounts: 2, balance: 112, postings: 4 };
+    assert_eq!(changed_under_a_follower(Registry::new().with::<Total>()).await, (total.clone(), 1));
+    assert_eq!(changed_under_a_follower(Registry::new().with::<inline::Total>()).await, (total, 1));
+}
+
+/// What one partition's batch has written is what the next one folds onto.
+#[tokio::test]
+async fn documents_of_several_partitions_are_fetched_once() {
+    let store = Faulty::new(MemoryStore::builder().partitions(3).build());
+    let stores = Stores::from(Arc::new(store.clone()));
+    fill(&stores).await;
+    let total = || Registry::new().with::<Account>().with::<Total>();
+    let bank = with(total(), stores.clone()).await;
+    let counts = || [Call::ReadLog, Call::Get, Call::Commit].map(|call| store.count(call));
+    let before = counts();
+    bank.catch_up().await.unwrap();
+    let after = counts();
+    let [pages, fetched, committed] = [0, 1, 2].map(|of| after[of] - before[of]);
+    assert_eq!(fetched, 1, "documents fetched");
+    assert!(committed >= 3 && pages <= committed + 3, "{pages} pages read for {committed} batches");
+    let right = Total { accounts: ACCOUNTS, balance: 0, postings: EVENTS - ACCOUNTS };
+    let shown = async |bank: &Engine| bank.get::<Total>(&"bank".into()).await.unwrap().unwrap();
+    let first = shown(&bank).await;
+    assert_eq!((first.accounts, first.postings), (right.accounts, right.postings));
+    let before = counts()[1];
+    for account in 0..ACCOUNTS {
+        bank.execute(Deposit { account, cents: 5 }).await.unwrap();
+        bank.catch_up().await.unwrap();
+    }
+    assert_eq!(counts()[1], before, "documents fetched");
+    let balance = first.balance + 5 * ACCOUNTS as i64;
+    assert_eq!(shown(&bank).await, Total { balance, postings: right.postings + ACCOUNTS, ..right });
+}
+
+/// While the first partition's batch is committed the page of the second is read; if that cannot be, it is
+/// read again when it is its turn.
+#[tokio::test]
+async fn the_next_partitions_page_is_read_ahead() {
+    let store = Faulty::new(MemoryStore::builder().partitions(2).build());
+    let stores = Stores::from(Arc::new(store.clone()));
+    let bank = engine(stores.clone()).await;
+    for partition in 0..2 {
+        open(&bank, account_in(store.inner(), partition), 1).await;
+    }
+    store.skip(Call::ReadLog, 1);
+    store.next(Call::ReadLog, Fault::Before(StoreErrorKind::Unavailable));
+    bank.catch_up().await.unwrap();
+    assert_eq!(store.to_come(), 0);
+    assert_eq!(shown(&bank).await, fresh_fold(&stores).await);
+    // A page that was empty when it was read is not taken for the end of the log later.
+    for partition in [1, 0, 1, 0, 0] {
+        let account = account_in(store.inner(), partition);
+        let receipt = bank.execute(Deposit { account, cents: 1 }).await.unwrap();
+        bank.get::<Summary>(&account).after(&receipt).await.unwrap();
+        assert_eq!(shown(&bank).await, fresh_fold(&stores).await);
     }
 }
 

@@ -252,7 +252,7 @@ impl Apart {
         }
         for consumer in inline {
             let claim = self.inner.claim(consumer.name()).await?;
-            let from = claim.checkpoints.get(&appended.partition).copied();
+            let from = claim.checkpoints.get(&appended.partition);
             let read = LogRead {
                 partition: appended.partition,
                 after: from.map_or(Position::START, |from| from.position),
@@ -270,7 +270,7 @@ impl Apart {
                 consumer: consumer.name().to_owned(),
                 partition: appended.partition,
                 epoch: claim.epoch,
-                from,
+                from: claim.checkpoints,
                 to: Checkpoint { log: appended.log, position: appended.position, event: None },
                 collection: consumer.name().to_owned(),
                 writes: keys.into_iter().zip(folded).collect(),

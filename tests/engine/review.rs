@@ -302,7 +302,7 @@ async fn move_on(stores: &Stores, consumer: &str, to: u64) {
         consumer: consumer.into(),
         partition: Partition::ONLY,
         epoch: claim.epoch,
-        from: claim.checkpoints.get(&Partition::ONLY).copied(),
+        from: claim.checkpoints,
         to: Checkpoint { log: head.log, position: Position::new(to), event: None },
         collection: consumer.into(),
         writes: Vec::new(),

@@ -574,7 +574,7 @@ impl Follower {
         // from what is stored.
         let mut held = match place.take() {
             Some(held) => Ok(held),
-            None => self.claim(inner).await.map(|claim| Held::new(claim, Written::new(self.partitions))),
+            None => self.claim(inner).await.map(Held::new),
         };
         let mut moved = false;
         for partition in self.partitions() {
@@ -622,8 +622,23 @@ impl Follower {
         self.mode != Mode::Inline
     }
 
-    fn reads_ahead(&self) -> bool {
-        self.keeps_place() && self.partitions == 1
+    /// Where the page lies that is read next, behind the one that is committed now: with one partition behind
+    /// the batch, if there is more of it and somebody wants that; with several on the next one of this step.
+    /// A page for a later step might have been empty and be so no more, and nobody would look again.
+    fn next_page(
+        &self,
+        claim: &Claim,
+        partition: Partition,
+        to: Checkpoint,
+        more: bool,
+        goal: Option<Goal>,
+    ) -> Option<(Partition, Position)> {
+        if self.partitions == 1 {
+            return (more && is_short(goal, partition, to)).then_some((partition, to.position));
+        }
+        let next = Partition::new(partition.get() + 1);
+        let there = (next.get() < self.partitions).then(|| claim.checkpoints.get(&next).copied())?;
+        Some((next, position(there)))
     }
 
     /// One batch of one partition; answers whether it moved.
@@ -636,7 +651,7 @@ impl Follower {
     ) -> Result<bool, Trouble> {
         let from = held.claim.checkpoints.get(&partition).copied();
         let after = position(from);
-        let slice = match held.pages.take(after) {
+        let slice = match held.pages.take(partition, after) {
             Some(slice) => slice,
             None => self.page(inner, partition, after, held.pages.size()).await?,
         };
@@ -661,11 +676,13 @@ impl Follower {
                     continue;
                 }
             };
-            let writes = if held.written.are_kept() { batch.writes.clone() } else { Vec::new() };
+            let writes = batch.writes.clone();
             let weight = batch.writes.iter().map(|(_, content)| content.as_ref().map_or(0, Bytes::len)).sum();
-            let wanted = more && reach.fault.is_none() && self.reads_ahead() && is_short(goal, partition, to);
+            let next = self.next_page(&held.claim, partition, to, more, goal);
+            let next = next.filter(|_| reach.fault.is_none() && self.keeps_place());
             let ahead = async {
-                if wanted { self.ahead(inner, partition, to.position, held.pages.size()).await } else { None }
+                let (partition, after) = next?;
+                self.ahead(inner, partition, after, held.pages.size()).await
             };
             let (committed, ahead) = beside(self.commit(inner, batch), ahead).await;
             match committed? {
@@ -715,7 +732,7 @@ impl Follower {
     ) -> Option<Ahead> {
         let read = Instant::now();
         let slice = self.page(inner, partition, after, limit).await.ok()?;
-        Some(Ahead { after, read, slice })
+        Some(Ahead { partition, after, read, slice })
     }
 
     /// What events make of the documents, as a batch with the checkpoint behind them.
@@ -743,7 +760,7 @@ impl Follower {
             consumer: self.name().to_owned(),
             partition,
             epoch: held.claim.epoch,
-            from: held.claim.checkpoints.get(&partition).copied(),
+            from: held.claim.checkpoints.clone(),
             to,
             collection: self.name().to_owned(),
             writes,
@@ -832,7 +849,7 @@ impl Follower {
         }
         let head = inner.log.head(Partition::ONLY).await?;
         let start = checkpoint(head, Position::START, &[]);
-        let held = Held::new(claim, Written::new(self.partitions));
+        let held = Held::new(claim);
         let done = match self.fold(inner, &held, Partition::ONLY, start, &[]).await? {
             Ok(batch) => self.commit(inner, batch).await?,
             Err(unfit) => Err(unfit),

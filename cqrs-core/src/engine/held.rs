@@ -11,7 +11,7 @@ use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
-use crate::id::Position;
+use crate::id::{Partition, Position};
 use crate::read_store::Claim;
 use crate::store::LogSlice;
 
@@ -34,41 +34,33 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(claim: Claim, written: Written) -> Self {
-        Self { claim, written, pages: Pages { size: PAGE.0, ahead: None } }
+    pub(super) fn new(claim: Claim) -> Self {
+        Self { claim, written: Written::new(), pages: Pages { size: PAGE.0, ahead: None } }
     }
 }
 
 /// Documents as the owner of their consumer has written them last, as far as there is room.
 ///
 /// They are what is stored for as long as its commits succeed: whoever else writes one has raised the
-/// consumer's epoch or moved its checkpoint, and then the next commit is fenced. That holds with one
-/// partition. With several, an append of a program that keeps the projection inline moves the checkpoint of
-/// one, and a commit on another is not fenced by it; so then nothing is remembered.
-pub(super) struct Written(Option<Cache<String, Option<Bytes>, Weight>>);
+/// consumer's epoch or moved its checkpoint on some partition, and then the next commit is fenced.
+pub(super) struct Written(Cache<String, Option<Bytes>, Weight>);
 
 impl Written {
-    pub(super) fn new(partitions: u16) -> Self {
+    fn new() -> Self {
         // Of documents that are larger than the guess, fewer are kept.
-        let cache = || Cache::with_weighter(REMEMBERED as usize / 512, REMEMBERED, Weight);
-        Self((partitions == 1).then(cache))
+        Self(Cache::with_weighter(REMEMBERED as usize / 512, REMEMBERED, Weight))
     }
 
     /// What is stored under a key, if that is known; `Some(None)` if there is no document.
     pub(super) fn get(&self, key: &str) -> Option<&Option<Bytes>> {
-        self.0.as_ref()?.get(key)
+        self.0.get(key)
     }
 
     /// Takes what was committed.
     pub(super) fn committed(&mut self, writes: Vec<(String, Option<Bytes>)>) {
-        let Some(cache) = &mut self.0 else { return };
         for (key, content) in writes {
-            cache.insert(key, content);
+            self.0.insert(key, content);
         }
-    }
-
-    pub(super) fn are_kept(&self) -> bool {
-        self.0.is_some()
     }
 }
 
@@ -86,12 +78,13 @@ impl Weighter<String, Option<Bytes>> for Weight {
 /// The way through the log, page by page.
 pub(super) struct Pages {
     size: usize,
-    /// Of a log with one partition: over many, a page each would be much memory, and old when it is used.
+    /// One at a time: a page of each partition would be much memory, and old when it is used.
     ahead: Option<Ahead>,
 }
 
 /// A page that was read while the one before it was committed.
 pub(super) struct Ahead {
+    pub(super) partition: Partition,
     pub(super) after: Position,
     pub(super) read: Instant,
     pub(super) slice: LogSlice,
@@ -113,10 +106,11 @@ impl Pages {
         self.ahead = ahead;
     }
 
-    /// The page behind a position, if it was read just now.
-    pub(super) fn take(&mut self, after: Position) -> Option<LogSlice> {
+    /// The page behind a position of a partition, if it was read just now.
+    pub(super) fn take(&mut self, partition: Partition, after: Position) -> Option<LogSlice> {
         let ahead = self.ahead.take()?;
-        (ahead.after == after && ahead.read.elapsed() < FRESH).then_some(ahead.slice)
+        let there = (ahead.partition, ahead.after) == (partition, after);
+        (there && ahead.read.elapsed() < FRESH).then_some(ahead.slice)
     }
 }
 
@@ -133,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_the_last_that_was_written_or_nothing() {
-        let mut written = Written::new(1);
+        let mut written = Written::new();
         let lengths = [10, 1 << 10, 1 << 20, 2 * REMEMBERED as usize, 0, 3 << 20, 20];
         for round in 0..200_usize {
             for key in 0..23_usize {
@@ -143,7 +137,7 @@ mod tests {
                 let last = if removed { (key.clone(), None) } else { write(&key, len) };
                 written.committed(vec![last.clone()]);
                 assert!(written.get(&key).is_none_or(|known| *known == last.1), "{key} in round {round}");
-                assert!(written.0.as_ref().is_some_and(|cache| cache.weight() <= REMEMBERED));
+                assert!(written.0.weight() <= REMEMBERED);
             }
         }
         written.committed(vec![write("small", 10)]);
@@ -152,15 +146,8 @@ mod tests {
     }
 
     #[test]
-    fn over_several_partitions_nothing_is_remembered() {
-        let mut written = Written::new(2);
-        written.committed(vec![write("key", 10)]);
-        assert_eq!(written.get("key"), None);
-    }
-
-    #[test]
     fn many_documents_find_room() {
-        let mut written = Written::new(1);
+        let mut written = Written::new();
         for _ in 0..2 {
             written.committed((0..20_000).map(|key| write(&key.to_string(), 100)).collect());
         }
@@ -170,7 +157,7 @@ mod tests {
 
     #[test]
     fn pages_grow_far_behind_and_not_under_a_weight() {
-        let mut held = Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new() }, Written::new(1)).pages;
+        let mut held = Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new() }).pages;
         let mut after = |written, more| {
             held.learn(written, more);
             held.size()
@@ -182,19 +169,20 @@ mod tests {
 
     #[test]
     fn a_page_ahead_is_taken_once_at_its_place_and_while_it_is_fresh() {
-        let mut pages = Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new() }, Written::new(1)).pages;
+        let mut pages = Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new() }).pages;
         let head = Head { log: LogId(uuid::Uuid::nil()), position: Position::new(9) };
         let ahead = |read| {
             let slice = LogSlice { events: Vec::new(), read_to: Position::new(9), head };
-            Some(Ahead { after: Position::new(5), read, slice })
+            Some(Ahead { partition: Partition::new(1), after: Position::new(5), read, slice })
         };
-        let mut taken = |read, after| {
+        let mut taken = |read, partition, after| {
             pages.keep(ahead(read));
-            pages.take(Position::new(after)).is_some()
+            pages.take(Partition::new(partition), Position::new(after)).is_some()
         };
-        assert!(taken(Instant::now(), 5));
-        assert!(!taken(Instant::now(), 4));
-        assert!(Instant::now().checked_sub(FRESH).is_none_or(|long_ago| !taken(long_ago, 5)));
-        assert!(pages.take(Position::new(5)).is_none());
+        assert!(taken(Instant::now(), 1, 5));
+        assert!(!taken(Instant::now(), 1, 4));
+        assert!(!taken(Instant::now(), 0, 5));
+        assert!(Instant::now().checked_sub(FRESH).is_none_or(|long_ago| !taken(long_ago, 1, 5)));
+        assert!(pages.take(Partition::new(1), Position::new(5)).is_none());
     }
 }

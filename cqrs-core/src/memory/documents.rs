@@ -44,7 +44,7 @@ impl Documents {
         // An inline projection that nobody has claimed has no owner.
         let owner = owner.filter(|owner| owner.epoch > 0 && owner.epoch == batch.epoch);
         let owner = owner.ok_or(CommitError::Fenced)?;
-        if owner.checkpoints.get(&batch.partition).copied() != batch.from {
+        if owner.checkpoints != batch.from {
             return Err(CommitError::Fenced);
         }
         owner.checkpoints.insert(batch.partition, batch.to);

@@ -23,9 +23,10 @@ fn at(position: u64) -> Checkpoint {
     Checkpoint { log: LogId(Uuid::from_u128(7)), position: Position::new(position), event }
 }
 
-/// A batch of the consumer `p` for the collection `c`, without writes.
+/// A batch of the consumer `p` on the first partition for the collection `c`, without writes.
 fn batch(epoch: u64, from: Option<Checkpoint>, to: Checkpoint) -> Batch {
     let (consumer, partition, collection) = ("p".to_owned(), Partition::ONLY, "c".to_owned());
+    let from = from.map(|from| (partition, from)).into_iter().collect();
     Batch { consumer, partition, epoch, from, to, collection, writes: Vec::new(), handlers: None }
 }
 
@@ -98,7 +99,7 @@ pub(super) async fn a_claim_gives_the_checkpoint(world: World) -> Check {
     let epoch = documents.claim("p").await?.epoch;
     documents.commit(batch(epoch, None, at(5))).await?;
     let there = Partition::new(3);
-    documents.commit(Batch { partition: there, ..batch(epoch, None, at(7)) }).await?;
+    documents.commit(Batch { partition: there, ..batch(epoch, Some(at(5)), at(7)) }).await?;
     let expected = [(Partition::ONLY, at(5)), (there, at(7))].into();
     same("the claimed checkpoints", &documents.claim("p").await?.checkpoints, &expected)
 }
@@ -228,7 +229,7 @@ pub(super) async fn racing_batches_move_the_checkpoint_once(world: World) -> Che
 
 pub(super) async fn an_epoch_is_for_all_partitions(world: World) -> Check {
     let documents = world.documents()?;
-    let there = |epoch| Batch { partition: Partition::new(1), ..batch(epoch, None, at(1)) };
+    let there = |epoch| Batch { partition: Partition::new(1), ..batch(epoch, Some(at(1)), at(1)) };
     let former = documents.claim("p").await?.epoch;
     documents.commit(batch(former, None, at(1))).await?;
     let owner = documents.claim("p").await?.epoch;
@@ -239,14 +240,39 @@ pub(super) async fn an_epoch_is_for_all_partitions(world: World) -> Check {
 pub(super) async fn partitions_have_checkpoints_of_their_own(world: World) -> Check {
     let documents = world.documents()?;
     let epoch = documents.claim("p").await?.epoch;
-    for partition in [0, 1, u16::MAX].map(Partition::new) {
-        let there = |from, to| Batch { partition, ..batch(epoch, from, to) };
+    let mut from = BTreeMap::new();
+    for partition in [1, 0, u16::MAX].map(Partition::new) {
         let to = at(u64::from(partition.get()) + 5);
         same("the checkpoint at first", &documents.checkpoint("p", partition).await?, &None)?;
-        documents.commit(there(None, to)).await?;
+        documents.commit(Batch { partition, from: from.clone(), ..batch(epoch, None, to) }).await?;
+        from.insert(partition, to);
         same("the checkpoint", &documents.checkpoint("p", partition).await?, &Some(to))?;
     }
     same("the first partition's", &checkpoint(&documents, "p").await?, &Some(at(5)))
+}
+
+/// Whoever has not seen another partition move does not know what the documents are.
+pub(super) async fn a_checkpoint_that_moved_in_another_partition_fences(world: World) -> Check {
+    let documents = world.documents()?;
+    let epoch = documents.claim("p").await?.epoch;
+    let [first, second, third] = [0, 1, u16::MAX].map(Partition::new);
+    let on = |partition, from: &[(Partition, Checkpoint)], to| {
+        let from = from.iter().copied().collect();
+        Batch { partition, from, ..batch(epoch, None, to) }
+    };
+    documents.commit(on(first, &[], at(1))).await?;
+    documents.commit(on(third, &[(first, at(1))], at(7))).await?;
+    let other_event = Checkpoint { event: None, ..at(7) };
+    let other_log = Checkpoint { log: LogId(Uuid::from_u128(8)), ..at(7) };
+    let mut late = vec![vec![(first, at(1))], vec![(first, at(1)), (second, at(7))]];
+    late.push(vec![(first, at(1)), (second, at(1)), (third, at(7))]);
+    for there in [at(6), at(8), other_event, other_log] {
+        late.push(vec![(first, at(1)), (third, there)]);
+    }
+    for from in late {
+        fenced(&documents, on(first, &from, at(2))).await?;
+    }
+    Ok(documents.commit(on(first, &[(first, at(1)), (third, at(7))], at(2))).await?)
 }
 
 pub(super) async fn consumers_are_apart(world: World) -> Check {

@@ -122,7 +122,7 @@ pub(super) async fn catch_up(world: &World, projection: &Projection) -> Check {
     Ok(documents.commit(Batch { writes, ..batch(world, projection, claim.epoch, from, to) }).await?)
 }
 
-/// A batch of the projection without writes.
+/// A batch of the projection on the home partition alone, without writes.
 fn batch(
     world: &World,
     projection: &Projection,
@@ -131,6 +131,7 @@ fn batch(
     to: Checkpoint,
 ) -> Batch {
     let (consumer, collection) = (projection.name().to_owned(), projection.name().to_owned());
+    let from = from.map(|from| (world.home, from)).into_iter().collect();
     Batch { consumer, partition: world.home, epoch, from, to, collection, writes: Vec::new(), handlers: None }
 }
 
@@ -541,6 +542,32 @@ pub(super) async fn an_inline_append_fences_a_follower(world: World) -> Check {
         let before = all(&world, &[&diary]).await?;
         fenced(&world, late).await?;
         same("what is there", &all(&world, &[&diary]).await?, &before)?;
+    }
+    Ok(())
+}
+
+pub(super) async fn an_inline_append_fences_a_follower_of_another_partition(world: World) -> Check {
+    let diary = diary("diary");
+    let (here, there) = (world.stream("here"), world.elsewhere("there"));
+    let documents = world.documents()?;
+    put(&world, &here, &diary).await?;
+    let mut claim = documents.claim("diary").await?;
+    for round in 1..=3 {
+        // The follower has read the document, and then another one is stored.
+        put(&world, &there, &diary).await?;
+        let Some(at_home) = checkpoint(&world, &diary).await? else { return fail("there is no checkpoint") };
+        let late = Batch {
+            from: claim.checkpoints,
+            writes: vec![(ALL.to_owned(), Some(Bytes::from_static(b"late")))],
+            ..batch(&world, &diary, claim.epoch, None, further(at_home))
+        };
+        let before = all(&world, &[&diary]).await?;
+        fenced(&world, late.clone()).await?;
+        same("what is there", &all(&world, &[&diary]).await?, &before)?;
+        same("the lines", &number_of_lines(&world, &diary, ALL).await?, &(round + 1))?;
+        claim = documents.claim("diary").await?;
+        let (epoch, from) = (claim.epoch, claim.checkpoints.clone());
+        documents.commit(Batch { epoch, from, to: at_home, writes: Vec::new(), ..late }).await?;
     }
     Ok(())
 }

@@ -381,6 +381,8 @@ rules! { $
             "A consumer has one epoch over all partitions; a claim fences a former owner in all of them.";
         partitions_have_checkpoints_of_their_own [Documents]
             "A consumer has a checkpoint for each partition.";
+        a_checkpoint_that_moved_in_another_partition_fences [Documents]
+            "A batch is accepted only if the stored checkpoints of all partitions are still those that it starts from.";
         consumers_are_apart [Documents]
             "A consumer is its name; its checkpoints and epoch are its own.";
         documents_are_kept_byte_for_byte [Documents]
@@ -449,6 +451,8 @@ rules! { $
             "An append that an inline projection refuses does not fail or change others that are committed with it.";
         an_inline_append_fences_a_follower [Inline]
             "A batch that starts from the checkpoint before an append with the projection is fenced.";
+        an_inline_append_fences_a_follower_of_another_partition [Inline, Partitions]
+            "An append with the projection fences batches that do not know of it, in all partitions.";
         an_inline_append_leaves_the_epoch [Inline]
             "An append with an inline projection does not change its epoch.";
         an_inline_append_is_no_claim [Inline]

@@ -121,8 +121,7 @@ async fn a_wrong_read_model_is_found() -> Result<()> {
     let store = SqliteStore::open(home.0.path().join("bank.db")).await?;
     let (consumer, partition) = ("account-summary".to_owned(), Partition::ONLY);
     let claim = store.claim(&consumer).await?;
-    let from = claim.checkpoints.get(&partition).copied();
-    let to = from.context("it was followed")?;
+    let to = claim.checkpoints.get(&partition).copied().context("it was followed")?;
     let wrong = r#"{"balance":"1.00","lowest":"0.00","postings":7}"#;
     let writes = vec![("12".to_owned(), Some(wrong.into()))];
     let collection = consumer.clone();
@@ -131,7 +130,7 @@ async fn a_wrong_read_model_is_found() -> Result<()> {
             consumer,
             partition,
             epoch: claim.epoch,
-            from,
+            from: claim.checkpoints,
             to,
             collection,
             writes,

@@ -1,5 +1,6 @@
 //! Read stores, spoilt.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -10,6 +11,16 @@ use cqrs_core::{Partition, Position};
 use uuid::Uuid;
 
 use super::{Flaw, Wrong, linger, lock};
+
+/// Where a batch starts on its own partition.
+pub(super) fn start(batch: &Batch) -> Option<Checkpoint> {
+    batch.from.get(&batch.partition).copied()
+}
+
+pub(super) fn start_from(batch: &mut Batch, from: Option<Checkpoint>) {
+    batch.from.remove(&batch.partition);
+    batch.from.extend(from.map(|from| (batch.partition, from)));
+}
 
 type Write = (String, Option<Bytes>);
 
@@ -95,9 +106,10 @@ impl Wrong {
             Flaw::DroppedCommitsTear if count == 2 => self.one_write_first(batch).await,
             Flaw::ChecksTheFenceBeforehand => {
                 let stored = self.documents.checkpoint(&batch.consumer, batch.partition).await?;
-                if stored == batch.from {
+                if stored == start(&batch) {
                     linger().await;
-                    batch.from = self.documents.checkpoint(&batch.consumer, batch.partition).await?;
+                    let stored = self.documents.checkpoint(&batch.consumer, batch.partition).await?;
+                    start_from(&mut batch, stored);
                 }
                 self.documents.commit(batch).await
             }
@@ -126,16 +138,28 @@ impl Wrong {
             }
             (Flaw::ClaimsByCommit, None) => batch.epoch = self.documents.claim(&batch.consumer).await?.epoch,
             (Flaw::FencesByPositionAlone, _) => {
-                if let (Some(from), Some(stored)) = (batch.from, stored)
-                    && from.position == stored.position
+                if let (Some(from), Some(there)) = (start(batch), stored)
+                    && from.position == there.position
                 {
-                    batch.from = Some(stored);
+                    start_from(batch, stored);
                 }
             }
+            (Flaw::FencesByOnePartition, _) => self.forget_others(batch).await?,
             (Flaw::NeverRemoves, _) => batch.writes.retain(|(_, content)| content.is_some()),
             (Flaw::OverwritesInPlace, _) => self.overwrite(batch).await?,
             (Flaw::IgnoresHandlers, _) => batch.handlers = None,
             _ => self.spoil_inline_batch(batch, stored).await?,
+        }
+        Ok(())
+    }
+
+    /// Has a batch start from what is stored on the partitions that it is not of.
+    pub(super) async fn forget_others(&self, batch: &mut Batch) -> Result<(), StoreError> {
+        let of = batch.partition;
+        batch.from.retain(|partition, _| *partition == of);
+        for partition in (0..=u16::MAX).map(Partition::new).filter(|partition| *partition != of) {
+            let stored = self.documents.checkpoint(&batch.consumer, partition).await?;
+            batch.from.extend(stored.map(|stored| (partition, stored)));
         }
         Ok(())
     }
@@ -162,13 +186,15 @@ impl Wrong {
         let epoch = self.documents.claim(&consumer).await?.epoch;
         let to = Checkpoint { log: LogId(Uuid::from_u128(0)), position: Position::START, event: None };
         let partition = Partition::ONLY;
-        let batch = Batch { consumer, partition, epoch, from: None, to, collection, writes, handlers: None };
+        let from = BTreeMap::new();
+        let batch = Batch { consumer, partition, epoch, from, to, collection, writes, handlers: None };
         self.documents.commit(batch).await
     }
 
     async fn one_write_first(&self, mut batch: Batch) -> Result<(), CommitError> {
         let rest = batch.writes.split_off(1);
-        let second = Batch { from: Some(batch.to), writes: rest, ..batch.clone() };
+        let mut second = Batch { writes: rest, ..batch.clone() };
+        start_from(&mut second, Some(batch.to));
         self.documents.commit(batch).await?;
         linger().await;
         self.documents.commit(second).await

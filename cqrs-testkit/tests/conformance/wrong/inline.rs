@@ -15,6 +15,7 @@ use cqrs_core::store::{
 use cqrs_core::{Partition, Position};
 use uuid::Uuid;
 
+use super::documents::{start, start_from};
 use super::{Flaw, Wrong, linger, lock};
 
 type Outcome = Result<Appended, AppendError>;
@@ -68,10 +69,11 @@ impl Wrong {
             }
             Flaw::InlineLetsFollowersPass => {
                 let position = |at: Option<Checkpoint>| at.map_or(Position::START, |at| at.position);
-                if position(stored) > position(batch.from) {
-                    batch.from = stored;
+                if position(stored) > position(start(batch)) {
+                    start_from(batch, stored);
                 }
             }
+            Flaw::InlineFencesOnePartition => self.forget_others(batch).await?,
             Flaw::InlineClaims if !lock(&self.state.epochs).contains_key(&batch.consumer) => {
                 batch.epoch = self.documents.claim(&batch.consumer).await?.epoch;
             }
