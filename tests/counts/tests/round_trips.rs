@@ -48,7 +48,7 @@ impl Wire {
     /// Puts down what is usual for `measure`: the store tells other processes of its commits at times of its
     /// own, and what it does behind an answer may count for the next one.
     fn add(&mut self, measure: &str, all: Vec<Counts>) {
-        usual(measure, all).into_iter().for_each(|(measure, count)| self.sheet.add(measure, count));
+        usual(measure, &all).into_iter().for_each(|(measure, count)| self.sheet.add(measure, count));
     }
 
     /// Does something so often, and counts each time.
@@ -63,7 +63,7 @@ impl Wire {
     }
 }
 
-fn usual(measure: &str, all: Vec<Counts>) -> [(String, u64); 2] {
+fn usual(measure: &str, all: &[Counts]) -> [(String, u64); 2] {
     let median = |count: fn(&Counts) -> u64| {
         let mut counts: Vec<u64> = all.iter().map(count).collect();
         counts.sort_unstable();
@@ -166,7 +166,7 @@ async fn pages(wire: &mut Wire) {
 
 async fn wasteful(wire: &Wire) -> [(String, u64); 2] {
     let bank = engine(Wasteful::of(wire.store("wasteful").await)).await;
-    usual(DEPOSIT, wire.each(TIMES, async |_| deposit(&bank, 1).await).await)
+    usual(DEPOSIT, &wire.each(TIMES, async |_| deposit(&bank, 1).await).await)
 }
 
 async fn at_once(bank: &Engine, accounts: impl IntoIterator<Item = u64>) {

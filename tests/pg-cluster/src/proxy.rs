@@ -153,7 +153,7 @@ async fn copy(
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
-            return Ok(to.shutdown().await?);
+            return to.shutdown().await;
         }
         let mut rest = &buffer[..read];
         while !rest.is_empty() {
