@@ -47,8 +47,8 @@ impl Wire {
 
     /// Puts down what is usual for `measure`: the store tells other processes of its commits at times of its
     /// own, and what it does behind an answer may count for the next one.
-    fn add(&mut self, measure: &str, all: Vec<Counts>) {
-        usual(measure, &all).into_iter().for_each(|(measure, count)| self.sheet.add(measure, count));
+    fn add(&mut self, measure: &str, all: &[Counts]) {
+        usual(measure, all).into_iter().for_each(|(measure, count)| self.sheet.add(measure, count));
     }
 
     /// Does something so often, and counts each time.
@@ -85,20 +85,20 @@ async fn commands(wire: &mut Wire) {
     at_once(&bank, 1..=64).await;
 
     let counts = wire.each(TIMES, async |_| deposit(&bank, 1).await).await;
-    wire.add(DEPOSIT, counts);
+    wire.add(DEPOSIT, &counts);
     let keyed = async |key| {
         bank.execute(Deposit::to(1)).key(format!("key-{key}")).await.unwrap();
     };
     let counts = wire.each(TIMES, keyed).await;
-    wire.add("a deposit with a key", counts);
+    wire.add("a deposit with a key", &counts);
     let counts = wire.each(TIMES, keyed).await;
-    wire.add("a deposit that is delivered twice", counts);
+    wire.add("a deposit that is delivered twice", &counts);
     let counts = wire.each(TIMES, async |_| at_once(&bank, 1..=8).await).await;
-    wire.add("8 deposits at once", counts);
+    wire.add("8 deposits at once", &counts);
     let counts = wire.each(TIMES, async |_| at_once(&bank, 1..=64).await).await;
-    wire.add("64 deposits at once", counts);
+    wire.add("64 deposits at once", &counts);
     let counts = wire.each(TIMES, async |_| at_once(&bank, [1; 64]).await).await;
-    wire.add("64 deposits at once to one account", counts);
+    wire.add("64 deposits at once to one account", &counts);
 
     // Somebody else writes to the stream, so that what is remembered is stale.
     let other = engine(wire.store("commands").await).await;
@@ -107,7 +107,7 @@ async fn commands(wire: &mut Wire) {
         deposit(&other, 1).await;
         counts.extend(wire.each(1, async |_| deposit(&bank, 1).await).await);
     }
-    wire.add("a deposit after somebody else's", counts);
+    wire.add("a deposit after somebody else's", &counts);
     bank.shutdown().await;
     other.shutdown().await;
 }
@@ -128,17 +128,17 @@ async fn guards(wire: &mut Wire) {
     let absent = |seat: u64| Append::new(vec![booked(seat)], Guard::Absent(Query::tags([tag(&seat)])));
     let free = async |seat| drop(store.append(absent(seat)).await.unwrap());
     let counts = wire.each(TIMES, free).await;
-    wire.add("an append if a tag is absent", counts);
+    wire.add("an append if a tag is absent", &counts);
     let taken = async |seat| assert!(store.append(absent(seat)).await.is_err());
     let counts = wire.each(TIMES, taken).await;
-    wire.add("an append that a tag refuses", counts);
+    wire.add("an append that a tag refuses", &counts);
     let after = store.head(Partition::ONLY).await.unwrap().position;
     let unchanged = |seat: u64| {
         let guard = Guard::Unchanged { query: Query::tags([tag(&seat)]), after };
         Append::new(vec![booked(seat)], guard)
     };
     let counts = wire.each(TIMES, async |seat| drop(store.append(unchanged(seat)).await.unwrap())).await;
-    wire.add("an append if a tag is unchanged", counts);
+    wire.add("an append if a tag is unchanged", &counts);
 }
 
 /// Reads several pages, so that a page too many shows.
@@ -153,7 +153,7 @@ async fn pages(wire: &mut Wire) {
         }
         counts.extend(wire.each(1, async |_| bank.catch_up().await.unwrap()).await);
     }
-    wire.add("a catch-up over 3,000 events", counts);
+    wire.add("a catch-up over 3,000 events", &counts);
 
     let mut counts = Vec::new();
     for _ in 0..7 {
@@ -161,7 +161,7 @@ async fn pages(wire: &mut Wire) {
         let load = async |_| assert_eq!(fresh.load::<Account>(&1).await.unwrap().version.get(), 21_000);
         counts.extend(wire.each(1, load).await);
     }
-    wire.add("a load of 21,000 events", counts);
+    wire.add("a load of 21,000 events", &counts);
 }
 
 async fn wasteful(wire: &Wire) -> [(String, u64); 2] {
