@@ -11,7 +11,6 @@ mod ours;
 mod page;
 mod peers;
 mod plan;
-mod proxy;
 mod remote;
 mod results;
 mod retries;

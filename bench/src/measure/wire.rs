@@ -1,8 +1,9 @@
 //! Round trips and statements for each command of one task, by a proxy in between. It is a pass of its own,
 //! so that it slows nothing that is timed.
 
+use pg_cluster::{Counts, Proxy};
+
 use super::{MINUTES, MOMENTS, POSTGRES, Run, SESSION, key, say};
-use crate::proxy::{Counts, Proxy};
 use crate::results::{Fault, Measure};
 use crate::session::Ask;
 use crate::work::{Load, Sample, Stop};
@@ -54,16 +55,10 @@ async fn count(
     remote.ask::<Sample>(&load(40), MINUTES).await.map_err(failed)?;
     let before = proxy.counts();
     let done: Sample = remote.ask(&load(run.plan.wire_commands), MINUTES).await.map_err(failed)?;
-    let after = proxy.counts();
+    let counts = proxy.counts().since(before);
     let check = Ask::Check { projected: false, seed: run.plan.seed };
     if let Some(wrong) = remote.ask::<Option<String>>(&check, MINUTES).await.map_err(failed)? {
         return Err(Fault::Wrong(wrong));
     }
-    let counts = Counts {
-        round_trips: after.round_trips - before.round_trips,
-        statements: after.statements - before.statements,
-        prepared: after.prepared - before.prepared,
-        connections: after.connections - before.connections,
-    };
     Ok((counts, done.commands))
 }

@@ -10,6 +10,8 @@
 #![allow(clippy::panic, reason = "a test that cannot have its server stops")]
 #![cfg(unix)]
 
+mod proxy;
+
 use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -19,6 +21,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use self::proxy::{Counts, Proxy};
 
 /// The superuser of each cluster. Over TCP it needs [`PASSWORD`], over the socket none.
 pub const USER: &str = "postgres";

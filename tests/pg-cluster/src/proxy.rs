@@ -1,9 +1,9 @@
-//! Stands between a contender and PostgreSQL and counts what goes over the wire.
+//! Stands between a client and PostgreSQL and counts what goes over the wire.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::Context as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -24,6 +24,19 @@ pub struct Counts {
     pub connections: u64,
 }
 
+impl Counts {
+    /// What was counted since an earlier look.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            round_trips: self.round_trips - earlier.round_trips,
+            statements: self.statements - earlier.statements,
+            prepared: self.prepared - earlier.prepared,
+            connections: self.connections - earlier.connections,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     round_trips: AtomicU64,
@@ -41,8 +54,11 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of the server on this port of this machine.
-    pub async fn start(server: u16) -> anyhow::Result<Self> {
+    /// In front of the server on this port of this machine. It needs a tokio runtime to run on.
+    ///
+    /// # Errors
+    /// If no port is free.
+    pub async fn start(server: u16) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let port = listener.local_addr()?.port();
         let counters = Arc::new(Counters::default());
@@ -56,10 +72,14 @@ impl Proxy {
         Ok(Self { port, counters, task })
     }
 
+    /// The port that it listens on, at 127.0.0.1.
+    #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
+    /// What was counted since it was started.
+    #[must_use]
     pub fn counts(&self) -> Counts {
         let of = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
         Counts {
@@ -77,7 +97,7 @@ impl Drop for Proxy {
     }
 }
 
-async fn pass(client: TcpStream, server: u16, counters: Arc<Counters>) -> anyhow::Result<()> {
+async fn pass(client: TcpStream, server: u16, counters: Arc<Counters>) -> io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", server)).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -87,7 +107,7 @@ async fn pass(client: TcpStream, server: u16, counters: Arc<Counters>) -> anyhow
     loop {
         let length = from_client.read_u32().await?;
         let code = from_client.read_u32().await?;
-        let rest = (length as usize).checked_sub(8).context("a first message that is too short")?;
+        let rest = (length as usize).checked_sub(8).ok_or_else(too_short)?;
         let mut body = vec![0; rest];
         from_client.read_exact(&mut body).await?;
         const SSL: u32 = 80_877_103;
@@ -126,14 +146,14 @@ async fn copy(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     mut count: impl FnMut(u8),
-) -> anyhow::Result<()> {
+) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     // Of the message that is under way: its head as far as it is there, and how much of its body is to come.
     let (mut head, mut body) = (Vec::with_capacity(5), 0_usize);
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
-            return Ok(to.shutdown().await?);
+            return to.shutdown().await;
         }
         let mut rest = &buffer[..read];
         while !rest.is_empty() {
@@ -151,7 +171,7 @@ async fn copy(
             {
                 count(*kind);
                 // The length counts itself, and not the kind.
-                body = (u32::from_be_bytes(length) as usize).checked_sub(4).context("no length")?;
+                body = (u32::from_be_bytes(length) as usize).checked_sub(4).ok_or_else(too_short)?;
                 head.clear();
             }
         }
@@ -159,10 +179,16 @@ async fn copy(
     }
 }
 
+fn too_short() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a message that is shorter than its head")
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test stops at a fault")]
 mod tests {
+    use tokio_postgres::NoTls;
+
     use super::*;
-    use crate::limits::postgres::connect;
 
     #[tokio::test]
     async fn messages_are_found_however_they_are_cut() {
@@ -189,11 +215,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_known_exchange_is_counted() {
-        let Some(cluster) = pg_cluster::own(&[]) else { return };
-        let Some(server) = cluster.server() else { return };
+        let Some(cluster) = crate::own(&[]) else { return };
+        let server = cluster.server();
         let proxy = Proxy::start(server.port()).await.unwrap();
         let url = cluster.url().replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
-        let client = connect(&url).await.unwrap();
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+        tokio::spawn(connection);
         let counts =
             |round_trips, statements, prepared| Counts { round_trips, statements, prepared, connections: 1 };
         // The opening is not in it.
