@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at a fault")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use counts::bank::{Account, Deposit};
@@ -151,6 +152,8 @@ async fn pages(wire: &mut Wire) {
         for _ in 0..3 {
             bank.execute(Deposit { account: 1, times: 1_000 }).await.unwrap();
         }
+        // Other processes have been told of these by then.
+        tokio::time::sleep(Duration::from_millis(100)).await;
         counts.extend(wire.each(1, async |_| bank.catch_up().await.unwrap()).await);
     }
     wire.add("a catch-up over 3,000 events", &counts);
