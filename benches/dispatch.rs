@@ -12,95 +12,21 @@
     reason = "a benchmark prints, and stops at a fault"
 )]
 
+#[path = "support/bank.rs"]
+mod bank;
 mod support;
 
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 
+use bank::{Account, Deposit, Deposited, Open, Opened, Overdraft, REFERENCE, Withdraw, Withdrawn};
 use cqrs::engine::Stores;
 use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
 use cqrs::store::{Detail, Direction, EventStore, StreamRead};
 use cqrs::{StreamId, Version};
 use support::{compare, contender, timed};
-
-#[derive(Event, Serialize, Deserialize)]
-pub struct Opened {
-    pub owner: String,
-}
-#[derive(Event, Serialize, Deserialize)]
-pub struct Deposited {
-    pub cents: u64,
-    pub reference: String,
-}
-#[derive(Event, Serialize, Deserialize)]
-pub struct Withdrawn {
-    pub cents: u64,
-    pub reference: String,
-}
-
-#[derive(Command)]
-pub struct Open {
-    #[id]
-    pub account: u64,
-    pub owner: String,
-}
-#[derive(Command)]
-pub struct Deposit {
-    #[id]
-    pub account: u64,
-    pub cents: u64,
-    pub reference: String,
-}
-#[derive(Command)]
-pub struct Withdraw {
-    #[id]
-    pub account: u64,
-    pub cents: u64,
-    pub reference: String,
-}
-
-pub struct Account {
-    balance: u64,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("the balance is {balance}")]
-pub struct Overdraft {
-    balance: u64,
-}
-
-#[aggregate(id = u64, error = Overdraft)]
-impl Account {
-    #[handle]
-    fn open(cmd: Open) -> Opened {
-        Opened { owner: cmd.owner }
-    }
-    #[handle]
-    fn deposit(&self, cmd: Deposit) -> Deposited {
-        Deposited { cents: cmd.cents, reference: cmd.reference }
-    }
-    #[handle]
-    fn withdraw(&self, cmd: Withdraw) -> Result<Withdrawn, Overdraft> {
-        if cmd.cents > self.balance {
-            return Err(Overdraft { balance: self.balance });
-        }
-        Ok(Withdrawn { cents: cmd.cents, reference: cmd.reference })
-    }
-    #[apply]
-    fn opened(_: &Opened) -> Self {
-        Self { balance: 0 }
-    }
-    #[apply]
-    fn deposited(&mut self, event: &Deposited) {
-        self.balance += event.cents;
-    }
-    #[apply]
-    fn withdrawn(&mut self, event: &Withdrawn) {
-        self.balance -= event.cents;
-    }
-}
 
 /// The same domain without a framework: fold, check, JSON, push. No guard, no ids, no time.
 #[derive(Default)]
@@ -137,9 +63,6 @@ impl ByHand {
 }
 
 /// About 130 bytes of JSON in an event, as in the published figures of peers.
-const REFERENCE: &str =
-    "invoice 2026-11-0042 of the northern branch, paid in cash at the counter, thank you very much";
-
 fn by_hand(accounts: u64, commands: u64) -> (std::time::Duration, usize) {
     let mut bank = ByHand::default();
     for account in 0..accounts {

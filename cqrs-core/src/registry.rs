@@ -77,42 +77,33 @@ impl Registration {
     /// An aggregate's entry.
     #[must_use]
     pub const fn aggregate<A: Aggregate>(location: Location) -> Self {
-        Self {
-            kind: Kind::Aggregate { services: A::services, snapshots: Plan::of::<A> },
-            name: A::NAME,
-            type_id: TypeId::of::<A>,
-            type_name: std::any::type_name::<A>,
-            location,
-            events: entries::<A::Event>,
-            decodes: decodes::<A::Event>,
-        }
+        let kind = Kind::Aggregate { services: A::services, snapshots: Plan::of::<A> };
+        Self::new::<A, A::Event>(kind, A::NAME, location)
     }
 
     /// A projection's entry.
     #[must_use]
     pub const fn projection<P: Projection>(location: Location) -> Self {
-        Self {
-            kind: Kind::Projection { consumer: DocumentConsumer::<P>::shared, mode: P::MODE },
-            name: P::NAME,
-            type_id: TypeId::of::<P>,
-            type_name: std::any::type_name::<P>,
-            location,
-            events: entries::<P::Event>,
-            decodes: decodes::<P::Event>,
-        }
+        let kind = Kind::Projection { consumer: DocumentConsumer::<P>::shared, mode: P::MODE };
+        Self::new::<P, P::Event>(kind, P::NAME, location)
     }
 
     /// The entry of a projection with its own SQL.
     #[must_use]
     pub const fn sql_projection<P: SqlProjection>(location: Location) -> Self {
+        let kind = Kind::Projection { consumer: SqlConsumer::<P>::shared, mode: P::MODE };
+        Self::new::<P, P::Event>(kind, P::NAME, location)
+    }
+
+    const fn new<T: 'static, S: EventSet>(kind: Kind, name: &'static str, location: Location) -> Self {
         Self {
-            kind: Kind::Projection { consumer: SqlConsumer::<P>::shared, mode: P::MODE },
-            name: P::NAME,
-            type_id: TypeId::of::<P>,
-            type_name: std::any::type_name::<P>,
+            kind,
+            name,
+            type_id: TypeId::of::<T>,
+            type_name: std::any::type_name::<T>,
             location,
-            events: entries::<P::Event>,
-            decodes: decodes::<P::Event>,
+            events: entries::<S>,
+            decodes: decodes::<S>,
         }
     }
 

@@ -320,21 +320,8 @@ impl Task {
     /// Appends what is assumed to hold, in one round trip.
     async fn in_one(&mut self, conn: &Conn, rows: &Rows<'_>) -> Result<Option<Start>, Fault> {
         if !self.place.bouncer {
-            if let Some(all) = rows.plain(&self.known).filter(|_| self.undisturbed) {
-                let fenced = match self.fenced.take() {
-                    Some(fenced) => fenced,
-                    None => plain::fenced(conn).await?,
-                };
-                match all.write(conn, &self.target, fenced).await {
-                    Ok(Some(start)) => {
-                        self.fenced = Some(fenced);
-                        return Ok(Some(start));
-                    }
-                    // The function finds out why.
-                    Ok(None) => {}
-                    Err(fault) if fault.is(&SqlState::UNIQUE_VIOLATION) => {}
-                    Err(fault) => return Err(fault),
-                }
+            if let Some(start) = self.plainly(conn, rows).await? {
+                return Ok(Some(start));
             }
             // The statement is the transaction. Its limits stand in the connection's settings.
             return rows.write(conn, &self.target, false, &self.known).await;
@@ -351,6 +338,25 @@ impl Task {
         let written = written?;
         committed?;
         Ok(written)
+    }
+
+    /// Appends with a plain statement, if nobody else is seen to write. If it does not come to that, the
+    /// function `append` finds out why.
+    async fn plainly(&mut self, conn: &Conn, rows: &Rows<'_>) -> Result<Option<Start>, Fault> {
+        if !self.undisturbed {
+            return Ok(None);
+        }
+        let Some(all) = rows.plain(&self.known) else { return Ok(None) };
+        let fenced = match self.fenced.take() {
+            Some(fenced) => fenced,
+            None => plain::fenced(conn).await?,
+        };
+        let start = match all.write(conn, &self.target, fenced).await {
+            Err(fault) if fault.is(&SqlState::UNIQUE_VIOLATION) => None,
+            done => done?,
+        };
+        self.fenced = start.map(|_| fenced);
+        Ok(start)
     }
 
     /// Takes the lock, reads what is asked for, decides, and appends: two round trips.
@@ -419,8 +425,10 @@ impl Task {
             conn.client.batch_execute(&rollback).await?;
             return Ok(Ok(outcomes));
         }
+        // Statements of a user's own find the events written; all else travels together.
+        let mut written = None;
         if !effects.handlers.is_empty() {
-            rows.write(conn, &self.target, true, &self.known).await?;
+            written = Some(rows.write(conn, &self.target, true, &self.known).await?);
             let run = run_statements(conn, &effects).await?;
             if run.is_err() {
                 conn.client.batch_execute(&rollback).await?;
@@ -433,9 +441,9 @@ impl Task {
         }
         // If one fails, the last has rolled back.
         let written = async {
-            match effects.handlers.is_empty() {
-                true => rows.write(conn, &self.target, true, &self.known).await,
-                false => Ok(None),
+            match written {
+                Some(start) => Ok(start),
+                None => rows.write(conn, &self.target, true, &self.known).await,
             }
         };
         let (written, effected, committed) =

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cqrs::prelude::Engine;
+use cqrs_postgres::PostgresStore;
 use pg_cluster::Cluster;
 
 use crate::{bank, hand, median, runtime, scattered, url};
@@ -84,33 +85,12 @@ async fn by_hand(cluster: &Cluster, tasks: u64) -> Contender {
 }
 
 async fn engine(cluster: &Cluster, tasks: u64, accounts: u64) -> Contender {
-    let engine = opened(&url(cluster, &format!("bench_{tasks}_{accounts}")), accounts).await;
+    let store = PostgresStore::open(&url(cluster, &format!("bench_{tasks}_{accounts}"))).await.unwrap();
+    let engine = bank::engine(store).await;
+    bank::open(&engine, accounts).await;
     let hot = if accounts == 1 { ", one hot account" } else { "" };
     let work = Arc::new(Work::Engine(engine, accounts));
     Contender { name: format!("engine, {tasks} tasks{hot}"), tasks, work, samples: Vec::new() }
-}
-
-/// An engine in which every account is open and has a deposit.
-async fn opened(url: &str, accounts: u64) -> Engine {
-    let engine = bank::engine(url).await;
-    let next = Arc::new(AtomicU64::new(0));
-    let open = |_| {
-        let (engine, next) = (engine.clone(), next.clone());
-        tokio::spawn(async move {
-            loop {
-                let account = next.fetch_add(1, Ordering::Relaxed);
-                if account >= accounts {
-                    return;
-                }
-                engine.execute(bank::Open { account, owner: "Ada".to_owned() }).await.unwrap();
-                bank::post(&engine, account, 0).await;
-            }
-        })
-    };
-    for task in (0..256).map(open).collect::<Vec<_>>() {
-        task.await.unwrap();
-    }
-    engine
 }
 
 /// Commits, syncs of the WAL and bytes of it, of the whole server so far; and the microseconds of a

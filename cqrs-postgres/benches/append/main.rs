@@ -21,6 +21,7 @@
     reason = "a benchmark prints, and stops at a fault"
 )]
 
+#[path = "../../../benches/support/bank.rs"]
 mod bank;
 mod commands;
 mod growing;

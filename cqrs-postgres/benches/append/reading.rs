@@ -94,7 +94,7 @@ pub fn rehydrating(cluster: &Cluster) {
                 }
             }
             hand.push(start.elapsed());
-            let engine = bank::engine(&url).await;
+            let engine = bank::engine(PostgresStore::open(&url).await.unwrap()).await;
             // One connection is there, as it is by hand.
             assert!(engine.load::<bank::Account>(&7).await.unwrap().state.is_none());
             let start = Instant::now();
@@ -124,7 +124,7 @@ pub fn catching_up(cluster: &Cluster) {
             hand.push(by_hand(&client, events).await);
             let forget = "TRUNCATE catching_up.documents, catching_up.checkpoints, catching_up.consumers";
             client.batch_execute(forget).await.unwrap();
-            let engine = bank::engine(&url).await;
+            let engine = bank::engine(PostgresStore::open(&url).await.unwrap()).await;
             let start = Instant::now();
             engine.catch_up().await.unwrap();
             ours.push(start.elapsed());

@@ -37,7 +37,7 @@ pub fn run() {
     let mut by_hand = fill_by_hand(&hand);
     let engine = || {
         forget(&ours);
-        let engine = runtime.block_on(bank::engine(&ours));
+        let engine = runtime.block_on(async { bank::engine(SqliteStore::open(&ours).await.unwrap()).await });
         let time = timed(|| runtime.block_on(engine.catch_up()).unwrap());
         runtime.block_on(check(&engine));
         time

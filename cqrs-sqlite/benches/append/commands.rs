@@ -1,11 +1,9 @@
 //! Durable commands through the engine, against bare inserts.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cqrs::prelude::Engine;
+use cqrs_sqlite::SqliteStore;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -108,7 +106,11 @@ fn transaction(conn: &Connection, position: &mut i64, inserts: i64, versions: &m
 fn commands(dir: &TempDir, tasks: u64, accounts: u64) -> Contender {
     let path = dir.path().join(format!("engine-{tasks}-{accounts}.db"));
     let runtime = multi_thread();
-    let engine = runtime.block_on(opened(&path, accounts));
+    let engine = runtime.block_on(async {
+        let engine = bank::engine(SqliteStore::open(&path).await.unwrap()).await;
+        bank::open(&engine, accounts).await;
+        engine
+    });
     let mut number = 0;
     let round = move || {
         number += 1;
@@ -117,29 +119,6 @@ fn commands(dir: &TempDir, tasks: u64, accounts: u64) -> Contender {
     let hot = if accounts == 1 { ", one hot account" } else { "" };
     let name = format!("engine, {tasks} tasks{hot}");
     Contender { name, round: Box::new(round), samples: Vec::new() }
-}
-
-/// An engine in which every account is open and has a deposit.
-async fn opened(path: &Path, accounts: u64) -> Engine {
-    let engine = bank::engine(path).await;
-    let next = Arc::new(AtomicU64::new(0));
-    let open = |_| {
-        let (engine, next) = (engine.clone(), next.clone());
-        tokio::spawn(async move {
-            loop {
-                let account = next.fetch_add(1, Ordering::Relaxed);
-                if account >= accounts {
-                    return;
-                }
-                engine.execute(bank::Open { account, owner: "Ada".to_owned() }).await.unwrap();
-                bank::post(&engine, account, 0).await;
-            }
-        })
-    };
-    for task in (0..256).map(open).collect::<Vec<_>>() {
-        task.await.unwrap();
-    }
-    engine
 }
 
 fn one_round(runtime: &Runtime, engine: &Engine, tasks: u64, accounts: u64, number: u64) -> Sample {

@@ -42,7 +42,8 @@ fn account(page: u64) -> u64 {
 
 pub fn rehydrating() {
     let files = Files::new();
-    let engine = files.runtime.block_on(bank::engine(&files.ours));
+    let engine =
+        files.runtime.block_on(async { bank::engine(SqliteStore::open(&files.ours).await.unwrap()).await });
     let load = || timed(|| files.runtime.block_on(rehydrate(&engine)));
     let by_hand = || timed(|| rehydrate_by_hand(&files.hand));
     compare("rehydrate 10,000 events", 4 * ROUNDS, by_hand, load);

@@ -1,9 +1,15 @@
-//! The domain: an account that refuses to be overdrawn, and its summary.
+//! The domain of the benchmarks: an account that refuses to be overdrawn, and its summary.
+//!
+//! The stores' benchmarks take this file too, so that their figures are of the same commands.
+
+#![allow(dead_code, reason = "each benchmark takes what it needs")]
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use cqrs::engine::Stores;
 use cqrs::prelude::*;
-use cqrs_postgres::PostgresStore;
 
 /// With it, an event has about 130 bytes of JSON, as in the figures that are published of peers.
 pub const REFERENCE: &str =
@@ -51,7 +57,7 @@ pub struct Account {
 
 #[derive(Debug)]
 pub struct Overdraft {
-    balance: u64,
+    pub balance: u64,
 }
 
 impl fmt::Display for Overdraft {
@@ -118,9 +124,29 @@ impl Summary {
 }
 
 /// An engine that moves projections only when asked, and remembers all accounts of the benchmark.
-pub async fn engine(url: &str) -> Engine {
-    let store = PostgresStore::open(url).await.unwrap();
-    Engine::builder().hot_streams(20_000).without_background().build(store).await.unwrap()
+pub async fn engine(stores: impl Into<Stores>) -> Engine {
+    Engine::builder().hot_streams(20_000).without_background().build(stores).await.unwrap()
+}
+
+/// Opens so many accounts and puts money into each.
+pub async fn open(engine: &Engine, accounts: u64) {
+    let next = Arc::new(AtomicU64::new(0));
+    let open = |_| {
+        let (engine, next) = (engine.clone(), next.clone());
+        tokio::spawn(async move {
+            loop {
+                let account = next.fetch_add(1, Ordering::Relaxed);
+                if account >= accounts {
+                    return;
+                }
+                engine.execute(Open { account, owner: "Ada".to_owned() }).await.unwrap();
+                post(&engine, account, 0).await;
+            }
+        })
+    };
+    for task in (0..256).map(open).collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
 }
 
 /// Three deposits, then a withdrawal that they cover.
