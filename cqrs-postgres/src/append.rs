@@ -121,6 +121,16 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// The log's last event, on which all this rests; `None` if it is not known.
+    pub(crate) fn end(&self) -> Option<(i64, Uuid)> {
+        self.end
+    }
+
+    /// Has it forgotten what was to be written and was not.
+    pub(crate) fn forget(&self, known: &mut Known) {
+        self.added.iter().for_each(|(_, event)| known.forget(&event.stream));
+    }
+
     /// Has it remembered what was committed behind `start`, from which positions are counted.
     pub(crate) fn remember(&self, known: &mut Known, start: i64) {
         for (position, event) in &self.added {
@@ -319,24 +329,25 @@ impl<'a> Rows<'a> {
         self.streams.is_empty() && self.key_names.is_empty()
     }
 
-    /// Writes them; `None` if what was assumed does not hold. What is certain was read under the lock that
-    /// this transaction still has.
+    /// Writes them; `None` if what was assumed does not hold.
     pub(crate) async fn write(
         &self,
         conn: &Conn,
         to: &Target,
-        certain: bool,
-        known: &Known,
+        ground: Ground,
+        block: Option<i64>,
     ) -> Result<Option<Start>, Fault> {
         let partition = i32::from(to.partition.get());
-        let last = self.end.map(|(_, id)| id);
-        let block = known.block_with(self.names.iter().copied());
-        let params: [Param<'_>; 26] = [
+        let (end, last) = self.end.unzip();
+        let (certain, strict) = (ground == Ground::Certain, ground == Ground::End);
+        let params: [Param<'_>; 28] = [
             &to.log.0,
             &conn.id,
             &to.lock,
             &partition,
             &certain,
+            &strict,
+            &end,
             &last,
             &block,
             &self.sure,
@@ -365,6 +376,17 @@ impl<'a> Rows<'a> {
             false => Start { position: start, as_known: true },
         }))
     }
+}
+
+/// What a group was decided on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// What was read under the lock that this transaction still has.
+    Certain,
+    /// What is assumed of each stream and key.
+    Assumed,
+    /// What is assumed, and that the log ends as is known: another group is about to write that.
+    End,
 }
 
 /// Where a group came to lie.
@@ -396,13 +418,15 @@ impl Target {
 
 pub(crate) static APPEND: Sql = Sql::new(
     "SELECT {s}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-        $20, $21, $22, $23, $24, $25, $26)",
+        $20, $21, $22, $23, $24, $25, $26, $27, $28)",
     &[
         Type::UUID,
         Type::UUID,
         Type::INT8,
         Type::INT4,
         Type::BOOL,
+        Type::BOOL,
+        Type::INT8,
         Type::UUID,
         Type::INT8,
         Type::TEXT_ARRAY,

@@ -5,9 +5,13 @@
 //! at a version rests on the version, and that is checked by the statement that appends. And as long as the
 //! log's last event is the one that this task has written last, nobody else has written since: then what it
 //! has written to a stream since it began to look is that stream's last event, and need not be looked up.
+//!
+//! What is on its way is remembered as if it were written, for those who are sent behind it, and forgotten
+//! if it turns out not to be.
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cqrs_core::id::StreamId;
 use uuid::Uuid;
@@ -25,6 +29,22 @@ pub(crate) struct Known {
     /// Counts how often somebody else has written.
     era: u64,
     names: Names,
+    /// Whether nobody else had written when this task last did.
+    undisturbed: bool,
+    /// How often a writer was fenced, when this was looked up last.
+    fenced: Option<i64>,
+}
+
+/// What is known, for the writing task and for what it has sent. It is never locked for longer than it takes
+/// to decide a group.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared(Arc<Mutex<Known>>);
+
+impl Shared {
+    // Nothing that is remembered is trusted: the server checks what it is used for.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The last event that this task has written to a stream.
@@ -78,11 +98,40 @@ impl Known {
         names.all(|name| self.names.there.contains(name)).then_some(self.names.block)
     }
 
-    /// The log has ended otherwise than this task knew: somebody else has written.
+    /// How often a writer was fenced, if it is known and nobody else seems to write.
+    pub(crate) fn fenced(&self) -> Option<i64> {
+        self.fenced.filter(|_| self.undisturbed)
+    }
+
+    pub(crate) fn knows_fenced(&self) -> bool {
+        self.fenced.is_some()
+    }
+
+    pub(crate) fn remember_fenced(&mut self, count: i64) {
+        self.fenced = Some(count);
+    }
+
+    /// Whether the log has ended as this task knew.
+    pub(crate) fn end_was(&mut self, as_known: bool) {
+        match as_known {
+            true => self.undisturbed = true,
+            false => self.end_was_another(),
+        }
+    }
+
+    /// The log has ended otherwise than this task knew: somebody else has written, or was fenced.
     pub(crate) fn end_was_another(&mut self) {
         self.era += 1;
         self.end = None;
         self.names = Names::default();
+        self.undisturbed = false;
+        self.fenced = None;
+    }
+
+    /// What this task was to write to a stream was not written.
+    pub(crate) fn forget(&mut self, stream: &StreamId) {
+        self.young.remove(stream);
+        self.old.remove(stream);
     }
 
     /// This task has written an event to a stream, its last one.
@@ -150,6 +199,8 @@ mod tests {
         known.end_was_another();
         known.remember(&one, (3, ID));
         assert!(known.is_sure(&one, 3) && !known.is_sure(&two, 1));
+        known.forget(&one);
+        assert!(!known.is_sure(&one, 3) && known.last_of(&one).is_none());
         // It is still the event that was written there.
         assert_eq!(known.last_of(&two), Some((1, ID)));
         assert_eq!(known.end(), None);

@@ -51,6 +51,7 @@ mod plain;
 mod read;
 mod readers;
 mod schema;
+mod sent;
 mod snapshots;
 mod statements;
 mod tls;

@@ -12,62 +12,59 @@ use crate::error::Fault;
 use crate::known::Known;
 use crate::open::{Conn, Param, Sql};
 
-/// Events whose appends rest on the log's last event: if that is the one that is known, so is what is seen
-/// of the log before it is written.
-#[derive(Debug)]
-pub(crate) struct Plain<'r, 'a> {
-    rows: &'r Rows<'a>,
-    end: (i64, Uuid),
-}
-
-impl<'a> Rows<'a> {
-    /// If it is only events, without a tag and a key, and all is known.
-    pub(crate) fn plain(&self, known: &Known) -> Option<Plain<'_, 'a>> {
+impl Rows<'_> {
+    /// Whether it is only events, without a tag and a key, and all is known: if the log ends as is known, so
+    /// is what is seen of it before they are written.
+    pub(crate) fn is_plain(&self, known: &Known) -> bool {
         let only_events = self.key_names.is_empty() && self.tag_names.is_empty();
         // Of one event all has to be known; of several, what is not is looked up.
         let known_enough = self.heads.is_empty() || self.streams.len() > 1;
-        let end = self.end.filter(|_| only_events && known_enough)?;
-        let last = end.0 + self.streams.len() as i64;
-        let named = known.has_names(end.0 + 1, last, self.names.iter().copied());
-        named.then_some(Plain { rows: self, end })
+        let named = |(position, _): (i64, Uuid)| {
+            let last = position + self.streams.len() as i64;
+            known.has_names(position + 1, last, self.names.iter().copied())
+        };
+        only_events && known_enough && self.end.is_some_and(named)
     }
-}
 
-impl Plain<'_, '_> {
     /// Writes them with a plain statement, if nobody has the lock and nothing has happened meanwhile; or else
     /// `None`, and nothing was written.
-    pub(crate) async fn write(&self, conn: &Conn, to: &Target, fenced: i64) -> Result<Option<Start>, Fault> {
-        let (rows, (position, last)) = (self.rows, self.end);
+    pub(crate) async fn write_plainly(
+        &self,
+        conn: &Conn,
+        to: &Target,
+        fenced: i64,
+    ) -> Result<Option<Start>, Fault> {
+        let Some((position, last)) = self.end else { return Ok(None) };
         let partition = i32::from(to.partition.get());
         let basis: [Param<'_>; 6] = [&to.lock, &fenced, &to.log.0, &last, &partition, &position];
-        let written = match rows.streams.len() {
+        let written = match self.streams.len() {
             1 => {
                 let one: [Param<'_>; 9] = [
-                    &rows.versions[0],
-                    &rows.schema_versions[0],
-                    &rows.times[0],
-                    &rows.ids[0],
-                    &rows.streams[0],
-                    &rows.names[0],
-                    &rows.tags[0],
-                    &rows.metadata[0],
-                    &rows.payloads[0],
+                    &self.versions[0],
+                    &self.schema_versions[0],
+                    &self.times[0],
+                    &self.ids[0],
+                    &self.streams[0],
+                    &self.names[0],
+                    &self.tags[0],
+                    &self.metadata[0],
+                    &self.payloads[0],
                 ];
                 conn.execute(&APPEND_ONE, &[&basis[..], &one].concat()).await?
             }
             _ => {
                 let all: [Param<'_>; 11] = [
-                    &rows.versions,
-                    &rows.schema_versions,
-                    &rows.times,
-                    &rows.ids,
-                    &rows.streams,
-                    &rows.names,
-                    &rows.tags,
-                    &rows.metadata,
-                    &rows.payloads,
-                    &rows.heads,
-                    &rows.bases,
+                    &self.versions,
+                    &self.schema_versions,
+                    &self.times,
+                    &self.ids,
+                    &self.streams,
+                    &self.names,
+                    &self.tags,
+                    &self.metadata,
+                    &self.payloads,
+                    &self.heads,
+                    &self.bases,
                 ];
                 conn.execute(&APPEND_ALL, &[&basis[..], &all].concat()).await?
             }
@@ -86,8 +83,9 @@ macro_rules! if_undisturbed {
                  WHERE CASE WHEN pg_try_advisory_xact_lock($1)
                             THEN pg_sequence_last_value('{s}.fenced'::regclass) = $2 ELSE false END
                    AND EXISTS (SELECT FROM {s}.meta m WHERE m.log = $3)
-                   AND (SELECT e.id FROM {s}.events e WHERE e.partition = $5
-                        ORDER BY e.position DESC LIMIT 1) = $4)
+                   AND EXISTS (SELECT FROM (SELECT e.position, e.id FROM {s}.events e WHERE e.partition = $5
+                                            ORDER BY e.position DESC LIMIT 1) l
+                               WHERE l.position = $6 AND l.id = $4))
              INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name,
                                      tags, metadata, payload) ",
             $rest

@@ -165,13 +165,13 @@ LANGUAGE sql STABLE AS $f$
 $f$;
 
 -- Appends what a process has decided under the assumption that some streams have these versions and
--- some keys are not there. Of the streams in `p_sure` it knows that, as long as its own event `p_last` is
--- the log's last one; of the names of the events, that the block `p_block` has them. Gives the position
--- before the first event, as `-1 - position` if the last event was another one; or nothing, and then
--- nothing was written, because the assumption does not hold.
+-- some keys are not there. Of the streams in `p_sure` it knows that, as long as its own event `p_last` at
+-- `p_end` is the log's last one; of the names of the events, that the block `p_block` has them. Gives the
+-- position before the first event, as `-1 - position` if the last event was another one; or nothing, and then
+-- nothing was written, because the assumption does not hold. If it is `p_strict`, the last event is part of it.
 CREATE OR REPLACE FUNCTION {s}.append(
     p_log uuid, p_writer uuid, p_lock bigint, p_partition integer, p_certain boolean,
-    p_last uuid, p_block bigint, p_sure text[], p_sure_bases bigint[], p_heads text[], p_bases bigint[],
+    p_strict boolean, p_end bigint, p_last uuid, p_block bigint, p_sure text[], p_sure_bases bigint[], p_heads text[], p_bases bigint[],
     p_key_streams text[], p_key_names text[], p_key_ends bigint[], p_key_versions text[],
     p_streams text[], p_versions bigint[], p_ids uuid[], p_names text[], p_schema_versions bigint[],
     p_times bigint[], p_tags text[], p_metadata text[], p_payloads bytea[],
@@ -194,7 +194,7 @@ BEGIN
     END IF;
     SELECT EXISTS (SELECT FROM {s}.meta m WHERE m.log = p_log),
            EXISTS (SELECT FROM {s}.fences f WHERE f.writer = p_writer),
-           coalesce(l.position, 0), coalesce(l.id = p_last, false)
+           coalesce(l.position, 0), coalesce(l.position = p_end AND l.id = p_last, false)
         INTO v_log, v_fenced, v_head, v_same
         FROM (VALUES (1)) AS one LEFT JOIN LATERAL
             (SELECT e.position, e.id FROM {s}.events e WHERE e.partition = p_partition
@@ -204,6 +204,9 @@ BEGIN
     END IF;
     IF v_fenced THEN
         RAISE EXCEPTION 'the writer % is fenced', p_writer USING ERRCODE = 'CQ002';
+    END IF;
+    IF p_strict AND NOT v_same THEN
+        RETURN NULL;
     END IF;
     IF NOT v_same THEN
         p_heads := p_heads || p_sure;

@@ -1,26 +1,28 @@
 //! The one task of a partition that writes: it takes all that waits, and commits it together.
 
+use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::store::{Append, AppendError, Appended};
-use futures_util::future;
+use futures_util::future::{self, Either};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use crate::append::{self, Facts, Outcome, Rows, Start, Target};
+use crate::append::{self, Facts, Ground, Outcome, Start, Target};
 use crate::drive::Drive;
 use crate::error::Fault;
 use crate::inline::{self, Effects, Held};
-use crate::known::Known;
+use crate::known::Shared;
 use crate::news::News;
 use crate::open::{Conn, Place, Role, Sql};
-use crate::plain;
 use crate::readers::{Lanes, Share};
 use crate::schema::Meta;
+use crate::sent::{self, Came, Landed, Sent};
 use crate::statements::{self, Refused, UNGUARD};
 
 const DOING: &str = "append";
@@ -33,6 +35,10 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    pub(crate) fn append(&self) -> &Append {
+        &self.append
+    }
+
     /// About how many bytes it writes, so that a group does not grow too large.
     fn weight(&self) -> usize {
         self.append.events.iter().map(|event| event.payload.len() + 500).sum()
@@ -125,35 +131,81 @@ pub(crate) struct Task {
     target: Target,
     news: Arc<News>,
     lost: Arc<Lost>,
-    conn: Option<Conn>,
+    conn: Option<Arc<Conn>>,
     drive: Drive,
-    /// How often a writer was fenced, when this was looked up last.
-    fenced: Option<i64>,
-    /// Whether nobody else had written when this task last did.
-    undisturbed: bool,
-    known: Known,
+    known: Shared,
 }
 
 /// What is to be committed together.
+#[derive(Default)]
 struct Group {
     jobs: Vec<Job>,
     bytes: usize,
 }
 
 impl Group {
-    fn new(first: Job) -> Self {
-        Self { bytes: first.weight(), jobs: vec![first] }
+    fn push(&mut self, job: Job) {
+        self.bytes += job.weight();
+        self.jobs.push(job);
     }
 
     fn fill(&mut self, jobs: &mut mpsc::Receiver<Job>, share: usize) {
-        while self.jobs.len() < share
-            && self.bytes < GROUP_BYTES
+        while !self.is_full(share)
             && let Ok(next) = jobs.try_recv()
         {
-            self.bytes += next.weight();
-            self.jobs.push(next);
+            self.push(next);
         }
     }
+
+    fn is_full(&self, share: usize) -> bool {
+        self.jobs.len() >= share || self.bytes >= GROUP_BYTES
+    }
+
+    /// Those that somebody still waits for. Whoever dropped the future has left it open whether it takes
+    /// place.
+    fn take(&mut self) -> Vec<Job> {
+        let mut jobs = std::mem::take(self).jobs;
+        jobs.retain(|job| !job.answer.is_closed());
+        jobs
+    }
+}
+
+/// Groups that are on their way, in their order, and those that came back.
+#[derive(Default)]
+struct Line {
+    sent: VecDeque<Sent>,
+    /// To be written in another way, when nothing is on its way any more.
+    back: Vec<Vec<Job>>,
+    /// So many that will land next may not be as durable as they should be.
+    doubted: usize,
+}
+
+impl Line {
+    fn size(&self) -> usize {
+        self.sent.iter().map(|sent| sent.size).sum()
+    }
+
+    /// Waits until the first has landed, or for a job, if one more has `room`.
+    async fn next(&mut self, jobs: &mut mpsc::Receiver<Job>, room: bool) -> Next {
+        let Some(first) = self.sent.front_mut() else {
+            return jobs.recv().await.map_or(Next::Over, Next::Job);
+        };
+        if !room || jobs.is_closed() {
+            return Next::Landed(first.landed().await);
+        }
+        match future::select(first.landed(), pin!(jobs.recv())).await {
+            Either::Left((landed, _)) => Next::Landed(landed),
+            Either::Right((Some(job), _)) => Next::Job(job),
+            Either::Right((None, landing)) => Next::Landed(landing.await),
+        }
+    }
+}
+
+enum Next {
+    Landed(Landed),
+    Job(Job),
+    /// Nobody is left who could send.
+    Over,
 }
 
 /// How many are committed together, of so many that are under way. If there are many, they take turns in
@@ -167,6 +219,9 @@ fn share_of(under_way: usize) -> usize {
 
 /// Below this, a commit of its own costs a half more than the time that it overlaps with.
 const HALF: usize = 16;
+
+/// How many groups are on their way at once: one that the server writes, and the next.
+const SENT: usize = 2;
 
 /// What one transaction holds at most, so that nobody waits long for it.
 const GROUP_JOBS: usize = 1_024;
@@ -183,18 +238,21 @@ impl Task {
         news: Arc<News>,
         lost: Arc<Lost>,
     ) -> Self {
-        let (known, drive) = (Known::default(), Drive::default());
-        Self { place, meta, target, news, lost, conn: None, known, drive, fenced: None, undisturbed: false }
+        let (known, drive) = (Shared::default(), Drive::default());
+        Self { place, meta, target, news, lost, conn: None, drive, known }
     }
 
     /// Works until nobody is left who could send.
     pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let mut under_way = 1;
-        while let Some(first) = self.drive.along(jobs.recv()).await {
+        let (mut line, mut group, mut under_way) = (Line::default(), Group::default(), 1);
+        // Whether the group has to wait until nothing is on its way.
+        let mut waits = false;
+        loop {
+            under_way = under_way.max(line.size() + group.jobs.len() + jobs.len());
             let share = share_of(under_way);
-            let mut group = Group::new(first);
+            let wanted = share.min(under_way.saturating_sub(line.size()));
             group.fill(&mut jobs, share);
-            while group.jobs.len() < share.min(under_way) {
+            while (!group.jobs.is_empty() || !line.sent.is_empty()) && group.jobs.len() < wanted {
                 let before = group.jobs.len();
                 // Whoever was just told may be about to send the next one.
                 tokio::task::yield_now().await;
@@ -203,15 +261,111 @@ impl Task {
                     break;
                 }
             }
-            let size = group.jobs.len();
-            // Whoever dropped the future has left it open whether this takes place.
-            group.jobs.retain(|job| !job.answer.is_closed());
-            self.commit(group.jobs).await;
-            under_way = size + jobs.len();
+            if line.sent.is_empty() {
+                for group in std::mem::take(&mut line.back) {
+                    self.commit(group).await;
+                }
+            }
+            let may_go = match line.sent.len() {
+                0 => !group.jobs.is_empty(),
+                sent => sent < SENT && group.is_full(share) && !waits && line.back.is_empty(),
+            };
+            if may_go {
+                let behind = !line.sent.is_empty();
+                match self.send(group.take(), behind).await {
+                    Ok(sent) => line.sent.extend(sent),
+                    Err(jobs) if behind => {
+                        jobs.into_iter().for_each(|job| group.push(job));
+                        waits = true;
+                    }
+                    Err(jobs) => {
+                        under_way = jobs.len();
+                        self.commit(jobs).await;
+                    }
+                }
+                continue;
+            }
+            let room = !group.is_full(share) && !waits && line.back.is_empty();
+            match self.drive.along(line.next(&mut jobs, room)).await {
+                Next::Job(job) => group.push(job),
+                Next::Over => break,
+                Next::Landed(landed) => {
+                    waits = false;
+                    under_way = line.size() + group.jobs.len() + jobs.len();
+                    line.sent.pop_front();
+                    self.land(landed, &mut line);
+                }
+            }
         }
         // It says good-bye to the server.
         self.conn = None;
         self.drive.on_its_own();
+    }
+
+    /// Sends a group, if it can be assumed what it rests on; if not, it comes back.
+    async fn send(&mut self, group: Vec<Job>, behind: bool) -> Result<Option<Sent>, Vec<Job>> {
+        if group.is_empty() {
+            return Ok(None);
+        }
+        // Behind PgBouncer, what is sent behind another may come to another server process.
+        if self.place.bouncer {
+            return Err(group);
+        }
+        let conn = match self.connected().await {
+            Ok(conn) => conn,
+            Err(fault) => {
+                fail(group, &fault);
+                return Ok(None);
+            }
+        };
+        if !behind {
+            conn.doubted();
+        }
+        sent::send(conn, self.target, self.known.clone(), group, behind).await.map(Some)
+    }
+
+    /// Tells those of a group that has landed, unless it has to be tried otherwise.
+    fn land(&mut self, Landed { group, came }: Landed, line: &mut Line) {
+        if self.conn.as_ref().is_some_and(|conn| conn.doubted()) {
+            line.doubted = 1 + line.sent.len();
+        }
+        let doubted = line.doubted > 0;
+        line.doubted = line.doubted.saturating_sub(1);
+        match came {
+            Came::Written(outcomes, head) => {
+                self.news.publish(self.target.partition, head);
+                match doubted {
+                    false => tell(group, outcomes),
+                    true => fail(group, &doubt()),
+                }
+            }
+            Came::Failed(fault) => {
+                let fault = fault.while_committing();
+                if fault.kind() == StoreErrorKind::Unknown
+                    && let Some(conn) = self.conn.take()
+                {
+                    self.lost.add(self.target, conn.id);
+                }
+                let again = fault.passes() || (group.len() > 1 && spoilt_by_one(&fault));
+                match again {
+                    true => line.back.push(group),
+                    false => fail(group, &fault),
+                }
+            }
+            // It is to be seen under the lock who has lost.
+            Came::Moved | Came::NotSent => line.back.push(group),
+        }
+    }
+
+    /// The connection, or a new one if it has ended.
+    async fn connected(&mut self) -> Result<Arc<Conn>, Fault> {
+        if let Some(conn) = self.conn.as_ref().filter(|conn| !conn.client.is_closed()) {
+            return Ok(Arc::clone(conn));
+        }
+        let (conn, mut drive) = self.place.connect_driven(Role::Writer, self.meta).await?;
+        drive.along(conn.ready(&append::ALL)).await?;
+        self.drive = drive;
+        Ok(Arc::clone(self.conn.insert(Arc::new(conn))))
     }
 
     /// Commits a group and tells each of it what came of it.
@@ -258,22 +412,15 @@ impl Task {
 
     /// Tries once. The connection is put back if it can be used again.
     async fn once(&mut self, group: &[&Append]) -> Result<Vec<Outcome>, Fault> {
-        let conn = match self.conn.take().filter(|conn| !conn.client.is_closed()) {
-            Some(conn) => conn,
-            None => {
-                let (conn, drive) = self.place.connect_driven(Role::Writer, self.meta).await?;
-                self.drive = drive;
-                conn
-            }
-        };
+        let conn = self.connected().await?;
+        self.conn = None;
         let mut drive = std::mem::take(&mut self.drive);
         let done = drive.along(self.on(conn, group)).await;
         self.drive = drive;
         done
     }
 
-    async fn on(&mut self, conn: Conn, group: &[&Append]) -> Result<Vec<Outcome>, Fault> {
-        conn.ready(&append::ALL).await?;
+    async fn on(&mut self, conn: Arc<Conn>, group: &[&Append]) -> Result<Vec<Outcome>, Fault> {
         if group.iter().any(|append| !append.inline.is_empty()) {
             conn.ready(&inline::ALL).await?;
         }
@@ -289,74 +436,55 @@ impl Task {
             _ => self.conn = Some(conn),
         }
         match done {
-            Ok(_) if doubted => Err(Fault::new(
-                StoreErrorKind::Unknown,
-                "the server has warned of the commit: it may not be as durable as it should be",
-            )),
+            Ok(_) if doubted => Err(doubt()),
             done => done,
         }
     }
 
     async fn work(&mut self, conn: &Conn, group: &[&Append]) -> Result<Vec<Outcome>, Fault> {
-        if let Some(mut facts) = Facts::assumed(group, &self.target, &self.known) {
-            let none = Held::default();
-            let (mut outcomes, rows) = append::decide(&mut facts, &mut Effects::new(&none), group);
-            match self.in_one(conn, &rows).await {
-                Ok(Some(start)) => {
-                    append::shift(&mut outcomes, start.position);
-                    self.remember(&facts, start, start.position);
-                    self.news.publish(self.target.partition, start.position + facts.head());
-                    return Ok(outcomes);
-                }
-                // It is to be seen under the lock who has lost.
-                Ok(None) => {}
-                Err(fault) if fault.is(&SqlState::UNIQUE_VIOLATION) => {}
-                Err(fault) => return Err(fault.while_committing()),
-            }
+        if self.place.bouncer
+            && let Some(outcomes) = self.in_one(conn, group).await?
+        {
+            return Ok(outcomes);
         }
         self.in_two(conn, group).await
     }
 
-    /// Appends what is assumed to hold, in one round trip.
-    async fn in_one(&mut self, conn: &Conn, rows: &Rows<'_>) -> Result<Option<Start>, Fault> {
-        if !self.place.bouncer {
-            if let Some(start) = self.plainly(conn, rows).await? {
-                return Ok(Some(start));
-            }
-            // The statement is the transaction. Its limits stand in the connection's settings.
-            return rows.write(conn, &self.target, false, &self.known).await;
-        }
+    /// Appends what can be assumed to hold, in a transaction that brings its settings along, in one round
+    /// trip. `None` if nothing was written because it cannot, or does not.
+    async fn in_one(&mut self, conn: &Conn, group: &[&Append]) -> Result<Option<Vec<Outcome>>, Fault> {
+        let Some(mut facts) = Facts::assumed(group, &self.target, &self.known.lock()) else {
+            return Ok(None);
+        };
+        let none = Held::default();
+        let (mut outcomes, rows) = append::decide(&mut facts, &mut Effects::new(&none), group);
+        let block = self.known.lock().block_with(rows.names.iter().copied());
         let begin = self.place.begin();
         // Each is sent when it is first polled, which is in this order.
         let (begun, written, committed) = future::join3(
             conn.client.batch_execute(&begin),
-            rows.write(conn, &self.target, false, &self.known),
+            rows.write(conn, &self.target, Ground::Assumed, block),
             conn.client.batch_execute("COMMIT"),
         )
         .await;
-        begun?;
-        let written = written?;
-        committed?;
-        Ok(written)
-    }
-
-    /// Appends with a plain statement, if nobody else is seen to write. If it does not come to that, the
-    /// function `append` finds out why.
-    async fn plainly(&mut self, conn: &Conn, rows: &Rows<'_>) -> Result<Option<Start>, Fault> {
-        if !self.undisturbed {
-            return Ok(None);
+        let written = async {
+            begun?;
+            let written = written?;
+            committed?;
+            Ok(written)
+        };
+        match written.await {
+            Ok(Some(start)) => {
+                append::shift(&mut outcomes, start.position);
+                self.remember(&facts, start, start.position);
+                self.news.publish(self.target.partition, start.position + facts.head());
+                Ok(Some(outcomes))
+            }
+            // It is to be seen under the lock who has lost.
+            Ok(None) => Ok(None),
+            Err(fault) if Fault::is(&fault, &SqlState::UNIQUE_VIOLATION) => Ok(None),
+            Err(fault) => Err(fault.while_committing()),
         }
-        let Some(all) = rows.plain(&self.known) else { return Ok(None) };
-        let fenced = match self.fenced.take() {
-            Some(fenced) => fenced,
-            None => plain::fenced(conn).await?,
-        };
-        let start = match all.write(conn, &self.target, fenced).await {
-            Err(fault) if fault.is(&SqlState::UNIQUE_VIOLATION) => None,
-            done => done?,
-        };
-        self.fenced = start.map(|_| fenced);
-        Ok(start)
     }
 
     /// Takes the lock, reads what is asked for, decides, and appends: two round trips.
@@ -425,10 +553,11 @@ impl Task {
             conn.client.batch_execute(&rollback).await?;
             return Ok(Ok(outcomes));
         }
+        let block = self.known.lock().block_with(rows.names.iter().copied());
         // Statements of a user's own find the events written; all else travels together.
         let mut written = None;
         if !effects.handlers.is_empty() {
-            written = Some(rows.write(conn, &self.target, true, &self.known).await?);
+            written = Some(rows.write(conn, &self.target, Ground::Certain, block).await?);
             let run = run_statements(conn, &effects).await?;
             if run.is_err() {
                 conn.client.batch_execute(&rollback).await?;
@@ -443,7 +572,7 @@ impl Task {
         let written = async {
             match written {
                 Some(start) => Ok(start),
-                None => rows.write(conn, &self.target, true, &self.known).await,
+                None => rows.write(conn, &self.target, Ground::Certain, block).await,
             }
         };
         let (written, effected, committed) =
@@ -461,12 +590,10 @@ impl Task {
         Ok(done.map(|_| outcomes).map_err(Fault::while_committing))
     }
 
-    fn remember(&mut self, facts: &Facts<'_>, start: Start, counted_from: i64) {
-        self.undisturbed = start.as_known;
-        if !start.as_known {
-            self.known.end_was_another();
-        }
-        facts.remember(&mut self.known, counted_from);
+    fn remember(&self, facts: &Facts<'_>, start: Start, counted_from: i64) {
+        let mut known = self.known.lock();
+        known.end_was(start.as_known);
+        facts.remember(&mut known, counted_from);
     }
 }
 
@@ -482,6 +609,13 @@ async fn run_statements(conn: &Conn, effects: &Effects<'_>) -> Result<Result<(),
         }
     }
     Ok(Ok(()))
+}
+
+fn doubt() -> Fault {
+    Fault::new(
+        StoreErrorKind::Unknown,
+        "the server has warned of the commit: it may not be as durable as it should be",
+    )
 }
 
 fn is_of_statements(outcome: &Outcome) -> bool {

@@ -178,11 +178,18 @@ async fn an_append_that_comes_late_takes_place_if_nobody_asked() {
 /// Backends are ended at random under appends; each is told what became of it, or finds out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ended_backends_lose_and_double_nothing() {
+    // So few that they are one group, and so many that groups are sent behind each other.
+    for (writers, count) in [(8, 100), (80, 20)] {
+        end_backends(writers, count).await;
+    }
+}
+
+async fn end_backends(writers: usize, count: usize) {
     let Some(cluster) = pg_cluster::shared() else { return };
     let name = schema();
     let url = with(cluster.url(), &format!("schema={name}&application_name={name}"));
     let store = PostgresStore::open(&url).await.unwrap();
-    let writers: Vec<_> = (0..8).map(|task| tokio::spawn(write(store.clone(), task))).collect();
+    let writers: Vec<_> = (0..writers).map(|task| tokio::spawn(write(store.clone(), task, count))).collect();
     let killer = connect(cluster.url()).await;
     let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
     while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
@@ -192,17 +199,16 @@ async fn ended_backends_lose_and_double_nothing() {
     let mut doubts = 0;
     for (task, writer) in writers.into_iter().enumerate() {
         doubts += writer.await.unwrap();
-        assert_eq!(read_stream(&store, &format!("A/{task}")).await.len(), COUNT);
+        assert_eq!(read_stream(&store, &format!("A/{task}")).await.len(), count);
     }
+    store.verify().await.unwrap();
     assert!(doubts > 0, "no connection was lost while it mattered");
 }
 
-const COUNT: usize = 100;
-
-async fn write(store: PostgresStore, task: usize) -> usize {
+async fn write(store: PostgresStore, task: usize, count: usize) -> usize {
     let name = format!("A/{task}");
     let mut doubts = 0;
-    for number in 0..COUNT {
+    for number in 0..count {
         let key = CommandKey { stream: stream(&name), key: number.to_string() };
         loop {
             match store.append(marked(&name, number as u64, &key)).await {

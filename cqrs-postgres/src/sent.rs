@@ -1,0 +1,149 @@
+//! Groups on their way: one is sent while the server still writes the one before.
+//!
+//! The server carries out in turn what is sent on a connection, so between two groups it need not wait until
+//! this process has heard of the one and sent the other. Who is sent behind another rests on it: what it is
+//! decided on is the log as the one before is about to leave it, and it is written only if the log ends so.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use cqrs_core::store::{Append, BoxFuture};
+use futures_util::future;
+use tokio_postgres::error::SqlState;
+
+use crate::append::{self, Facts, Ground, Outcome, Rows, Start, Target};
+use crate::error::Fault;
+use crate::inline::{Effects, Held};
+use crate::known::Shared;
+use crate::open::Conn;
+use crate::plain;
+use crate::writer::Job;
+
+/// A group that is on its way.
+pub(crate) struct Sent {
+    pub(crate) size: usize,
+    landing: BoxFuture<'static, Landed>,
+}
+
+/// A group that was on its way, and what came of it.
+pub(crate) struct Landed {
+    pub(crate) group: Vec<Job>,
+    pub(crate) came: Came,
+}
+
+/// What comes of a group that is sent.
+pub(crate) enum Came {
+    /// It is written; the last event is at this position.
+    Written(Vec<Outcome>, i64),
+    /// It was not sent, because it asks for more than can be assumed.
+    NotSent,
+    /// Nothing was written: something of what it rests on does not hold.
+    Moved,
+    Failed(Fault),
+}
+
+/// How a group is written.
+enum Way {
+    /// With a plain statement, if so many writers were fenced so far.
+    Plainly(i64),
+    /// With the function `append`, given the block of the index of names that has its names.
+    ByFunction(Option<i64>),
+}
+
+/// Sends a group, which is `behind` another one or alone. Gives it back if it cannot be sent so.
+pub(crate) async fn send(
+    conn: Arc<Conn>,
+    to: Target,
+    known: Shared,
+    group: Vec<Job>,
+    behind: bool,
+) -> Result<Sent, Vec<Job>> {
+    let size = group.len();
+    let mut landing: BoxFuture<'static, Landed> = Box::pin(fly(conn, to, known, group, behind));
+    // It is sent when it is first polled.
+    match future::poll_fn(|context| Poll::Ready(landing.as_mut().poll(context))).await {
+        Poll::Ready(Landed { group, came: Came::NotSent }) => Err(group),
+        Poll::Ready(landed) => Ok(Sent { size, landing: Box::pin(future::ready(landed)) }),
+        Poll::Pending => Ok(Sent { size, landing }),
+    }
+}
+
+impl Sent {
+    /// Waits until it has landed. May be dropped and called again, until it has.
+    pub(crate) fn landed(&mut self) -> Pin<&mut (dyn Future<Output = Landed> + Send)> {
+        self.landing.as_mut()
+    }
+}
+
+async fn fly(conn: Arc<Conn>, to: Target, known: Shared, group: Vec<Job>, behind: bool) -> Landed {
+    let appends: Vec<&Append> = group.iter().map(Job::append).collect();
+    let came = written(&conn, &to, &known, &appends, behind).await;
+    drop(appends);
+    Landed { group, came }
+}
+
+async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append], behind: bool) -> Came {
+    let (facts, mut outcomes, rows, way) = {
+        let mut known = shared.lock();
+        let Some(mut facts) = Facts::assumed(group, to, &known) else { return Came::NotSent };
+        if behind && facts.end().is_none() {
+            return Came::NotSent;
+        }
+        let none = Held::default();
+        let (outcomes, rows) = append::decide(&mut facts, &mut Effects::new(&none), group);
+        let way = match known.fenced() {
+            Some(fenced) if rows.is_plain(&known) => Way::Plainly(fenced),
+            _ => Way::ByFunction(known.block_with(rows.names.iter().copied())),
+        };
+        // From now on it is taken to be written. If that turns out to be wrong, it is forgotten.
+        if let Some((position, _)) = facts.end() {
+            facts.remember(&mut known, position);
+        }
+        (facts, outcomes, rows, way)
+    };
+    let done = match way {
+        Way::Plainly(fenced) => rows.write_plainly(conn, to, fenced).await,
+        Way::ByFunction(block) => by_function(conn, to, shared, &rows, behind, block).await,
+    };
+    match done {
+        Ok(Some(start)) => {
+            append::shift(&mut outcomes, start.position);
+            let mut known = shared.lock();
+            known.end_was(start.as_known);
+            if !start.as_known {
+                facts.remember(&mut known, start.position);
+            }
+            Came::Written(outcomes, start.position + facts.head())
+        }
+        done => {
+            let mut known = shared.lock();
+            known.end_was_another();
+            facts.forget(&mut known);
+            match done {
+                Err(fault) if !fault.is(&SqlState::UNIQUE_VIOLATION) => Came::Failed(fault),
+                _ => Came::Moved,
+            }
+        }
+    }
+}
+
+/// The first time, what a plain statement needs to know is asked on the way.
+async fn by_function(
+    conn: &Conn,
+    to: &Target,
+    known: &Shared,
+    rows: &Rows<'_>,
+    behind: bool,
+    block: Option<i64>,
+) -> Result<Option<Start>, Fault> {
+    let ground = if behind { Ground::End } else { Ground::Assumed };
+    let write = rows.write(conn, to, ground, block);
+    if known.lock().knows_fenced() {
+        return write.await;
+    }
+    let (written, fenced) = future::join(write, plain::fenced(conn)).await;
+    let written = written?;
+    known.lock().remember_fenced(fenced?);
+    Ok(written)
+}
