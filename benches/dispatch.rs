@@ -24,7 +24,7 @@ use bank::{Account, Deposit, Deposited, Open, Opened, Overdraft, REFERENCE, With
 use cqrs::engine::Stores;
 use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
-use cqrs::store::{Detail, Direction, EventStore, StreamRead};
+use cqrs::store::{Direction, EventStore, StreamRead};
 use cqrs::{StreamId, Version};
 use support::{compare, contender, timed};
 
@@ -127,7 +127,6 @@ fn fold(runtime: &tokio::runtime::Runtime) {
         from: Version::new(1),
         direction: Direction::Forward,
         limit: EVENTS as usize,
-        detail: Detail::Fold,
     };
     let events = runtime.block_on(store.read_stream(read)).unwrap().events;
     assert_eq!(events.len() as u64, EVENTS);

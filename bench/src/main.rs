@@ -46,7 +46,7 @@ enum What {
     Smoke(Options),
     /// A few minutes.
     Short(Options),
-    /// Half an hour.
+    /// About an hour.
     Full(Options),
     /// Makes docs/performance.md and its plots from the results of a run.
     Page {

@@ -221,14 +221,17 @@ impl FoldError {
     /// Of an event with this stored name, as a [`Consumer`](crate::consumer::Consumer) tells it.
     #[must_use]
     pub fn new(name: &str, meta: &EventMeta, fault: impl Into<FoldFault>) -> Self {
-        Self(Box::new(Unfolded {
-            event: name.to_owned(),
-            stream: meta.stream.clone(),
-            version: meta.version,
-            partition: meta.partition,
-            position: meta.position,
-            fault: fault.into(),
-        }))
+        Self::at(name, &meta.stream, (meta.version, meta.partition, meta.position), fault.into())
+    }
+
+    pub(crate) fn at(
+        name: &str,
+        stream: &StreamId,
+        (version, partition, position): (Version, Partition, Position),
+        fault: FoldFault,
+    ) -> Self {
+        let (event, stream) = (name.to_owned(), stream.clone());
+        Self(Box::new(Unfolded { event, stream, version, partition, position, fault }))
     }
 
     /// The event's stored name.

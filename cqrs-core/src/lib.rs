@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aggregate;
+mod begun;
 pub mod codec;
 pub mod command;
 pub mod consumer;

@@ -97,8 +97,8 @@
 //!   refusal may rest on what was not written;
 //! - if the commit's outcome is not known, all of them are told [`StoreErrorKind::Unknown`].
 //!
-//! After an `Unknown`, a [`find_key`](EventStore::find_key) or
-//! [`read_stream`](EventStore::read_stream) on the same handle MUST NOT answer before the append in
+//! After an `Unknown`, a [`find_key`](EventStore::find_key), a
+//! [`read_stream`](EventStore::read_stream) or a [`fold_stream`](EventStore::fold_stream) on the same handle MUST NOT answer before the append in
 //! question can no longer take place: an answer "it is not there" is final.
 //!
 //! A handle sees one history. If the log behind it is replaced or rewound while it is open, every
@@ -159,15 +159,17 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::begun::Begun;
 use crate::consumer::Consumer;
 use crate::error::{FoldError, StoreError, StoreErrorKind};
-use crate::event::{NewEvent, RecordedEvent, Tag, Tags};
+use crate::event::{NewEvent, RecordedEvent, Stored, Tag, Tags};
 use crate::id::{Partition, Position, StreamId, Version};
 
 /// A boxed future, so that a store can be used as a trait object.
@@ -214,6 +216,25 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`] if the store cannot answer.
     fn read_stream(&self, read: StreamRead) -> BoxFuture<'_, Result<StreamSlice, StoreError>>;
+
+    /// Hands the events of one stream to `take`, from a version on: by version, ascending, without gaps,
+    /// each as it comes, to the stream's end or until `take` breaks off.
+    ///
+    /// This is the read behind every fold, and an event is lent with no more than a fold needs, so that a
+    /// store can hand it over without copying it. The events MUST be all that the stream had when this was
+    /// called, and MAY be more. A store that leaves this as it is has its slices read, the next one while one
+    /// is handed over.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer; some events may have been handed over.
+    fn fold_stream<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        from: Version,
+        take: &'a mut TakeEvent<'a>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(fold_slices(self, stream, from, take))
+    }
 
     /// Reads a slice of one partition by position, and the partition's head in the same snapshot.
     ///
@@ -843,8 +864,6 @@ pub struct StreamRead {
     pub direction: Direction,
     /// How many events at most, at least 1.
     pub limit: usize,
-    /// How much of each event.
-    pub detail: Detail,
 }
 
 /// Which way a stream is read.
@@ -856,14 +875,48 @@ pub enum Direction {
     Backward,
 }
 
-/// How much of each event a reader needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
-    /// All of it.
-    Full,
-    /// Only what a fold needs: stream, version, partition, position, name, schema version and
-    /// payload. A store MAY leave the rest at its default and save the work.
-    Fold,
+/// An event of a stream, lent to whoever folds it.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamEvent<'a> {
+    /// Its version in the stream.
+    pub version: Version,
+    /// Its position in the stream's partition.
+    pub position: Position,
+    /// Name, schema version and payload.
+    pub stored: Stored<'a>,
+}
+
+/// Takes events of a stream, one after the other, until it breaks off.
+pub type TakeEvent<'a> = dyn FnMut(StreamEvent<'_>) -> ControlFlow<()> + Send + 'a;
+
+/// Events that are read from a stream at a time, where they are read to be folded.
+const FOLD_SLICE: usize = 2_000;
+
+async fn fold_slices<S: EventStore + ?Sized>(
+    store: &S,
+    stream: &StreamId,
+    from: Version,
+    take: &mut TakeEvent<'_>,
+) -> Result<(), StoreError> {
+    let slice = |from: Version| {
+        let (stream, direction) = (stream.clone(), Direction::Forward);
+        store.read_stream(StreamRead { stream, from, direction, limit: FOLD_SLICE })
+    };
+    let mut next = Some(Begun::begin(slice(from)).await);
+    while let Some(reading) = next.take() {
+        let slice_read = reading.end().await?;
+        let Some(last) = slice_read.events.last() else { break };
+        if last.meta.version < slice_read.version {
+            next = Some(Begun::begin(slice(last.meta.version.next())).await);
+        }
+        for event in &slice_read.events {
+            let (version, position) = (event.meta.version, event.meta.position);
+            if take(StreamEvent { version, position, stored: event.stored() }).is_break() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Events of one stream, and where the stream ended when they were read.

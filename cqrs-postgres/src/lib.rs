@@ -42,6 +42,7 @@ mod append;
 mod documents;
 mod drive;
 mod error;
+mod fold;
 mod guard;
 mod inline;
 mod known;
@@ -66,11 +67,11 @@ use bytes::Bytes;
 use cqrs_core::consumer::{Database as _, Handlers};
 use cqrs_core::engine::{StoreScheme, Stores};
 use cqrs_core::error::{StoreError, StoreErrorKind};
-use cqrs_core::id::{Partition, Position, StreamId};
+use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Limits,
-    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice, unsupported, without_nul,
+    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice, TakeEvent, unsupported, without_nul,
 };
 
 // The page's programs are compiled with the tests.
@@ -426,6 +427,22 @@ impl EventStore for PostgresStore {
             let (read, partition) = (&read, self.partition_of(&read.stream));
             let slice = |conn: Share| async move { read::stream(&conn, read, partition).await };
             readers.read(slice).await.map_err(told)
+        })
+    }
+
+    fn fold_stream<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        from: Version,
+        take: &'a mut TakeEvent<'a>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let Shared { readers, lost, .. } = &*self.shared;
+            let folded = async {
+                lost.settle(readers).await?;
+                fold::stream(readers, stream, from, take).await
+            };
+            folded.await.map_err(|fault| fault.told("read a stream"))
         })
     }
 

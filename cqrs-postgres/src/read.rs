@@ -7,12 +7,11 @@ use bytes::{Bytes, BytesMut};
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::event::{EventMeta, Metadata, RecordedEvent, Tags, Timestamp};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::store::{Detail, Direction, Head, LogId, LogRead, LogSlice, Query, StreamRead, StreamSlice};
+use cqrs_core::store::{Direction, Head, LogId, LogRead, LogSlice, Query, StreamRead, StreamSlice};
 use cqrs_core::text;
 use futures_util::TryStreamExt as _;
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Row, RowStream};
-use uuid::Uuid;
 
 use crate::append::HEAD;
 use crate::error::Fault;
@@ -40,25 +39,19 @@ fn position(number: i64) -> Position {
     Position::new(number.cast_unsigned())
 }
 
-// The columns of a fold come first, so that a row is decoded alike in both.
-macro_rules! fold {
+macro_rules! columns {
     () => {
-        "e.position, e.version, e.schema_version, e.name, e.payload"
-    };
-}
-macro_rules! full {
-    () => {
-        concat!(fold!(), ", e.stream, e.id, e.time, e.tags, e.metadata")
+        "e.position, e.version, e.schema_version, e.name, e.payload, e.stream, e.id, e.time, e.tags, e.metadata"
     };
 }
 
 // Where the slice's end stands in each row, and alone in the only one if there are no events.
 macro_rules! of_stream {
-    ($name:ident, $columns:ident, $rest:literal) => {
+    ($name:ident, $rest:literal) => {
         static $name: Sql = Sql::new(
             concat!(
                 "SELECT v.version, ",
-                $columns!(),
+                columns!(),
                 " FROM (SELECT coalesce((SELECT l.version FROM {s}.events l WHERE l.stream = $1
                         ORDER BY l.version DESC LIMIT 1), 0) AS version) v
                   LEFT JOIN LATERAL (SELECT * FROM {s}.events f WHERE f.stream = $1 AND f.version ",
@@ -69,10 +62,8 @@ macro_rules! of_stream {
         );
     };
 }
-of_stream!(FOLD_FORWARD, fold, ">= $2 ORDER BY f.version");
-of_stream!(FOLD_BACKWARD, fold, "<= $2 ORDER BY f.version DESC");
-of_stream!(FULL_FORWARD, full, ">= $2 ORDER BY f.version");
-of_stream!(FULL_BACKWARD, full, "<= $2 ORDER BY f.version DESC");
+of_stream!(FORWARD, ">= $2 ORDER BY f.version");
+of_stream!(BACKWARD, "<= $2 ORDER BY f.version DESC");
 
 /// Reads a slice of a stream, and its version in the same snapshot.
 pub(crate) async fn stream(
@@ -84,15 +75,13 @@ pub(crate) async fn stream(
         // No text in the database has one.
         return Ok(StreamSlice { events: Vec::new(), version: Version::NONE });
     }
-    let sql = match (read.detail, read.direction) {
-        (Detail::Fold, Direction::Forward) => &FOLD_FORWARD,
-        (Detail::Fold, Direction::Backward) => &FOLD_BACKWARD,
-        (Detail::Full, Direction::Forward) => &FULL_FORWARD,
-        (Detail::Full, Direction::Backward) => &FULL_BACKWARD,
+    let sql = match read.direction {
+        Direction::Forward => &FORWARD,
+        Direction::Backward => &BACKWARD,
     };
     let from = i64::try_from(read.from.get()).unwrap_or(i64::MAX);
     let rows = conn.stream(sql, &[&read.stream.as_str(), &from, &limit(read.limit)]).await?;
-    let mut slice = Slice::new(Some(&read.stream), partition, read.detail);
+    let mut slice = Slice::new(Some(&read.stream), partition);
     let end = slice.fill(rows).await?;
     whole(&slice.events)?;
     Ok(StreamSlice { events: slice.events, version: Version::new(end.cast_unsigned()) })
@@ -124,7 +113,7 @@ macro_rules! of_log {
         static $name: Sql = Sql::new(
             concat!(
                 "SELECT h.position, ",
-                full!(),
+                columns!(),
                 " FROM (SELECT coalesce((SELECT l.position FROM {s}.events l WHERE l.partition = $1
                         ORDER BY l.position DESC LIMIT 1), 0) AS position) h LEFT JOIN LATERAL (",
                 $rest,
@@ -165,7 +154,7 @@ const WALK: i64 = 4;
 pub(crate) async fn log(conn: &Conn, read: &LogRead, log: LogId) -> Result<LogSlice, Fault> {
     let (after, limit) = (number(read.after), limit(read.limit));
     let up_to = read.up_to.map_or(i64::MAX, number);
-    let mut slice = Slice::new(None, read.partition, Detail::Full);
+    let mut slice = Slice::new(None, read.partition);
     let names = read.query.items().and_then(names_alone);
     let head = match (&names, &read.query) {
         (_, query) if *query == Query::all() => {
@@ -226,20 +215,18 @@ pub(crate) struct Slice<'a> {
     /// The stream that all of them are of, if there is one.
     stream: Option<&'a StreamId>,
     partition: Partition,
-    detail: Detail,
     /// Most events have no metadata, and share this.
     blank: Arc<Metadata>,
     piece: BytesMut,
 }
 
 impl<'a> Slice<'a> {
-    pub(crate) fn new(stream: Option<&'a StreamId>, partition: Partition, detail: Detail) -> Self {
+    pub(crate) fn new(stream: Option<&'a StreamId>, partition: Partition) -> Self {
         Self {
             events: Vec::new(),
             bytes: 0,
             stream,
             partition,
-            detail,
             blank: Arc::new(Metadata::new()),
             piece: BytesMut::new(),
         }
@@ -307,18 +294,18 @@ impl<'a> Slice<'a> {
         let schema_version: i64 = row.try_get(3)?;
         let name: &str = row.try_get(4)?;
         let payload: &[u8] = row.try_get(5)?;
-        let rest = match self.detail {
-            Detail::Fold => Rest::default(),
-            Detail::Full => self.decode_rest(row)?,
-        };
+        let time: i64 = row.try_get(8)?;
         let meta = EventMeta {
-            id: rest.id,
-            stream: rest.stream.or_else(|| self.stream.cloned()).ok_or_else(no_stream)?,
+            id: row.try_get(7)?,
+            stream: self.stream_of(row.try_get(6)?)?,
             version: Version::new(version.cast_unsigned()),
             partition: self.partition,
             position: position(at),
-            time: rest.time,
-            metadata: rest.metadata.map_or_else(|| Arc::clone(&self.blank), Arc::new),
+            time: Timestamp::from_micros(time.cast_unsigned()),
+            metadata: match text(row, 10)? {
+                Some(text) => Arc::new(metadata(text)?),
+                None => Arc::clone(&self.blank),
+            },
         };
         Ok(RecordedEvent {
             meta,
@@ -326,19 +313,7 @@ impl<'a> Slice<'a> {
             schema_version: u32::try_from(schema_version)
                 .map_err(|_| Fault::corrupt("its schema version is too large"))?,
             payload: self.share(payload),
-            tags: rest.tags,
-        })
-    }
-
-    /// What a fold does not need.
-    fn decode_rest(&mut self, row: &Row) -> Result<Rest, Fault> {
-        let time: i64 = row.try_get(8)?;
-        Ok(Rest {
-            id: row.try_get(7)?,
-            stream: Some(self.stream_of(row.try_get(6)?)?),
-            time: Timestamp::from_micros(time.cast_unsigned()),
             tags: text(row, 9)?.map(tags).transpose()?.unwrap_or_default(),
-            metadata: text(row, 10)?.map(metadata).transpose()?,
         })
     }
 
@@ -368,20 +343,6 @@ fn text(row: &Row, at: usize) -> Result<Option<&str>, Fault> {
         Ok(row.try_get(at)?)
     }
     get(row, at)
-}
-
-/// What stands in the columns of `full` beside those of `fold`.
-#[derive(Default)]
-struct Rest {
-    id: Uuid,
-    stream: Option<StreamId>,
-    time: Timestamp,
-    tags: Tags,
-    metadata: Option<Metadata>,
-}
-
-fn no_stream() -> Fault {
-    Fault::corrupt("its stream is not known")
 }
 
 fn stream_id(text: &str) -> Result<StreamId, Fault> {

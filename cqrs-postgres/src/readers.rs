@@ -45,6 +45,11 @@ impl Lanes {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// The connection that has the least to do; a new one if there is none yet or it was lost.
     pub(crate) async fn share(&self) -> Result<Share, Fault> {
         let Some(lane) = self.lanes.iter().min_by_key(|lane| lane.busy.load(Ordering::Relaxed)) else {

@@ -46,6 +46,7 @@ pub use rusqlite;
 mod append;
 mod documents;
 mod error;
+mod fold;
 mod guard;
 mod inline;
 mod known;
@@ -68,11 +69,11 @@ use bytes::Bytes;
 use cqrs_core::consumer::Database as _;
 use cqrs_core::engine::{StoreScheme, Stores};
 use cqrs_core::error::{StoreError, StoreErrorKind};
-use cqrs_core::id::{Partition, Position, StreamId};
+use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
-    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice, without_nul,
+    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice, TakeEvent, without_nul,
 };
 use tokio::sync::oneshot;
 
@@ -294,6 +295,18 @@ impl EventStore for SqliteStore {
 
     fn read_stream(&self, read: StreamRead) -> BoxFuture<'_, Result<StreamSlice, StoreError>> {
         Box::pin(self.shared.readers.read("read a stream", move |conn| read::stream(conn, &read)))
+    }
+
+    fn fold_stream<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        from: Version,
+        take: &'a mut TakeEvent<'a>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move {
+            let folded = fold::stream(&self.shared.readers, stream, from, take).await;
+            folded.map_err(|fault| fault.told("read a stream"))
+        })
     }
 
     fn read_log(&self, read: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {

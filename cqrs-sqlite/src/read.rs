@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::event::{EventMeta, Metadata, RecordedEvent, Tags, Timestamp};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::store::{Detail, Direction, Head, LogId, LogRead, LogSlice, Query, StreamRead, StreamSlice};
+use cqrs_core::store::{Direction, Head, LogId, LogRead, LogSlice, Query, StreamRead, StreamSlice};
 use cqrs_core::text;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, Rows};
 use uuid::Uuid;
@@ -67,40 +67,32 @@ fn stream_events(conn: &Connection, read: &StreamRead) -> Result<Events, Fault> 
     let limit = i64::try_from(read.limit.max(1)).unwrap_or(i64::MAX);
     let mut select = conn.prepare_cached(stream_sql(read))?;
     let rows = select.query((read.stream.as_str(), from, limit))?;
-    let events = Slice::new(Some(&read.stream), read.detail).fill(rows)?;
+    let events = Slice::new(Some(&read.stream)).fill(rows)?;
     whole(&events)?;
     Ok(events)
 }
 
-// The columns of a fold come first, so that a row is decoded alike in both.
-macro_rules! fold {
+macro_rules! columns {
     () => {
-        "position, version, schema_version, name, payload"
-    };
-}
-macro_rules! full {
-    () => {
-        concat!(fold!(), ", stream, id, time, tags, metadata, checksum")
+        "position, version, schema_version, name, payload, stream, id, time, tags, metadata, checksum"
     };
 }
 
 fn stream_sql(read: &StreamRead) -> &'static str {
     macro_rules! select {
-        ($columns:ident, $rest:literal) => {
+        ($rest:literal) => {
             concat!(
                 "SELECT ",
-                $columns!(),
+                columns!(),
                 " FROM cqrs_events WHERE stream = ?1 AND version ",
                 $rest,
                 " LIMIT ?3"
             )
         };
     }
-    match (read.detail, read.direction) {
-        (Detail::Fold, Direction::Forward) => select!(fold, ">= ?2 ORDER BY version"),
-        (Detail::Fold, Direction::Backward) => select!(fold, "<= ?2 ORDER BY version DESC"),
-        (Detail::Full, Direction::Forward) => select!(full, ">= ?2 ORDER BY version"),
-        (Detail::Full, Direction::Backward) => select!(full, "<= ?2 ORDER BY version DESC"),
+    match read.direction {
+        Direction::Forward => select!(">= ?2 ORDER BY version"),
+        Direction::Backward => select!("<= ?2 ORDER BY version DESC"),
     }
 }
 
@@ -138,7 +130,7 @@ fn log_events(conn: &Connection, read: &LogRead, end: i64) -> Result<(Events, bo
     if after >= end {
         return Ok((Vec::new(), false));
     }
-    let mut slice = Slice::new(None, Detail::Full);
+    let mut slice = Slice::new(None);
     if read.query == Query::all() {
         slice.fill_range(conn, after + 1, end, limit)?;
         slice.gapless(after + 1)?;
@@ -169,7 +161,7 @@ fn positions(
 
 const BY_RANGE: &str = concat!(
     "SELECT ",
-    full!(),
+    columns!(),
     " FROM cqrs_events WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3"
 );
 
@@ -179,19 +171,17 @@ struct Slice<'a> {
     bytes: usize,
     /// The stream that all of them are of, if there is one.
     stream: Option<&'a StreamId>,
-    detail: Detail,
     /// Most events have no metadata, and share this.
     blank: Arc<Metadata>,
     piece: BytesMut,
 }
 
 impl<'a> Slice<'a> {
-    fn new(stream: Option<&'a StreamId>, detail: Detail) -> Self {
+    fn new(stream: Option<&'a StreamId>) -> Self {
         Self {
             events: Vec::new(),
             bytes: 0,
             stream,
-            detail,
             blank: Arc::new(Metadata::new()),
             piece: BytesMut::new(),
         }
@@ -274,37 +264,6 @@ impl<'a> Slice<'a> {
         let schema_version = row.get_ref(2)?.as_i64()?;
         let name = row.get_ref(3)?.as_str()?;
         let payload = row.get_ref(4)?.as_blob()?;
-        let rest = match self.detail {
-            Detail::Fold => Rest::default(),
-            Detail::Full => self.decode_rest(row, [position, version, schema_version], name, payload)?,
-        };
-        let meta = EventMeta {
-            id: rest.id,
-            stream: rest.stream.or_else(|| self.stream.cloned()).ok_or_else(no_stream)?,
-            version: Version::new(version.cast_unsigned()),
-            partition: Partition::ONLY,
-            position: Position::new(position.cast_unsigned()),
-            time: rest.time,
-            metadata: rest.metadata.map_or_else(|| Arc::clone(&self.blank), Arc::new),
-        };
-        Ok(RecordedEvent {
-            meta,
-            name: name.to_owned().into(),
-            schema_version: u32::try_from(schema_version)
-                .map_err(|_| Fault::corrupt("its schema version is too large"))?,
-            payload: self.share(payload),
-            tags: rest.tags,
-        })
-    }
-
-    /// What a fold does not need.
-    fn decode_rest(
-        &mut self,
-        row: &Row<'_>,
-        [position, version, schema_version]: [i64; 3],
-        name: &str,
-        payload: &[u8],
-    ) -> Result<Rest, Fault> {
         let time = row.get_ref(7)?.as_i64()?;
         let checked = Checked {
             numbers: [position, version, schema_version, time],
@@ -316,12 +275,25 @@ impl<'a> Slice<'a> {
             payload,
         };
         checked.agree(row.get_ref(10)?.as_i64()?)?;
-        Ok(Rest {
+        let meta = EventMeta {
             id: uuid(checked.id)?,
-            stream: Some(self.stream_of(checked.stream)?),
+            stream: self.stream_of(checked.stream)?,
+            version: Version::new(version.cast_unsigned()),
+            partition: Partition::ONLY,
+            position: Position::new(position.cast_unsigned()),
             time: Timestamp::from_micros(time.cast_unsigned()),
+            metadata: match checked.metadata {
+                Some(text) => Arc::new(metadata(text)?),
+                None => Arc::clone(&self.blank),
+            },
+        };
+        Ok(RecordedEvent {
+            meta,
+            name: name.to_owned().into(),
+            schema_version: u32::try_from(schema_version)
+                .map_err(|_| Fault::corrupt("its schema version is too large"))?,
+            payload: self.share(payload),
             tags: checked.tags.map(tags).transpose()?.unwrap_or_default(),
-            metadata: checked.metadata.map(metadata).transpose()?,
         })
     }
 
@@ -346,28 +318,14 @@ impl<'a> Slice<'a> {
     }
 }
 
-/// What stands in the columns of `full` beside those of `fold`.
-#[derive(Default)]
-struct Rest {
-    id: Uuid,
-    stream: Option<StreamId>,
-    time: Timestamp,
-    tags: Tags,
-    metadata: Option<Metadata>,
-}
-
-fn no_stream() -> Fault {
-    Fault::corrupt("its stream is not known")
-}
-
 /// Decodes every event of the log, one after the other, and keeps none.
 pub(crate) fn each(
     conn: &Connection,
     mut look: impl FnMut(&RecordedEvent) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
-    let mut select = conn.prepare(concat!("SELECT ", full!(), " FROM cqrs_events ORDER BY position"))?;
+    let mut select = conn.prepare(concat!("SELECT ", columns!(), " FROM cqrs_events ORDER BY position"))?;
     let mut rows = select.query(())?;
-    let mut slice = Slice::new(None, Detail::Full);
+    let mut slice = Slice::new(None);
     while let Some(row) = rows.next()? {
         let position = row.get_ref(0)?.as_i64()?;
         look(&slice.event(row, position)?)?;

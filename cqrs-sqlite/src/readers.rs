@@ -60,7 +60,8 @@ impl Readers {
         }
     }
 
-    fn submit(self: &Arc<Self>, read: Read) -> Result<(), Fault> {
+    /// Has something done on one of the threads.
+    pub(crate) fn submit(self: &Arc<Self>, read: Read) -> Result<(), Fault> {
         let mut state = self.lock();
         state.queue.push_back(read);
         let wanted = state.queue.len() > state.idle && state.threads < self.limit;

@@ -12,8 +12,8 @@ use cqrs::error::{StoreError, StoreErrorKind};
 use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
 use cqrs::store::{
-    Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, Detail, Direction, EventStore, Head,
-    Limits, LogRead, LogSlice, StreamRead, StreamSlice,
+    Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, Direction, EventStore, Head, Limits,
+    LogRead, LogSlice, StreamRead, StreamSlice,
 };
 use cqrs::{Partition, Position, StreamId, Version};
 use tokio::sync::{Notify, oneshot};
@@ -362,7 +362,6 @@ async fn whatever_becomes_of_groups_the_log_is_what_was_told() {
             from: Version::new(1),
             direction: Direction::Forward,
             limit: 10_000,
-            detail: Detail::Full,
         };
         let events = slow.inner.read_stream(read).await.unwrap().events;
         let mut balance = 0_i64;

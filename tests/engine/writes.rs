@@ -9,7 +9,7 @@ use cqrs::engine::{Failure, Stores};
 use cqrs::error::StoreErrorKind;
 use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
-use cqrs::store::{Detail, Direction, EventStore, Found, StreamRead};
+use cqrs::store::{Direction, EventStore, Found, StreamRead};
 use cqrs::{Partition, Position, StreamId, Version};
 use cqrs_testkit::faults::{Call, Fault};
 
@@ -21,7 +21,6 @@ async fn stream_version(store: &MemoryStore, account: u64) -> u64 {
         from: Version::new(1),
         direction: Direction::Forward,
         limit: 1,
-        detail: Detail::Full,
     };
     store.read_stream(read).await.unwrap().version.get()
 }
@@ -73,7 +72,6 @@ async fn metadata_is_stored_with_every_event() {
         from: Version::new(3),
         direction: Direction::Forward,
         limit: 10,
-        detail: Detail::Full,
     };
     let events = store.read_stream(read).await.unwrap().events;
     assert_eq!(events.len(), 2);

@@ -1,6 +1,7 @@
 //! Appends that are guarded by a query of tags, as the log grows; and on the way how quickly it grows.
 
 use super::{LOG_SESSION, MINUTES, MOMENTS, Run, key, say};
+use crate::contenders::Kind;
 use crate::ground::Spot;
 use crate::remote::Remote;
 use crate::results::{Fault, Measure, median};
@@ -11,6 +12,7 @@ pub const CASE: &str = "growth";
 
 struct Stand {
     name: &'static str,
+    kind: Kind,
     remote: Remote,
     spot: Spot,
     /// The last size that it has reached.
@@ -21,7 +23,7 @@ pub async fn measure(run: &mut Run) -> anyhow::Result<()> {
     let sizes = run.plan.growth_sizes.clone();
     let Some(first) = sizes.first().copied() else { return Ok(()) };
     let mut stands = Vec::new();
-    for name in run.logs.iter().map(|(_, about)| about.name).collect::<Vec<_>>() {
+    for (kind, name) in run.logs.iter().map(|(kind, about)| (*kind, about.name)).collect::<Vec<_>>() {
         let spot = run.ground.spot(true).await?;
         let open = AskLog::Open { postgres: run.ground.url(&spot, None), dir: spot.dir.clone() };
         let opened = async {
@@ -30,7 +32,7 @@ pub async fn measure(run: &mut Run) -> anyhow::Result<()> {
             Ok(remote)
         };
         match opened.await {
-            Ok(remote) => stands.push(Stand { name, remote, spot, size: 0 }),
+            Ok(remote) => stands.push(Stand { name, kind, remote, spot, size: 0 }),
             Err(words) => {
                 fail(run, name, first, Fault::Failed(words));
                 run.ground.remove(&spot).await?;
@@ -73,7 +75,11 @@ fn fail(run: &mut Run, name: &str, size: u64, fault: Fault) {
 
 /// Whether it has reached the size.
 async fn grow(run: &mut Run, stand: &mut Stand, size: u64) -> anyhow::Result<bool> {
-    let (time, before) = (run.plan.growth_fill, stand.size);
+    let time = match stand.kind {
+        Kind::Ours | Kind::Limit => run.plan.growth_fill,
+        Kind::Peer => run.plan.growth_fill_by_commands,
+    };
+    let before = stand.size;
     let ask = AskLog::Grow { events: size, time };
     let (reached, seconds) = match stand.remote.ask::<(u64, f64)>(&ask, time + MINUTES).await {
         Ok(grown) => grown,

@@ -122,8 +122,8 @@ pub fn sections(results: &Results) -> Vec<Section> {
             words: format!(
                 "One append after the other under the condition that no event has both a tag that all events \
                  have and a new one: medians of {} appends each, and how quickly the log grew to its last \
-                 size.",
-                plan.growth_appends
+                 size. One that grows by commands has {:?} for a size.",
+                plan.growth_appends, plan.growth_fill_by_commands
             ),
             table: growth(results),
             plot: Some(super::plots::GUARDED),

@@ -125,7 +125,7 @@ fn rerun(results: &Results) -> String {
          and stops it. It needs some GB of disk for the time of the run.\n\n\
          ```sh\n\
          cargo run --release --manifest-path bench/Cargo.toml -- short   # a few minutes\n\
-         cargo run --release --manifest-path bench/Cargo.toml -- full    # half an hour\n\
+         cargo run --release --manifest-path bench/Cargo.toml -- full    # an hour\n\
          cargo run --release --manifest-path bench/Cargo.toml -- full --only cqrs-postgres esrs --part commands\n\
          cargo run --release --manifest-path bench/Cargo.toml -- page --from bench/results/full.json\n\
          ```\n\n\

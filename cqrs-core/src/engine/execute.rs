@@ -7,7 +7,6 @@ use std::any::TypeId;
 use std::borrow::Cow;
 use std::future::IntoFuture;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tracing::Instrument as _;
@@ -17,20 +16,17 @@ use super::slots::{Flight, Known, Landed, Turn, take_off};
 use super::snapshots::{Folded, Folding, Place, Plan};
 use super::{Engine, Inner};
 use crate::aggregate::{Aggregate, Current, Decided, Decision, Handle, Refusal};
+use crate::begun::Begun;
 use crate::command::Command;
 use crate::context::{Context, Surroundings};
-use crate::error::{FoldError, FoldFault, StoreError, StoreErrorKind};
-use crate::event::{EventSet, Metadata, NewEvent, RecordedEvent, Timestamp, decode};
+use crate::error::{FoldError, StoreError, StoreErrorKind};
+use crate::event::{EventSet, Metadata, NewEvent, RecordedEvent, Timestamp};
 use crate::id::{Id as _, Partition, Position, StreamId, Version};
 use crate::receipt::Receipt;
 use crate::store::{
-    Append, AppendError, Appended, BoxFuture, CommandKey, Conflict, Detail, Direction, Expected, Found,
-    Guard, LogRead, Query, StreamRead,
+    Append, AppendError, Appended, BoxFuture, CommandKey, Conflict, Direction, Expected, Found, Guard,
+    LogRead, Query, StreamRead,
 };
-
-/// Events that are read from a stream at a time. While they are folded, the next ones are fetched; so
-/// few of them are in flight, and what one page has used of the processor's cache serves the next.
-pub(super) const PAGE: usize = 2_000;
 
 /// Events that are read from the log at a time.
 const LOG_PAGE: usize = 1_000;
@@ -297,45 +293,12 @@ impl Inner {
         attempt: &mut dyn Attempt,
         at: &mut At,
     ) -> Result<bool, Failure> {
-        let fold = &mut |events: &[Arc<RecordedEvent>]| attempt.state().fold(events);
-        let last = self.read_behind::<Failure>(&request.stream, at.version, Detail::Fold, fold).await?;
+        let last = self.fold_behind::<Failure>(&request.stream, at.version, attempt.state()).await?;
         at.remembered = false;
         if let Some((version, position)) = last {
             (at.version, at.position) = (version, position);
         }
         Ok(last.is_some())
-    }
-
-    /// Reads a stream from behind a version to its end, a page at a time; gives the place of the last
-    /// event, if there was any.
-    pub(super) async fn read_behind<E: From<StoreError> + From<FoldError>>(
-        &self,
-        stream: &StreamId,
-        version: Version,
-        detail: Detail,
-        fold: &mut FoldPage<'_>,
-    ) -> Result<Option<(Version, Position)>, E> {
-        let page = |behind: Version| {
-            self.log.read_stream(StreamRead {
-                stream: stream.clone(),
-                from: behind.next(),
-                direction: Direction::Forward,
-                limit: PAGE,
-                detail,
-            })
-        };
-        let (mut next, mut last) = (Some(Begun::Running(page(version))), None);
-        while let Some(reading) = next.take() {
-            let slice = reading.end().await?;
-            let Some(event) = slice.events.last() else { break };
-            let behind = event.meta.version;
-            last = Some((behind, event.meta.position));
-            if behind < slice.version {
-                next = Some(Begun::begin(page(behind)).await);
-            }
-            fold(&slice.events)?;
-        }
-        Ok(last)
     }
 
     /// All partitions of the log.
@@ -504,7 +467,6 @@ impl Inner {
             from: version,
             direction: Direction::Forward,
             limit: 1,
-            detail: Detail::Full,
         };
         let events = self.log.read_stream(read).await?.events;
         let Some(ours) = events.first().filter(|event| event.meta.id == last) else {
@@ -528,30 +490,6 @@ impl Inner {
     async fn first_receipt(&self, request: &Request) -> Result<Option<Receipt>, Failure> {
         let Some(key) = &request.key else { return Ok(None) };
         Ok(self.log.find_key(key).await?.map(|first| repeated(request, &first)))
-    }
-}
-
-/// A future that works while its owner does something else.
-enum Begun<'f, T> {
-    Running(BoxFuture<'f, T>),
-    Done(T),
-}
-
-impl<'f, T> Begun<'f, T> {
-    /// Polls it once, as futures begin only then.
-    async fn begin(mut future: BoxFuture<'f, T>) -> Self {
-        let done = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
-        match done {
-            Poll::Ready(done) => Self::Done(done),
-            Poll::Pending => Self::Running(future),
-        }
-    }
-
-    async fn end(self) -> T {
-        match self {
-            Self::Running(future) => future.await,
-            Self::Done(done) => done,
-        }
     }
 }
 
@@ -734,23 +672,4 @@ fn new_event(encoded: crate::event::Encoded, parts: NewEventParts) -> NewEvent {
     let NewEventParts { id, stream, time, metadata } = parts;
     let crate::event::Encoded { name, version, payload, tags } = encoded;
     NewEvent { id, stream, name: Cow::Borrowed(name), schema_version: version, payload, tags, time, metadata }
-}
-
-/// Folds recorded events into a state.
-pub(super) fn fold<A: Aggregate>(
-    state: &mut Option<A>,
-    events: &[Arc<RecordedEvent>],
-) -> Result<(), FoldError> {
-    for recorded in events {
-        let mut misfit = Ok(());
-        let decoded = decode::<A::Event>(&recorded.stored(), &mut |event| {
-            if misfit.is_ok() {
-                misfit = A::apply(state, &event);
-            }
-        });
-        let fault = |fault: FoldFault| FoldError::new(&recorded.name, &recorded.meta, fault);
-        decoded.map_err(|error| fault(error.into()))?;
-        misfit.map_err(|error| fault(error.into()))?;
-    }
-    Ok(())
 }

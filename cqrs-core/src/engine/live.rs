@@ -11,7 +11,7 @@ use super::error::ReadError;
 use crate::event::RecordedEvent;
 use crate::id::{StreamId, Version};
 use crate::projection::Projection;
-use crate::store::Detail;
+use crate::store::{Direction, StreamRead};
 
 /// Events that are folded at once.
 const PAGE: usize = 1_000;
@@ -72,12 +72,18 @@ impl Inner {
         };
         let mut events = Vec::new();
         for stream in streams {
-            let collect = &mut |page: &[Arc<RecordedEvent>]| {
-                events.extend(page.iter().filter(|event| wanted(event)).cloned());
-                Ok(())
-            };
-            // A method may ask for the envelope.
-            self.read_behind::<ReadError>(&stream, Version::NONE, Detail::Full, collect).await?;
+            // A method may ask for the envelope, so they are read and not folded.
+            let (mut behind, direction) = (Version::NONE, Direction::Forward);
+            loop {
+                let read = StreamRead { stream: stream.clone(), from: behind.next(), direction, limit: PAGE };
+                let slice = self.log.read_stream(read).await?;
+                let Some(last) = slice.events.last() else { break };
+                behind = last.meta.version;
+                events.extend(slice.events.iter().filter(|event| wanted(event)).cloned());
+                if behind == slice.version {
+                    break;
+                }
+            }
         }
         events.sort_by_key(|event| (event.meta.partition, event.meta.position));
         let mut documents = Documents::new();

@@ -15,6 +15,7 @@ mod build;
 pub(crate) mod consumer;
 mod error;
 mod execute;
+mod fold;
 mod follow;
 mod gate;
 mod held;

@@ -7,6 +7,7 @@
 //! It is used if it is of this log and this code, and the event at its version lies at its position,
 //! which the read of what follows shows. Else it is forgotten, and the stream is read as a whole.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +17,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Inner;
 use super::error::Failure;
-use super::execute::{PAGE, fold};
+use super::fold::fold;
 use crate::aggregate::Aggregate;
 use crate::codec::CodecError;
-use crate::error::{FoldError, StoreError, StoreErrorKind};
-use crate::event::RecordedEvent;
+use crate::error::{FoldError, FoldFault, StoreError, StoreErrorKind};
+use crate::event::Stored;
 use crate::id::{Position, StreamId, Version};
-use crate::store::{BoxFuture, Detail, Direction, EventStore, Snapshot, StreamRead};
+use crate::store::{BoxFuture, EventStore, Snapshot, StreamEvent};
 
 /// How the snapshots of one aggregate are made, without its type.
 #[derive(Clone, Copy)]
@@ -49,8 +50,8 @@ impl Plan {
 pub(crate) trait Folding: Send + Sync {
     /// Begins anew.
     fn reset(&mut self);
-    /// Folds events of the stream.
-    fn fold(&mut self, events: &[Arc<RecordedEvent>]) -> Result<(), FoldError>;
+    /// Folds the next event of the stream.
+    fn fold(&mut self, stored: &Stored<'_>) -> Result<(), FoldFault>;
     /// The state, to be kept; `None` if there is none.
     fn freeze(&self) -> Option<Result<Bytes, CodecError>>;
     /// Takes over a state that was kept.
@@ -71,8 +72,8 @@ impl<A: Aggregate> Folding for Folded<A> {
         self.0 = A::initial();
     }
 
-    fn fold(&mut self, events: &[Arc<RecordedEvent>]) -> Result<(), FoldError> {
-        fold(&mut self.0, events)
+    fn fold(&mut self, stored: &Stored<'_>) -> Result<(), FoldFault> {
+        fold(&mut self.0, stored)
     }
 
     fn freeze(&self) -> Option<Result<Bytes, CodecError>> {
@@ -131,9 +132,7 @@ impl Inner {
             return Ok(place);
         }
         state.reset();
-        let last = self
-            .read_behind::<E>(stream, Version::NONE, Detail::Fold, &mut |events| state.fold(events))
-            .await?;
+        let last = self.fold_behind::<E>(stream, Version::NONE, state).await?;
         let (version, position) = last.unwrap_or_default();
         Ok(Place { version, position, snapshot: Version::NONE })
     }
@@ -180,22 +179,25 @@ impl Inner {
         if (snapshot.log, &snapshot.stream, snapshot.fingerprint) != (self.log_id, stream, plan.fingerprint) {
             return Err(Doubt::Unfit("it is of another log, stream or fold"));
         }
-        let (direction, detail) = (Direction::Forward, Detail::Fold);
-        let read = StreamRead { stream: stream.clone(), from: version, direction, limit: PAGE, detail };
-        let slice = self.log.read_stream(read).await?;
-        let at = |event: &RecordedEvent| (event.meta.version, event.meta.position) == (version, position);
-        let tail = slice.events.split_first().filter(|(first, _)| at(first)).map(|(_, tail)| tail);
-        let tail = tail.ok_or(Doubt::Unfit("the log has no such event"))?;
-        state.thaw(&snapshot.state).map_err(|_| Doubt::Unfit("its state cannot be read"))?;
-        state.fold(tail)?;
-        let mut last =
-            tail.last().map_or((version, position), |last| (last.meta.version, last.meta.position));
-        if last.0 < slice.version {
-            let behind = self
-                .read_behind::<Doubt>(stream, last.0, Detail::Fold, &mut |events| state.fold(events))
-                .await?;
-            last = behind.unwrap_or(last);
+        let mut walk = self.walk(stream, version, state);
+        let mut doubt = Some(Doubt::Unfit("the log has no such event"));
+        let take = &mut |event: StreamEvent<'_>| {
+            if doubt.is_none() {
+                return walk.step(event);
+            }
+            if (event.version, event.position) != (version, position) {
+                return ControlFlow::Break(());
+            }
+            doubt =
+                walk.state().thaw(&snapshot.state).err().map(|_| Doubt::Unfit("its state cannot be read"));
+            walk.begin_behind(event);
+            if doubt.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        self.log.fold_stream(stream, version, take).await?;
+        if let Some(doubt) = doubt {
+            return Err(doubt);
         }
+        let last = walk.end::<Doubt>()?.unwrap_or((version, position));
         Ok(Place { version: last.0, position: last.1, snapshot: version })
     }
 

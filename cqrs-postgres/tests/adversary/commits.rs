@@ -175,9 +175,9 @@ async fn race(store: PostgresStore, who: String) -> u64 {
 }
 
 fn last(name: &str) -> cqrs_core::store::StreamRead {
-    use cqrs_core::store::{Detail, Direction, StreamRead};
+    use cqrs_core::store::{Direction, StreamRead};
     let (from, direction) = (Version::new(u64::MAX), Direction::Backward);
-    StreamRead { stream: stream(name), from, direction, limit: 1, detail: Detail::Fold }
+    StreamRead { stream: stream(name), from, direction, limit: 1 }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

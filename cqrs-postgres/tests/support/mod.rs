@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use cqrs_core::event::{Metadata, NewEvent, RecordedEvent, Tag, Timestamp};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::store::{Detail, Direction, EventStore, LogRead, Query, StreamRead};
+use cqrs_core::store::{Direction, EventStore, LogRead, Query, StreamRead};
 use cqrs_postgres::PostgresStore;
 use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
@@ -69,8 +69,7 @@ pub async fn read_all(store: &PostgresStore) -> Vec<Arc<RecordedEvent>> {
 
 pub async fn read_stream(store: &PostgresStore, name: &str) -> Vec<Arc<RecordedEvent>> {
     let (from, limit) = (Version::new(1), usize::MAX);
-    let read =
-        StreamRead { stream: stream(name), from, limit, direction: Direction::Forward, detail: Detail::Full };
+    let read = StreamRead { stream: stream(name), from, limit, direction: Direction::Forward };
     store.read_stream(read).await.unwrap().events
 }
 

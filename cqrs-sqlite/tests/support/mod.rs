@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cqrs_core::event::{Metadata, NewEvent, RecordedEvent, Tag, Timestamp};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::store::{Detail, Direction, EventStore, LogRead, Query, StreamRead};
+use cqrs_core::store::{Direction, EventStore, LogRead, Query, StreamRead};
 use cqrs_sqlite::SqliteStore;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -53,8 +53,7 @@ pub async fn read_all(store: &SqliteStore) -> Vec<Arc<RecordedEvent>> {
 
 pub async fn read_stream(store: &SqliteStore, name: &str) -> Vec<Arc<RecordedEvent>> {
     let (from, limit) = (Version::new(1), usize::MAX);
-    let read =
-        StreamRead { stream: stream(name), from, limit, direction: Direction::Forward, detail: Detail::Full };
+    let read = StreamRead { stream: stream(name), from, limit, direction: Direction::Forward };
     store.read_stream(read).await.unwrap().events
 }
 

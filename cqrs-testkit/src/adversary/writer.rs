@@ -10,7 +10,7 @@ use cqrs_core::error::StoreErrorKind;
 use cqrs_core::event::{Metadata, NewEvent, RecordedEvent, Tag, Timestamp};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::store::{
-    Append, AppendError, Appended, CommandKey, Detail, Direction, EventStore, Expected, Guard, StreamRead,
+    Append, AppendError, Appended, CommandKey, Direction, EventStore, Expected, Guard, StreamRead,
 };
 
 use tokio::time::timeout;
@@ -258,7 +258,7 @@ impl Writer {
 
     fn last(&self, stream: &StreamId, limit: usize) -> StreamRead {
         let (from, direction) = (Version::new(u64::MAX), Direction::Backward);
-        StreamRead { stream: stream.clone(), from, direction, limit, detail: Detail::Fold }
+        StreamRead { stream: stream.clone(), from, direction, limit }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::{Debug, Display};
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -15,8 +16,8 @@ use cqrs_core::event::{Metadata, NewEvent, RecordedEvent, Tag, Tags, Timestamp};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::{CommitError, ReadStore};
 use cqrs_core::store::{
-    Append, AppendError, Appended, Capabilities, CommandKey, Conflict, Detail, Direction, EventStore,
-    Expected, Guard, LogRead, LogSlice, Query, QueryItem, StreamRead, StreamSlice,
+    Append, AppendError, Appended, Capabilities, CommandKey, Conflict, Direction, EventStore, Expected,
+    Guard, LogRead, LogSlice, Query, QueryItem, StreamEvent, StreamRead, StreamSlice,
 };
 use tokio::sync::Barrier;
 
@@ -285,6 +286,23 @@ impl World {
         Ok(self.log.read_stream(read).await?)
     }
 
+    /// What a fold is lent of a stream from a version on, up to so many events.
+    pub(crate) async fn folded(&self, stream: &StreamId, from: u64, most: usize) -> Got<Vec<Lent>> {
+        let mut all = Vec::new();
+        let take = &mut |event: StreamEvent<'_>| {
+            all.push(Lent {
+                version: event.version,
+                position: event.position,
+                name: event.stored.name.to_owned(),
+                schema_version: event.stored.version,
+                payload: event.stored.payload.to_vec(),
+            });
+            if all.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        self.log.fold_stream(stream, Version::new(from), take).await?;
+        Ok(all)
+    }
+
     /// All events of a stream, page by page.
     pub(crate) async fn stream_events(&self, stream: &StreamId) -> Got<Vec<Event>> {
         let mut events = Vec::new();
@@ -334,6 +352,16 @@ impl World {
     }
 }
 
+/// What a fold was lent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lent {
+    pub(crate) version: Version,
+    pub(crate) position: Position,
+    pub(crate) name: String,
+    pub(crate) schema_version: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
 pub(crate) fn skip<T>(why: impl Into<String>) -> Got<T> {
     Err(Failure::Skip(why.into()))
 }
@@ -353,7 +381,7 @@ pub(crate) fn key(stream: &StreamId, key: &str) -> CommandKey {
 
 pub(crate) fn forward(stream: &StreamId, from: Version) -> StreamRead {
     let stream = stream.clone();
-    StreamRead { stream, from, direction: Direction::Forward, limit: 1_000, detail: Detail::Full }
+    StreamRead { stream, from, direction: Direction::Forward, limit: 1_000 }
 }
 
 pub(crate) fn backward(stream: &StreamId, from: Version) -> StreamRead {

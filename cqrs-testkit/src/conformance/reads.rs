@@ -65,6 +65,46 @@ pub(super) async fn a_stream_is_read_up_to_the_limit(world: World) -> Check {
     Ok(())
 }
 
+/// More events than stores are likely to read at a time.
+const LONG: usize = 2_300;
+
+pub(super) async fn a_fold_goes_to_a_streams_end(world: World) -> Check {
+    let stream = world.stream("a");
+    for _ in 0..LONG / 100 {
+        world.put(world.events(&stream, 100)).await?;
+        world.put(world.events(&world.stream("b"), 1)).await?;
+    }
+    let lent = world.folded(&stream, 1, usize::MAX).await?;
+    let read = world.stream_events(&stream).await?;
+    ensure!(lent.len() == read.len(), "{} of {} events came", lent.len(), read.len());
+    for (lent, read) in lent.iter().zip(&read) {
+        same("a version", &lent.version, &read.meta.version)?;
+        same("a payload", &lent.payload, &read.payload.to_vec())?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_fold_begins_at_a_version(world: World) -> Check {
+    let stream = world.stream("a");
+    world.put(world.events(&stream, 5)).await?;
+    for (from, first) in [(0, 1), (1, 1), (3, 3), (5, 5), (6, 6), (u64::MAX, 6)] {
+        let lent = world.folded(&stream, from, usize::MAX).await?;
+        let versions: Vec<u64> = lent.iter().map(|lent| lent.version.get()).collect();
+        same(format!("the versions from {from}"), &versions, &(first..6).collect())?;
+    }
+    same("what a missing stream has", &world.folded(&world.stream("b"), 1, usize::MAX).await?, &Vec::new())
+}
+
+pub(super) async fn a_fold_breaks_off(world: World) -> Check {
+    let stream = world.stream("a");
+    world.put(world.events(&stream, 5)).await?;
+    for most in 1..=5 {
+        let lent = world.folded(&stream, 1, most).await?.len();
+        ensure!(lent == most, "{lent} events came to a fold that wanted {most}");
+    }
+    Ok(())
+}
+
 pub(super) async fn nothing_is_read_behind_a_streams_end(world: World) -> Check {
     let stream = world.stream("a");
     world.put(world.events(&stream, 2)).await?;

@@ -119,8 +119,8 @@ rules! { $
             "What is appended is handed back as it was: the tags, indexed or not.";
         metadata_is_kept []
             "What is appended is handed back as it was: the metadata.";
-        a_read_to_fold_has_what_a_fold_needs []
-            "A read of the detail `Fold` gives stream, version, partition, position, name, schema version and payload.";
+        a_fold_is_lent_what_it_needs []
+            "A fold is lent version, position, name, schema version and payload of each event.";
     }
     guards {
         no_stream_is_expected []
@@ -225,6 +225,12 @@ rules! { $
             "A stream is read by version, descending, from the last event if it starts behind it.";
         a_stream_is_read_up_to_the_limit []
             "A read of a stream gives at most `limit` events, and at least one if there is one.";
+        a_fold_goes_to_a_streams_end []
+            "A fold is lent all events of a stream, by version, ascending, however many there are.";
+        a_fold_begins_at_a_version []
+            "A fold is lent the events from the version asked for; behind the last one there are none.";
+        a_fold_breaks_off []
+            "A fold that breaks off is lent nothing more.";
         nothing_is_read_behind_a_streams_end []
             "Behind the last event of a stream there are none.";
         a_missing_stream_is_empty []

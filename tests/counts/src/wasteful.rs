@@ -6,8 +6,8 @@ use cqrs::engine::Stores;
 use cqrs_core::error::StoreError;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::store::{
-    Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, Detail, Direction, EventStore, Head,
-    Limits, LogRead, LogSlice, Snapshot, StreamRead, StreamSlice,
+    Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, Direction, EventStore, Head, Limits,
+    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice,
 };
 
 /// Reads the last event of the stream before each append and behind it, for nothing.
@@ -26,7 +26,7 @@ impl Wasteful {
     async fn read_last(&self, stream: Option<&StreamId>) -> Result<(), StoreError> {
         let Some(stream) = stream.cloned() else { return Ok(()) };
         let (from, direction) = (Version::new(u64::MAX >> 1), Direction::Backward);
-        let read = StreamRead { stream, from, limit: 1, direction, detail: Detail::Full };
+        let read = StreamRead { stream, from, limit: 1, direction };
         self.0.read_stream(read).await.map(drop)
     }
 }

@@ -20,9 +20,9 @@ use cqrs_core::event::Tag;
 use cqrs_core::memory::MemoryStore;
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
-    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice,
+    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice, TakeEvent,
 };
-use cqrs_core::{Partition, Position, StreamId};
+use cqrs_core::{Partition, Position, StreamId, Version};
 use cqrs_testkit::conformance::{Fault, Setup, Stores};
 use uuid::Uuid;
 
@@ -204,6 +204,15 @@ impl EventStore for Wrong {
 
     fn read_stream(&self, read: StreamRead) -> BoxFuture<'_, Result<StreamSlice, StoreError>> {
         Box::pin(self.read_stream_wrongly(read))
+    }
+
+    fn fold_stream<'a>(
+        &'a self,
+        stream: &'a StreamId,
+        from: Version,
+        take: &'a mut TakeEvent<'a>,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(self.fold_stream_wrongly(stream, from, take))
     }
 
     fn read_log(&self, read: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use cqrs_core::error::StoreError;
 use cqrs_core::event::{Metadata, RecordedEvent, Tags, Timestamp};
 use cqrs_core::store::{
-    Appended, CommandKey, Detail, Direction, Head, LogRead, LogSlice, Query, StreamRead, StreamSlice,
+    Appended, CommandKey, Direction, Head, LogRead, LogSlice, Query, StreamEvent, StreamRead, StreamSlice,
+    TakeEvent,
 };
-use cqrs_core::{Partition, Position, Version};
+use cqrs_core::{Partition, Position, StreamId, Version};
 use uuid::Uuid;
 
 use super::{Flaw, Wrong, linger, lock};
@@ -94,16 +95,49 @@ impl Wrong {
             _ => {}
         }
         slice.version = self.version(slice.version);
-        self.spoil(&mut slice.events, |event| self.spoil_of_stream(event, wanted.detail));
+        self.spoil(&mut slice.events, |event| self.spoil_of_stream(event));
         Ok(slice)
     }
 
-    fn spoil_of_stream(&self, event: &mut RecordedEvent, detail: Detail) {
+    fn spoil_of_stream(&self, event: &mut RecordedEvent) {
         self.spoil_event(event);
-        match self.flaw {
-            Flaw::TagsAreOnlyAnIndex => event.tags = Tags::default(),
-            Flaw::FoldsWithoutPosition if detail == Detail::Fold => event.meta.position = Position::START,
-            _ => {}
+        if self.has(Flaw::TagsAreOnlyAnIndex) {
+            event.tags = Tags::default();
+        }
+    }
+
+    pub(super) async fn fold_stream_wrongly(
+        &self,
+        stream: &StreamId,
+        from: Version,
+        take: &mut TakeEvent<'_>,
+    ) -> Result<(), StoreError> {
+        let stream = self.stream(stream);
+        let mut from = match self.flaw {
+            Flaw::FoldsFromTheBeginning => Version::new(1),
+            Flaw::SkipsAVersion if from.get() > 8 => Version::new(from.get() - 1),
+            _ => from,
+        };
+        loop {
+            let (stream, direction) = (stream.clone(), Direction::Forward);
+            let read = StreamRead { stream, from, direction, limit: 1_000 };
+            let mut slice = self.inner.read_stream(read).await?;
+            let Some(last) = slice.events.last() else { return Ok(()) };
+            from = last.meta.version.next();
+            self.spoil(&mut slice.events, |event| self.spoil_event(event));
+            for event in &slice.events {
+                let (version, mut position) = (event.meta.version, event.meta.position);
+                if self.has(Flaw::FoldsWithoutPosition) {
+                    position = Position::START;
+                }
+                let event = StreamEvent { version, position, stored: event.stored() };
+                if take(event).is_break() && !self.has(Flaw::FoldsOn) {
+                    return Ok(());
+                }
+            }
+            if self.has(Flaw::FoldsOneSlice) {
+                return Ok(());
+            }
         }
     }
 
