@@ -62,14 +62,16 @@ pub struct Plan {
     pub catch_up_fill: Duration,
     pub catch_up_rounds: usize,
     pub growth_sizes: Vec<u64>,
-    /// How long a log may grow to the next size that takes many events at once, and one that takes commands.
+    /// How long a log may grow to the next size, if it takes many events at once.
     pub growth_fill: Duration,
-    pub growth_fill_by_commands: Duration,
     pub growth_appends: usize,
     pub growth_rounds: usize,
 }
 
 impl Plan {
+    /// How long a log may grow to the next size, if it takes commands.
+    pub const GROWTH_BY_COMMANDS: Duration = Duration::from_secs(20);
+
     pub fn new(form: Form, seed: u64) -> Self {
         let seconds = Duration::from_secs;
         use Part::{CatchUp, Commands, Compile, Growth, Memory, Rehydrate, Wire};
@@ -95,7 +97,6 @@ impl Plan {
                 catch_up_rounds: 1,
                 growth_sizes: vec![1_000],
                 growth_fill: seconds(1),
-                growth_fill_by_commands: seconds(1),
                 growth_appends: 10,
                 growth_rounds: 1,
             },
@@ -119,7 +120,6 @@ impl Plan {
                 catch_up_rounds: 1,
                 growth_sizes: vec![10_000, 100_000],
                 growth_fill: seconds(20),
-                growth_fill_by_commands: seconds(5),
                 growth_appends: 200,
                 growth_rounds: 1,
             },
@@ -141,9 +141,8 @@ impl Plan {
                 catch_up_accounts: 10_000,
                 catch_up_fill: seconds(4),
                 catch_up_rounds: 3,
-                growth_sizes: vec![10_000, 1_000_000, 10_000_000],
+                growth_sizes: vec![10_000, 100_000, 1_000_000],
                 growth_fill: seconds(900),
-                growth_fill_by_commands: seconds(20),
                 growth_appends: 300,
                 growth_rounds: 3,
             },

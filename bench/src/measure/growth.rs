@@ -3,6 +3,7 @@
 use super::{LOG_SESSION, MINUTES, MOMENTS, Run, key, say};
 use crate::contenders::Kind;
 use crate::ground::Spot;
+use crate::plan::Plan;
 use crate::remote::Remote;
 use crate::results::{Fault, Measure, median};
 use crate::session::AskLog;
@@ -77,7 +78,7 @@ fn fail(run: &mut Run, name: &str, size: u64, fault: Fault) {
 async fn grow(run: &mut Run, stand: &mut Stand, size: u64) -> anyhow::Result<bool> {
     let time = match stand.kind {
         Kind::Ours | Kind::Limit => run.plan.growth_fill,
-        Kind::Peer => run.plan.growth_fill_by_commands,
+        Kind::Peer => run.plan.growth_fill.min(Plan::GROWTH_BY_COMMANDS),
     };
     let before = stand.size;
     let ask = AskLog::Grow { events: size, time };

@@ -6,6 +6,7 @@ use comfy_table::{ContentArrangement, Table as Drawn};
 use super::numbers::{micros, number, thousands};
 use crate::contenders::Kind;
 use crate::measure::{self, COMMAND_CASES};
+use crate::plan::Plan;
 use crate::results::{Fault, Figure, Key, Measure, Results, Who};
 
 /// Rows of words.
@@ -123,7 +124,8 @@ pub fn sections(results: &Results) -> Vec<Section> {
                 "One append after the other under the condition that no event has both a tag that all events \
                  have and a new one: medians of {} appends each, and how quickly the log grew to its last \
                  size. One that grows by commands has {:?} for a size.",
-                plan.growth_appends, plan.growth_fill_by_commands
+                plan.growth_appends,
+                Plan::GROWTH_BY_COMMANDS.min(plan.growth_fill)
             ),
             table: growth(results),
             plot: Some(super::plots::GUARDED),
