@@ -29,6 +29,8 @@ pub(crate) struct Sent {
 /// A group that was on its way, and what came of it.
 pub(crate) struct Landed {
     pub(crate) group: Vec<Job>,
+    /// What it was sent on.
+    pub(crate) conn: Arc<Conn>,
     pub(crate) came: Came,
 }
 
@@ -63,7 +65,7 @@ pub(crate) async fn send(
     let mut landing: BoxFuture<'static, Landed> = Box::pin(fly(conn, to, known, group, behind));
     // It is sent when it is first polled.
     match future::poll_fn(|context| Poll::Ready(landing.as_mut().poll(context))).await {
-        Poll::Ready(Landed { group, came: Came::NotSent }) => Err(group),
+        Poll::Ready(Landed { group, came: Came::NotSent, .. }) => Err(group),
         Poll::Ready(landed) => Ok(Sent { size, landing: Box::pin(future::ready(landed)) }),
         Poll::Pending => Ok(Sent { size, landing }),
     }
@@ -80,7 +82,7 @@ async fn fly(conn: Arc<Conn>, to: Target, known: Shared, group: Vec<Job>, behind
     let appends: Vec<&Append> = group.iter().map(Job::append).collect();
     let came = written(&conn, &to, &known, &appends, behind).await;
     drop(appends);
-    Landed { group, came }
+    Landed { group, conn, came }
 }
 
 async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append], behind: bool) -> Came {

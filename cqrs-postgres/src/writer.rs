@@ -96,7 +96,10 @@ static FENCE: Sql = Sql::new("SELECT {s}.fence($1, $2)", &[Type::INT8, Type::UUI
 
 impl Lost {
     fn add(&self, target: Target, writer: Uuid) {
-        self.lock().push((target, writer));
+        let mut all = self.lock();
+        if !all.iter().any(|(_, lost)| *lost == writer) {
+            all.push((target, writer));
+        }
         self.some.store(true, Ordering::SeqCst);
     }
 
@@ -154,6 +157,16 @@ impl Group {
             && let Ok(next) = jobs.try_recv()
         {
             self.push(next);
+        }
+    }
+
+    /// Gives those who were just told the time to send the next one, as long as there are such.
+    async fn wait_for(&mut self, jobs: &mut mpsc::Receiver<Job>, share: usize, others: usize) {
+        let mut before = None;
+        while self.jobs.len() < share.min(others) && before != Some(self.jobs.len()) {
+            before = Some(self.jobs.len());
+            tokio::task::yield_now().await;
+            self.fill(jobs, share);
         }
     }
 
@@ -245,21 +258,15 @@ impl Task {
     /// Works until nobody is left who could send.
     pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let (mut line, mut group, mut under_way) = (Line::default(), Group::default(), 1);
-        // Whether the group has to wait until nothing is on its way.
+        // Whether the group cannot be sent behind what is on its way.
         let mut waits = false;
         loop {
             under_way = under_way.max(line.size() + group.jobs.len() + jobs.len());
             let share = share_of(under_way);
-            let wanted = share.min(under_way.saturating_sub(line.size()));
             group.fill(&mut jobs, share);
-            while (!group.jobs.is_empty() || !line.sent.is_empty()) && group.jobs.len() < wanted {
-                let before = group.jobs.len();
-                // Whoever was just told may be about to send the next one.
-                tokio::task::yield_now().await;
-                group.fill(&mut jobs, share);
-                if group.jobs.len() == before {
-                    break;
-                }
+            if !(group.jobs.is_empty() && line.sent.is_empty()) {
+                let others = under_way.saturating_sub(line.size());
+                group.wait_for(&mut jobs, share, others).await;
             }
             if line.sent.is_empty() {
                 for group in std::mem::take(&mut line.back) {
@@ -307,8 +314,9 @@ impl Task {
         if group.is_empty() {
             return Ok(None);
         }
-        // Behind PgBouncer, what is sent behind another may come to another server process.
-        if self.place.bouncer {
+        // Behind PgBouncer, what is sent behind another may come to another server process; and so it would on
+        // a new connection.
+        if self.place.bouncer || (behind && self.there().is_none()) {
             return Err(group);
         }
         let conn = match self.connected().await {
@@ -325,8 +333,8 @@ impl Task {
     }
 
     /// Tells those of a group that has landed, unless it has to be tried otherwise.
-    fn land(&mut self, Landed { group, came }: Landed, line: &mut Line) {
-        if self.conn.as_ref().is_some_and(|conn| conn.doubted()) {
+    fn land(&mut self, Landed { group, conn, came }: Landed, line: &mut Line) {
+        if conn.doubted() {
             line.doubted = 1 + line.sent.len();
         }
         let doubted = line.doubted > 0;
@@ -341,10 +349,9 @@ impl Task {
             }
             Came::Failed(fault) => {
                 let fault = fault.while_committing();
-                if fault.kind() == StoreErrorKind::Unknown
-                    && let Some(conn) = self.conn.take()
-                {
+                if fault.kind() == StoreErrorKind::Unknown {
                     self.lost.add(self.target, conn.id);
+                    self.conn = None;
                 }
                 let again = fault.passes() || (group.len() > 1 && spoilt_by_one(&fault));
                 match again {
@@ -357,9 +364,14 @@ impl Task {
         }
     }
 
+    /// The connection, if it has not ended.
+    fn there(&self) -> Option<&Arc<Conn>> {
+        self.conn.as_ref().filter(|conn| !conn.client.is_closed())
+    }
+
     /// The connection, or a new one if it has ended.
     async fn connected(&mut self) -> Result<Arc<Conn>, Fault> {
-        if let Some(conn) = self.conn.as_ref().filter(|conn| !conn.client.is_closed()) {
+        if let Some(conn) = self.there() {
             return Ok(Arc::clone(conn));
         }
         let (conn, mut drive) = self.place.connect_driven(Role::Writer, self.meta).await?;
