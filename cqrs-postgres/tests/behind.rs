@@ -147,3 +147,16 @@ async fn were_the_end_not_looked_at_it_would_be_written() {
     assert_eq!(twos.iter().filter(|two| two.is_ok()).count(), 1);
     assert_eq!(texts(&store).await, ["another", "two"]);
 }
+
+/// What a plain statement needs to know is asked behind an append, which is written whatever the answer is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_is_written_is_not_told_to_have_failed() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let schema = schema();
+    let store = PostgresStore::open(&with(cluster.url(), &format!("schema={schema}"))).await.unwrap();
+    store.append(append("A/1", "one", Expected::NoStream, None).1).await.unwrap();
+    let other = connect(cluster.url()).await;
+    other.batch_execute(&format!("DROP SEQUENCE {schema}.fenced CASCADE")).await.unwrap();
+    store.append(append("A/1", "two", after(1), None).1).await.unwrap();
+    assert_eq!(texts(&store).await, ["one", "two"]);
+}
