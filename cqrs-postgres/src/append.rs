@@ -100,7 +100,9 @@ impl<'a> Facts<'a> {
                     Expected::Exists | Expected::Any => return None,
                 };
                 self.versions.insert(stream, version);
-                if known.is_sure(stream, version) {
+                // If a stream that should be new is there, its version 1 is taken.
+                let new = version == 0 && known.last_of(stream).is_none();
+                if new || known.is_sure(stream, version) {
                     self.sure.insert(stream);
                 }
                 Some(())
@@ -270,6 +272,7 @@ pub(crate) struct Rows<'a> {
     pub(crate) names: Vec<&'a str>,
     pub(crate) schema_versions: Vec<i64>,
     pub(crate) times: Vec<i64>,
+    /// Up to the last event that has some, as the next list.
     pub(crate) tags: Vec<Option<String>>,
     pub(crate) metadata: Vec<Option<String>>,
     pub(crate) payloads: Vec<&'a [u8]>,
@@ -296,21 +299,20 @@ impl<'a> Rows<'a> {
         rows.names.reserve_exact(events);
         rows.schema_versions.reserve_exact(events);
         rows.times.reserve_exact(events);
-        rows.tags.reserve_exact(events);
-        rows.metadata.reserve_exact(events);
         rows.payloads.reserve_exact(events);
         rows
     }
 
     fn event(&mut self, event: &'a NewEvent, version: i64) {
+        let before = self.streams.len();
         self.streams.push(event.stream.as_str());
         self.versions.push(version);
         self.ids.push(event.id);
         self.names.push(&event.name);
         self.schema_versions.push(i64::from(event.schema_version));
         self.times.push(event.time.as_micros().cast_signed());
-        self.tags.push(text::of_tags(&event.tags));
-        self.metadata.push(text::of_metadata(&event.metadata));
+        put(&mut self.tags, before, text::of_tags(&event.tags));
+        put(&mut self.metadata, before, text::of_metadata(&event.metadata));
         self.payloads.push(&event.payload);
         for tag in &event.tags {
             self.tag_ends.push(self.streams.len() as i64);
@@ -375,6 +377,14 @@ impl<'a> Rows<'a> {
             true => Start { position: -1 - start, as_known: false },
             false => Start { position: start, as_known: true },
         }))
+    }
+}
+
+/// Puts what there is at a place. Mostly there is nothing, and then the list stays empty.
+fn put(list: &mut Vec<Option<String>>, at: usize, text: Option<String>) {
+    if text.is_some() {
+        list.resize(at, None);
+        list.push(text);
     }
 }
 
@@ -474,8 +484,17 @@ static MATCHES: Sql = Sql::new(
 );
 
 /// All statements of a transaction that finds out before it writes.
-pub(crate) static ALL: [&Sql; 8] =
-    [&APPEND, &plain::APPEND_ONE, &plain::APPEND_ALL, &HEAD, &VERSIONS, &KEYS, &IDS, &MATCHES];
+pub(crate) static ALL: [&Sql; 9] = [
+    &APPEND,
+    &plain::APPEND_ONE,
+    &plain::APPEND_ALL,
+    &plain::APPEND_ALL_LOOKED_UP,
+    &HEAD,
+    &VERSIONS,
+    &KEYS,
+    &IDS,
+    &MATCHES,
+];
 
 impl<'a> Facts<'a> {
     /// Reads the facts that a group asks for, in a transaction that has the lock.

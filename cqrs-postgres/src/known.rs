@@ -103,8 +103,9 @@ impl Known {
         self.fenced.filter(|_| self.undisturbed)
     }
 
-    pub(crate) fn knows_fenced(&self) -> bool {
-        self.fenced.is_some()
+    /// Whether that is all that is not known. As long as the end is not, it would be forgotten with it.
+    pub(crate) fn lacks_fenced(&self) -> bool {
+        self.fenced.is_none() && self.end.is_some()
     }
 
     pub(crate) fn remember_fenced(&mut self, count: i64) {

@@ -56,6 +56,7 @@ mod sent;
 mod snapshots;
 mod statements;
 mod tls;
+mod turns;
 mod url;
 mod verify;
 mod writer;

@@ -46,14 +46,14 @@ impl Rows<'_> {
                     &self.ids[0],
                     &self.streams[0],
                     &self.names[0],
-                    &self.tags[0],
-                    &self.metadata[0],
+                    &self.tags.first().and_then(Option::as_ref),
+                    &self.metadata.first().and_then(Option::as_ref),
                     &self.payloads[0],
                 ];
                 conn.execute(&APPEND_ONE, &[&basis[..], &one].concat()).await?
             }
             _ => {
-                let all: [Param<'_>; 11] = [
+                let all: [Param<'_>; 9] = [
                     &self.versions,
                     &self.schema_versions,
                     &self.times,
@@ -63,86 +63,76 @@ impl Rows<'_> {
                     &self.tags,
                     &self.metadata,
                     &self.payloads,
-                    &self.heads,
-                    &self.bases,
                 ];
-                conn.execute(&APPEND_ALL, &[&basis[..], &all].concat()).await?
+                let heads: [Param<'_>; 2] = [&self.heads, &self.bases];
+                let (append, heads) = match self.heads.is_empty() {
+                    true => (&APPEND_ALL, &heads[..0]),
+                    false => (&APPEND_ALL_LOOKED_UP, &heads[..]),
+                };
+                conn.execute(append, &[&basis[..], &all, heads].concat()).await?
             }
         };
         Ok((written > 0).then_some(Start { position, as_known: true }))
     }
 }
 
-// What both of the following rest on, looked at once. Their snapshot is older than their lock, so what they
-// see may be old; but if somebody has written since, the position is taken, and if somebody has fenced, the
-// sequence has moved, which all see at once. A `CASE` is evaluated in its order.
+// What all of the following rest on, looked at once, before anything is written. Their snapshot is older than
+// their lock, so what they see may be old; but if somebody has written since, the position is taken, and if
+// somebody has fenced, the sequence has moved, which all see at once. A `CASE` is evaluated in its order.
 macro_rules! if_undisturbed {
-    ($rest:literal) => {
-        concat!(
-            "WITH undisturbed AS MATERIALIZED (SELECT
-                 WHERE CASE WHEN pg_try_advisory_xact_lock($1)
-                            THEN pg_sequence_last_value('{s}.fenced'::regclass) = $2 ELSE false END
-                   AND EXISTS (SELECT FROM {s}.meta m WHERE m.log = $3)
-                   AND EXISTS (SELECT FROM (SELECT e.position, e.id FROM {s}.events e WHERE e.partition = $5
-                                            ORDER BY e.position DESC LIMIT 1) l
-                               WHERE l.position = $6 AND l.id = $4))
-             INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name,
-                                     tags, metadata, payload) ",
-            $rest
+    ($select:literal, $rest:literal, $($of_rows:ident)*) => {
+        Sql::new(
+            concat!(
+                "INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name, tags,
+                                         metadata, payload) ",
+                $select,
+                " WHERE CASE WHEN pg_try_advisory_xact_lock($1)
+                             THEN pg_sequence_last_value('{s}.fenced'::regclass) = $2 ELSE false END
+                    AND EXISTS (SELECT FROM {s}.meta m WHERE m.log = $3)
+                    AND (SELECT e.position = $6 AND e.id = $4 FROM {s}.events e WHERE e.partition = $5
+                         ORDER BY e.position DESC LIMIT 1)",
+                $rest
+            ),
+            &[
+                Type::INT8,
+                Type::INT8,
+                Type::UUID,
+                Type::UUID,
+                Type::INT4,
+                Type::INT8,
+                $(Type::$of_rows),*
+            ],
         )
     };
 }
 
-pub(crate) static APPEND_ONE: Sql = Sql::new(
-    if_undisturbed!("SELECT $5, $6 + 1, $7, $8, $9, $10, $11, $12, $13, $14, $15 FROM undisturbed"),
-    &[
-        Type::INT8,
-        Type::INT8,
-        Type::UUID,
-        Type::UUID,
-        Type::INT4,
-        Type::INT8,
-        Type::INT8,
-        Type::INT8,
-        Type::INT8,
-        Type::UUID,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TEXT,
-        Type::TEXT,
-        Type::BYTEA,
-    ],
+pub(crate) static APPEND_ONE: Sql = if_undisturbed!(
+    "SELECT $5, $6 + 1, $7, $8, $9, $10, $11, $12, $13, $14, $15",
+    "",
+    INT8 INT8 INT8 UUID TEXT TEXT TEXT TEXT BYTEA
 );
 
-pub(crate) static APPEND_ALL: Sql = Sql::new(
-    if_undisturbed!(
-        "SELECT $5, $6 + n.number, n.version, n.schema_version, n.time, n.id, n.stream, n.name, n.tags,
-                n.metadata, n.payload
-         FROM undisturbed, unnest($7, $8, $9, $10, $11, $12, $13, $14, $15) WITH ORDINALITY
-             AS n (version, schema_version, time, id, stream, name, tags, metadata, payload, number)
-         WHERE NOT EXISTS (SELECT FROM unnest($16, $17) AS h (stream, base)
-                           WHERE coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = h.stream
-                                           ORDER BY e.version DESC LIMIT 1), 0) <> h.base)"
-    ),
-    &[
-        Type::INT8,
-        Type::INT8,
-        Type::UUID,
-        Type::UUID,
-        Type::INT4,
-        Type::INT8,
-        Type::INT8_ARRAY,
-        Type::INT8_ARRAY,
-        Type::INT8_ARRAY,
-        Type::UUID_ARRAY,
-        Type::TEXT_ARRAY,
-        Type::TEXT_ARRAY,
-        Type::TEXT_ARRAY,
-        Type::TEXT_ARRAY,
-        Type::BYTEA_ARRAY,
-        Type::TEXT_ARRAY,
-        Type::INT8_ARRAY,
-    ],
+// Lists in the place of columns are taken apart side by side, and one that is shorter than the others goes on
+// with `NULL`. In the place of a table, each would be stored once more first.
+macro_rules! append_all {
+    ($rest:literal, $($of_rest:ident)*) => {
+        if_undisturbed!(
+            "SELECT $5, generate_series($6 + 1, $6 + cardinality($7)), unnest($7), unnest($8), unnest($9),
+                    unnest($10), unnest($11), unnest($12), unnest($13), unnest($14), unnest($15)",
+            $rest,
+            INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY BYTEA_ARRAY
+                $($of_rest)*
+        )
+    };
+}
+
+pub(crate) static APPEND_ALL: Sql = append_all!("",);
+
+pub(crate) static APPEND_ALL_LOOKED_UP: Sql = append_all!(
+    " AND NOT EXISTS (SELECT FROM unnest($16, $17) AS h (stream, base)
+                      WHERE coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = h.stream
+                                      ORDER BY e.version DESC LIMIT 1), 0) <> h.base)",
+    TEXT_ARRAY INT8_ARRAY
 );
 
 static FENCED: Sql = Sql::new("SELECT pg_sequence_last_value('{s}.fenced'::regclass)", &[]);

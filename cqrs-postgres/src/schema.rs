@@ -171,7 +171,8 @@ $f$;
 -- nothing was written, because the assumption does not hold. If it is `p_strict`, the last event is part of it.
 CREATE OR REPLACE FUNCTION {s}.append(
     p_log uuid, p_writer uuid, p_lock bigint, p_partition integer, p_certain boolean,
-    p_strict boolean, p_end bigint, p_last uuid, p_block bigint, p_sure text[], p_sure_bases bigint[], p_heads text[], p_bases bigint[],
+    p_strict boolean, p_end bigint, p_last uuid, p_block bigint,
+    p_sure text[], p_sure_bases bigint[], p_heads text[], p_bases bigint[],
     p_key_streams text[], p_key_names text[], p_key_ends bigint[], p_key_versions text[],
     p_streams text[], p_versions bigint[], p_ids uuid[], p_names text[], p_schema_versions bigint[],
     p_times bigint[], p_tags text[], p_metadata text[], p_payloads bytea[],
@@ -236,11 +237,9 @@ BEGIN
     ELSE
         INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name, tags,
                                 metadata, payload)
-            SELECT p_partition, v_head + n.number, n.version, n.schema_version, n.time, n.id, n.stream,
-                   n.name, n.tags, n.metadata, n.payload
-            FROM unnest(p_streams, p_versions, p_ids, p_names, p_schema_versions, p_times, p_tags,
-                        p_metadata, p_payloads) WITH ORDINALITY
-                AS n (stream, version, id, name, schema_version, time, tags, metadata, payload, number);
+            SELECT p_partition, generate_series(v_head + 1, v_head + v_count), unnest(p_versions),
+                   unnest(p_schema_versions), unnest(p_times), unnest(p_ids), unnest(p_streams),
+                   unnest(p_names), unnest(p_tags), unnest(p_metadata), unnest(p_payloads);
     END IF;
     IF NOT v_same OR p_block IS NULL OR (v_head + 1) >> 8 <> p_block OR (v_head + v_count) >> 8 <> p_block THEN
         INSERT INTO {s}.names (name, partition, block)

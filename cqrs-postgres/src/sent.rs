@@ -130,7 +130,7 @@ async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append], b
     }
 }
 
-/// The first time, what a plain statement needs to know is asked on the way.
+/// What a plain statement needs to know is asked on the way, as soon as the next one could be plain.
 async fn by_function(
     conn: &Conn,
     to: &Target,
@@ -141,7 +141,7 @@ async fn by_function(
 ) -> Result<Option<Start>, Fault> {
     let ground = if behind { Ground::End } else { Ground::Assumed };
     let write = rows.write(conn, to, ground, block);
-    if known.lock().knows_fenced() {
+    if !known.lock().lacks_fenced() {
         return write.await;
     }
     let (written, fenced) = future::join(write, plain::fenced(conn)).await;

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::store::{Append, AppendError, Appended};
@@ -24,6 +25,7 @@ use crate::readers::{Lanes, Share};
 use crate::schema::Meta;
 use crate::sent::{self, Came, Landed, Sent};
 use crate::statements::{self, Refused, UNGUARD};
+use crate::turns::Turns;
 
 const DOING: &str = "append";
 
@@ -221,18 +223,6 @@ enum Next {
     Over,
 }
 
-/// How many are committed together, of so many that are under way. If there are many, they take turns in
-/// two halves: while the server writes one, this process decides the other.
-fn share_of(under_way: usize) -> usize {
-    match under_way.div_ceil(2) {
-        half if half >= HALF => half.min(GROUP_JOBS),
-        _ => GROUP_JOBS,
-    }
-}
-
-/// Below this, a commit of its own costs a half more than the time that it overlaps with.
-const HALF: usize = 16;
-
 /// How many groups are on their way at once: one that the server writes, and the next.
 const SENT: usize = 2;
 
@@ -258,11 +248,12 @@ impl Task {
     /// Works until nobody is left who could send.
     pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let (mut line, mut group, mut under_way) = (Line::default(), Group::default(), 1);
+        let mut turns = Turns::new();
         // Whether the group cannot be sent behind what is on its way.
         let mut waits = false;
         loop {
             under_way = under_way.max(line.size() + group.jobs.len() + jobs.len());
-            let share = share_of(under_way);
+            let share = turns.share(under_way).map_or(GROUP_JOBS, |share| share.min(GROUP_JOBS));
             group.fill(&mut jobs, share);
             if !(group.jobs.is_empty() && line.sent.is_empty()) {
                 let others = under_way.saturating_sub(line.size());
@@ -298,6 +289,7 @@ impl Task {
                 Next::Over => break,
                 Next::Landed(landed) => {
                     waits = false;
+                    turns.landed(landed.group.len(), under_way, Instant::now());
                     under_way = line.size() + group.jobs.len() + jobs.len();
                     line.sent.pop_front();
                     self.land(landed, &mut line);

@@ -180,12 +180,22 @@ async fn an_append_that_comes_late_takes_place_if_nobody_asked() {
 async fn ended_backends_lose_and_double_nothing() {
     // So few that they are one group, and so many that groups are sent behind each other.
     for (writers, count) in [(8, 100), (80, 20)] {
-        end_backends(writers, count).await;
+        let mut doubts = 0;
+        // On a quick machine all may be written before one is ended while it matters.
+        for _ in 0..50 {
+            let Some(more) = end_backends(writers, count).await else { return };
+            doubts += more;
+            if doubts > 0 {
+                break;
+            }
+        }
+        assert!(doubts > 0, "no connection was lost while it mattered");
     }
 }
 
-async fn end_backends(writers: usize, count: usize) {
-    let Some(cluster) = pg_cluster::shared() else { return };
+/// How often a writer was told that it is not known what became of an append.
+async fn end_backends(writers: usize, count: usize) -> Option<usize> {
+    let cluster = pg_cluster::shared()?;
     let name = schema();
     let url = with(cluster.url(), &format!("schema={name}&application_name={name}"));
     let store = PostgresStore::open(&url).await.unwrap();
@@ -193,7 +203,7 @@ async fn end_backends(writers: usize, count: usize) {
     let killer = connect(cluster.url()).await;
     let all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
     while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
         killer.query(all, &[&name]).await.unwrap();
     }
     let mut doubts = 0;
@@ -202,7 +212,7 @@ async fn end_backends(writers: usize, count: usize) {
         assert_eq!(read_stream(&store, &format!("A/{task}")).await.len(), count);
     }
     store.verify().await.unwrap();
-    assert!(doubts > 0, "no connection was lost while it mattered");
+    Some(doubts)
 }
 
 async fn write(store: PostgresStore, task: usize, count: usize) -> usize {

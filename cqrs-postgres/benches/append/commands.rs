@@ -19,13 +19,16 @@ struct Sample {
     rate: f64,
     times: Vec<Duration>,
     spent: [f64; 5],
+    /// For how many microseconds of each command the lock of the log was held, and waited for.
+    lock: [f64; 2],
 }
 
 /// Somebody who does one piece of work for a task, as often as asked.
 enum Work {
     Single(Vec<hand::Single>, Arc<AtomicU64>),
     Batched(hand::Batched, Arc<AtomicU64>),
-    Engine(Engine, u64),
+    /// Engines that know nothing of each other, as in so many processes.
+    Engines(Vec<Engine>, u64),
 }
 
 struct Contender {
@@ -45,7 +48,10 @@ impl Work {
         match self {
             Self::Single(all, next) => all[task as usize].insert(row(next)).await,
             Self::Batched(batched, next) => batched.insert(row(next)).await,
-            Self::Engine(engine, accounts) => bank::post(engine, scattered(number) % accounts, number).await,
+            Self::Engines(engines, accounts) => {
+                let engine = &engines[task as usize % engines.len()];
+                bank::post(engine, scattered(number) % accounts, number).await;
+            }
         }
     }
 }
@@ -55,10 +61,11 @@ pub fn run(cluster: &Cluster) {
     let mut contenders = Vec::new();
     for tasks in [1, 16, 64] {
         contenders.push(runtime.block_on(by_hand(cluster, tasks)));
-        contenders.push(runtime.block_on(engine(cluster, tasks, ACCOUNTS)));
+        contenders.push(runtime.block_on(engines(cluster, 1, tasks, ACCOUNTS)));
     }
-    contenders.push(runtime.block_on(engine(cluster, 64, 1)));
-    let watch = runtime.block_on(hand::connect(cluster.url()));
+    contenders.push(runtime.block_on(engines(cluster, 1, 64, 1)));
+    contenders.push(runtime.block_on(engines(cluster, 2, 64, ACCOUNTS)));
+    let watch = Arc::new(runtime.block_on(hand::connect(cluster.url())));
     for round in 0..ROUNDS as u64 {
         for contender in &mut contenders {
             let sample = runtime.block_on(one_round(contender, &watch, round));
@@ -84,13 +91,33 @@ async fn by_hand(cluster: &Cluster, tasks: u64) -> Contender {
     }
 }
 
-async fn engine(cluster: &Cluster, tasks: u64, accounts: u64) -> Contender {
-    let store = PostgresStore::open(&url(cluster, &format!("bench_{tasks}_{accounts}"))).await.unwrap();
-    let engine = bank::engine(store).await;
-    bank::open(&engine, accounts).await;
+async fn engines(cluster: &Cluster, count: usize, tasks: u64, accounts: u64) -> Contender {
+    let mut engines = Vec::new();
+    for _ in 0..count {
+        let url = url(cluster, &format!("bench_{count}_{tasks}_{accounts}"));
+        engines.push(bank::engine(PostgresStore::open(&url).await.unwrap()).await);
+    }
+    bank::open(&engines[0], accounts).await;
     let hot = if accounts == 1 { ", one hot account" } else { "" };
-    let work = Arc::new(Work::Engine(engine, accounts));
-    Contender { name: format!("engine, {tasks} tasks{hot}"), tasks, work, samples: Vec::new() }
+    let apart = if count == 1 { String::new() } else { format!(", {count} engines") };
+    let work = Arc::new(Work::Engines(engines, accounts));
+    Contender { name: format!("engine, {tasks} tasks{hot}{apart}"), tasks, work, samples: Vec::new() }
+}
+
+/// How many hold the lock of a log and how many wait for it, on average until then.
+async fn locks(watch: Arc<tokio_postgres::Client>, end: Instant) -> [f64; 2] {
+    let select = "SELECT count(*) FILTER (WHERE granted), count(*) FILTER (WHERE NOT granted)
+        FROM pg_locks WHERE locktype = 'advisory'";
+    let select = watch.prepare(select).await.unwrap();
+    let (mut seen, mut sum) = (0, [0, 0]);
+    while Instant::now() < end {
+        let row = watch.query_one(&select, &[]).await.unwrap();
+        seen += 1;
+        sum = [sum[0] + row.get::<_, i64>(0), sum[1] + row.get::<_, i64>(1)];
+        // Seldom enough to take nothing from those who work.
+        tokio::time::sleep(Duration::from_millis(7)).await;
+    }
+    sum.map(|sum| sum as f64 / f64::from(seen))
 }
 
 /// Commits, syncs of the WAL and bytes of it, of the whole server so far; and the microseconds of a
@@ -121,9 +148,10 @@ fn processor(pid: &str) -> Option<(u32, u32, f64)> {
     Some((pid, fields.get(1)?.parse().ok()?, ticks * 10_000.0))
 }
 
-async fn one_round(contender: &Contender, watch: &tokio_postgres::Client, round: u64) -> Sample {
+async fn one_round(contender: &Contender, watch: &Arc<tokio_postgres::Client>, round: u64) -> Sample {
     let before = counters(watch).await;
     let begun = Instant::now();
+    let locks = tokio::spawn(locks(Arc::clone(watch), begun + ROUND));
     let work = |task: u64| {
         let work = Arc::clone(&contender.work);
         tokio::spawn(async move {
@@ -146,12 +174,13 @@ async fn one_round(contender: &Contender, watch: &tokio_postgres::Client, round:
     tokio::time::sleep(Duration::from_millis(20)).await;
     let after = counters(watch).await;
     let each = |at: usize| (after[at] - before[at]) / times.len() as f64;
-    Sample { rate, spent: [0, 1, 2, 3, 4].map(each), times }
+    let lock = locks.await.unwrap().map(|count| count / rate * 1e6);
+    Sample { rate, spent: [0, 1, 2, 3, 4].map(each), lock, times }
 }
 
 fn print(contenders: Vec<Contender>) {
     println!(
-        "{:<36} {:>9} {:>7} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8}",
+        "{:<36} {:>9} {:>7} {:>9} {:>9} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
         "commands",
         "per s",
         "ratio",
@@ -162,7 +191,9 @@ fn print(contenders: Vec<Contender>) {
         "syncs",
         "bytes",
         "µs here",
-        "µs there"
+        "µs there",
+        "µs held",
+        "µs wait"
     );
     let mut limit = (f64::NAN, f64::NAN);
     for mut contender in contenders {
@@ -176,16 +207,17 @@ fn print(contenders: Vec<Contender>) {
             contender.samples.iter_mut().flat_map(|sample| std::mem::take(&mut sample.times)).collect();
         times.sort_unstable();
         let part = |part: usize| times[(times.len() - 1) * part / 100];
-        let spent = |at: usize| {
-            median(&mut contender.samples.iter().map(|sample| sample.spent[at]).collect::<Vec<_>>())
-        };
+        let usual =
+            |of: &dyn Fn(&Sample) -> f64| median(&mut contender.samples.iter().map(of).collect::<Vec<_>>());
+        let spent = |at: usize| usual(&|sample| sample.spent[at]);
+        let lock = |at: usize| usual(&|sample| sample.lock[at]);
         // The clock of processes is coarse.
         let mean = |at: usize| {
             contender.samples.iter().map(|sample| sample.spent[at]).sum::<f64>()
                 / contender.samples.len() as f64
         };
         println!(
-            "{:<36} {rate:>9.0} {:>7.2} {:>9.2} {:>9.1?} {:>9.1?} {:>8.2} {:>8.2} {:>8.0} {:>8.1} {:>8.1}",
+            "{:<36} {rate:>9.0} {:>7.2} {:>9.2} {:>9.1?} {:>9.1?} {:>8.2} {:>8.2} {:>8.0} {:>8.1} {:>8.1} {:>8.1} {:>8.1}",
             contender.name,
             rate / limit.0,
             best / limit.1,
@@ -196,6 +228,8 @@ fn print(contenders: Vec<Contender>) {
             spent(2),
             mean(3),
             mean(4),
+            lock(0),
+            lock(1),
         );
     }
 }
