@@ -53,6 +53,9 @@ enum What {
         /// The results that the page is to show; they are kept beside it.
         #[arg(long)]
         from: Option<PathBuf>,
+        /// Results of a later run of some parts, which replace those.
+        #[arg(long)]
+        again: Option<PathBuf>,
     },
     /// Names all contenders.
     List,
@@ -128,7 +131,7 @@ fn main() -> anyhow::Result<()> {
         What::Smoke(options) => runtime.block_on(run(Form::Smoke, &options)),
         What::Short(options) => runtime.block_on(run(Form::Short, &options)),
         What::Full(options) => runtime.block_on(run(Form::Full, &options)),
-        What::Page { from } => page::publish(from.as_deref()),
+        What::Page { from, again } => page::publish(from.as_deref(), again.as_deref()),
         What::List => {
             for (kind, about) in contenders::all().into_iter().chain(contenders::logs()) {
                 println!("{:<28} {:<12} {kind:?}", about.name, about.store);
@@ -178,6 +181,7 @@ async fn run(form: Form, options: &Options) -> anyhow::Result<()> {
         contenders: who(&contenders),
         logs: who(&logs),
         figures: Vec::new(),
+        again: Vec::new(),
     };
     let mut run = Run { plan, ground, results, contenders, logs, complaints };
     let file = options.out.join(format!("{}.json", form_name(form)));

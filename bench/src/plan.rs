@@ -37,7 +37,7 @@ pub enum Part {
     Compile,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub form: Form,
     pub seed: u64,
@@ -52,6 +52,7 @@ pub struct Plan {
     pub wire_commands: u64,
     pub memory_accounts: u64,
     pub memory_commands: u64,
+    pub memory_rounds: usize,
     /// How long an account may get, and after how long it is left as it is.
     pub rehydrate_events: u64,
     pub rehydrate_fill: Duration,
@@ -66,6 +67,7 @@ pub struct Plan {
     pub growth_fill: Duration,
     pub growth_appends: usize,
     pub growth_rounds: usize,
+    pub compile_rounds: usize,
 }
 
 impl Plan {
@@ -88,6 +90,7 @@ impl Plan {
                 wire_commands: 20,
                 memory_accounts: 16,
                 memory_commands: 50,
+                memory_rounds: 1,
                 rehydrate_events: 100,
                 rehydrate_fill: seconds(1),
                 rehydrate_rounds: 2,
@@ -99,6 +102,7 @@ impl Plan {
                 growth_fill: seconds(1),
                 growth_appends: 10,
                 growth_rounds: 1,
+                compile_rounds: 1,
             },
             Form::Short => Self {
                 form,
@@ -111,6 +115,7 @@ impl Plan {
                 wire_commands: 200,
                 memory_accounts: 500,
                 memory_commands: 2_000,
+                memory_rounds: 1,
                 rehydrate_events: 10_000,
                 rehydrate_fill: seconds(5),
                 rehydrate_rounds: 5,
@@ -122,6 +127,7 @@ impl Plan {
                 growth_fill: seconds(20),
                 growth_appends: 200,
                 growth_rounds: 1,
+                compile_rounds: 1,
             },
             Form::Full => Self {
                 form,
@@ -134,6 +140,7 @@ impl Plan {
                 wire_commands: 200,
                 memory_accounts: 1_000,
                 memory_commands: 10_000,
+                memory_rounds: 3,
                 rehydrate_events: 10_000,
                 rehydrate_fill: seconds(20),
                 rehydrate_rounds: 9,
@@ -145,6 +152,7 @@ impl Plan {
                 growth_fill: seconds(900),
                 growth_appends: 300,
                 growth_rounds: 3,
+                compile_rounds: 3,
             },
         }
     }

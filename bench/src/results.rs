@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::contender::About;
 use crate::contenders::Kind;
 use crate::machine::Machine;
-use crate::plan::Plan;
+use crate::plan::{Part, Plan};
 
 /// Of what kind a figure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -148,9 +148,34 @@ pub struct Results {
     pub contenders: Vec<Who>,
     pub logs: Vec<Who>,
     pub figures: Vec<Figure>,
+    /// Parts that were measured again, later than the rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub again: Vec<Again>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Again {
+    pub parts: Vec<Part>,
+    /// Seconds since 1970.
+    pub begun: u64,
 }
 
 impl Results {
+    /// Replaces what another run has measured later. Both have to be of the same.
+    pub fn replaced_by(mut self, later: Self) -> anyhow::Result<Self> {
+        let same = self.plan == Plan { parts: self.plan.parts.clone(), ..later.plan.clone() }
+            && self.versions == later.versions
+            && self.contenders == later.contenders
+            && self.machine.processor == later.machine.processor
+            && self.machine.rustc == later.machine.rustc;
+        anyhow::ensure!(same, "the two runs differ in plan, contenders, versions or machine");
+        let measured = |figure: &Figure| later.figures.iter().any(|other| other.measure == figure.measure);
+        self.figures.retain(|figure| !measured(figure));
+        self.figures.extend(later.figures);
+        self.again.push(Again { parts: later.plan.parts, begun: later.begun });
+        Ok(self)
+    }
+
     fn figure(&mut self, key: Key<'_>) -> &mut Figure {
         let at = self.figures.iter().position(|figure| figure.is(key)).unwrap_or_else(|| {
             self.figures.push(Figure {
@@ -190,7 +215,49 @@ impl Results {
 
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use super::*;
+    use crate::plan::Form;
+
+    fn run(parts: &[Part], measures: &[Measure], value: f64) -> Results {
+        let mut results = Results {
+            plan: Plan { parts: parts.to_vec(), ..Plan::new(Form::Full, 7) },
+            machine: Machine {
+                processor: "one".to_owned(),
+                cores: 2,
+                memory: None,
+                system: String::new(),
+                postgres: None,
+                rustc: String::new(),
+                sync: value,
+            },
+            begun: value as u64,
+            seconds: 1,
+            settings: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            contenders: Vec::new(),
+            logs: Vec::new(),
+            figures: Vec::new(),
+            again: Vec::new(),
+        };
+        for &measure in measures {
+            results.add(Key { measure, case: "a", durable: true, contender: "b" }, value);
+        }
+        results
+    }
+
+    #[test]
+    fn a_later_run_replaces_what_it_has_measured() -> anyhow::Result<()> {
+        let first = || run(&[Part::Memory, Part::Wire], &[Measure::Memory, Measure::Statements], 1.0);
+        let later = run(&[Part::Memory], &[Measure::Memory], 2.0);
+        let both = first().replaced_by(later.clone())?;
+        let values: Vec<_> = both.figures.iter().map(|figure| (figure.measure, figure.values[0])).collect();
+        assert_eq!(values, [(Measure::Statements, 1.0), (Measure::Memory, 2.0)]);
+        assert_eq!(both.again, [Again { parts: vec![Part::Memory], begun: 2 }]);
+        assert_eq!(both.plan.parts, [Part::Memory, Part::Wire]);
+        let otherwise = Results { plan: Plan { rounds: 77, ..later.plan.clone() }, ..later };
+        assert!(first().replaced_by(otherwise).is_err());
+        Ok(())
+    }
 
     #[test]
     fn a_median_is_the_middle() {

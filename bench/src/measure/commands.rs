@@ -24,6 +24,8 @@ const MEASURES: [Measure; 4] = [Measure::Commands, Measure::P50, Measure::P99, M
 struct Stand {
     name: &'static str,
     kind: Kind,
+    /// Whether it is opened anew for each round: millions of events a second are too many to be kept in memory.
+    anew: bool,
     open: Option<Open>,
     accounts: u64,
     /// What went wrong, by case.
@@ -34,10 +36,11 @@ pub async fn measure(run: &mut Run) -> anyhow::Result<()> {
     for durable in [true, false] {
         let here = |about: &About| Run::takes_part(about, durable);
         let chosen = run.contenders.iter().filter(|(_, about)| here(about));
-        let chosen: Vec<_> = chosen.map(|(kind, about)| (*kind, about.name)).collect();
+        let chosen: Vec<_> =
+            chosen.map(|(kind, about)| (*kind, about.name, about.store == "memory")).collect();
         let mut stands = Vec::new();
-        for (kind, name) in chosen {
-            let mut stand = Stand { name, kind, open: None, accounts: 0, faults: BTreeMap::new() };
+        for (kind, name, anew) in chosen {
+            let mut stand = Stand { name, kind, anew, open: None, accounts: 0, faults: BTreeMap::new() };
             set_up(run, &mut stand, durable).await?;
             stands.push(stand);
         }
@@ -51,6 +54,9 @@ pub async fn measure(run: &mut Run) -> anyhow::Result<()> {
                     let load = Load { tasks, hot, stop: Stop::After(run.plan.round), seed };
                     one_round(run, stand, case, load, durable).await?;
                 }
+            }
+            for stand in stands.iter_mut().filter(|stand| stand.anew) {
+                close(run, stand).await?;
             }
             say(format_args!("commands, durable {durable}: round {}", round + 1));
         }
@@ -129,7 +135,8 @@ async fn one_round(
     Ok(())
 }
 
-async fn finish(run: &mut Run, mut stand: Stand, durable: bool) -> anyhow::Result<()> {
+/// Closes it, if it is open, and sees whether all is right.
+async fn close(run: &mut Run, stand: &mut Stand) -> anyhow::Result<()> {
     if let Some(open) = stand.open.take()
         && let Err(fault) = run.close(open, false).await?
     {
@@ -138,6 +145,11 @@ async fn finish(run: &mut Run, mut stand: Stand, durable: bool) -> anyhow::Resul
             stand.faults.entry(case).or_insert(fault.clone());
         }
     }
+    Ok(())
+}
+
+async fn finish(run: &mut Run, mut stand: Stand, durable: bool) -> anyhow::Result<()> {
+    close(run, &mut stand).await?;
     for (case, fault) in stand.faults {
         for measure in MEASURES {
             run.results.fault(Key { measure, case, durable, contender: stand.name }, fault.clone());

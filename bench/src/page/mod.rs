@@ -52,8 +52,11 @@ fn read(file: &Path) -> anyhow::Result<Results> {
 }
 
 /// Writes the page; the results that it shows are those given, or those of the last time.
-pub fn publish(from: Option<&Path>) -> anyhow::Result<()> {
-    let results = read(from.unwrap_or(&kept()))?;
+pub fn publish(from: Option<&Path>, again: Option<&Path>) -> anyhow::Result<()> {
+    let mut results = read(from.unwrap_or(&kept()))?;
+    if let Some(again) = again {
+        results = results.replaced_by(read(again)?)?;
+    }
     let page = page(&results)?;
     std::fs::create_dir_all(docs().join("performance"))?;
     std::fs::write(kept(), serde_json::to_string_pretty(&results)? + "\n")?;
@@ -112,6 +115,7 @@ mod tests {
             contenders,
             logs: Vec::new(),
             figures: Vec::new(),
+            again: Vec::new(),
         };
         for (name, values) in [
             ("us", [900.0, 1_000.0, 1_100.0]),

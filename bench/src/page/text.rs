@@ -52,13 +52,18 @@ fn head(results: &Results) -> String {
     let memory = machine.memory.map_or_else(|| "unknown".to_owned(), |memory| format!("{memory} GiB"));
     let postgres = machine.postgres.as_deref().unwrap_or("none");
     let settings = results.settings.iter().map(|(name, value)| format!("`{name} = {value}`"));
+    let again = results.again.iter().map(|again| {
+        let parts: Vec<_> = again.parts.iter().map(|part| format!("{part:?}").to_lowercase()).collect();
+        format!("; {} on {}", parts.join(" and "), date(again.begun))
+    });
+    let again = again.collect::<String>();
     let versions = results.versions.iter().map(|(name, version)| format!("{name} {version}"));
     format!(
         "# Performance\n\n\
          Made by `bench/` from [its results](performance/results.json), which say more than this page: each \
          repetition of each figure. Nothing here is typed in by hand.\n\n\
          | | |\n|---|---|\n\
-         | run | {form}, on {}, in {} minutes |\n\
+         | run | {form}, on {}, in {} minutes{again} |\n\
          | processor | {}, {} cores, shared by contender, server and who measures |\n\
          | memory | {memory} |\n\
          | system | {}, {} |\n\
@@ -77,7 +82,8 @@ fn head(results: &Results) -> String {
            `bench/src`.\n\
          - Repetitions are interleaved: each contender has its turn before anybody has the second, and who begins \
            changes. A figure is the median, with the least and the most.\n\
-         - Databases are new for each measure. After they are filled, each is vacuumed and analysed, as PostgreSQL \
+         - Databases are new for each measure; who keeps all in memory is opened anew for each repetition of \
+           commands. After they are filled, each is vacuumed and analysed, as PostgreSQL \
            does by itself a minute later.\n\
          - _By hand_ is the limit: the same bank without a framework, which knows all state and keeps what is \
            needed at least. Ratios are to the best of these on the same store, in the same run.\n\
