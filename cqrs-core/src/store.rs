@@ -65,6 +65,22 @@
 //! So the order of the checks is: limits, what the store cannot do, the key, the guard, event ids, and
 //! then the inline projections.
 //!
+//! # Reservations
+//!
+//! Whoever reads a stream, decides and appends, can lose to others for ever, if they are quicker. A store that
+//! says so in [`Capabilities::reservations`] gives them a turn: from when [`reserve`](EventStore::reserve)
+//! has given a [`Reservation`] until its append has ended or it is dropped,
+//!
+//! - no other append to the partition is written, by any handle in any process. Those that come meanwhile
+//!   wait, and are checked against the log as it is afterwards;
+//! - everything that was appended before can be read, so that what is read now is still so when its append is
+//!   checked;
+//! - whoever asks for one while others append gets it in bounded time, however many they are.
+//!
+//! Its append is one like any other, and so are its guard and its faults. A store SHOULD take back a
+//! reservation that is kept for longer than a read and a decision take, since everybody waits for it; its
+//! append then waits its turn among the others, and its guard has the last word.
+//!
 //! # Inline projections
 //!
 //! An append may name consumers whose effect is to be part of its commit ([`Append::inline`]), if
@@ -201,6 +217,17 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreErrorKind::Unknown`] all of it may have been.
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>>;
 
+    /// Keeps everybody else from appending to the partition of a stream, until one append was made with what
+    /// this gives, as the module's section "Reservations" says. A store that has none gives `None`, and
+    /// leaves this as it is.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unavailable`] if others did not let go in time, else any [`StoreError`].
+    fn reserve(&self, stream: &StreamId) -> BoxFuture<'_, Result<Option<Reservation>, StoreError>> {
+        let _ = stream;
+        Box::pin(async { Ok(None) })
+    }
+
     /// What the append with this key gave, if there was one.
     ///
     /// # Errors
@@ -322,6 +349,8 @@ pub struct Capabilities {
     pub event_guards: bool,
     /// Whether snapshots are kept.
     pub snapshots: bool,
+    /// Whether a partition can be [reserved](EventStore::reserve) for an append.
+    pub reservations: bool,
 }
 
 impl Capabilities {
@@ -336,7 +365,37 @@ impl Capabilities {
             inline: true,
             event_guards: true,
             snapshots: true,
+            reservations: true,
         }
+    }
+}
+
+/// The right to be the next that appends to a partition. Whoever drops it gives it back.
+#[must_use = "everybody else waits as long as it is kept"]
+pub struct Reservation(Box<AppendReserved>);
+
+type AppendReserved = dyn FnOnce(Append) -> BoxFuture<'static, Result<Appended, AppendError>> + Send;
+
+impl Reservation {
+    /// Of a store that appends this way. What the closure holds is dropped with it.
+    pub fn new(
+        append: impl FnOnce(Append) -> BoxFuture<'static, Result<Appended, AppendError>> + Send + 'static,
+    ) -> Self {
+        Self(Box::new(append))
+    }
+
+    /// Appends as [`EventStore::append`] does, before everybody else.
+    ///
+    /// # Errors
+    /// As [`EventStore::append`].
+    pub fn append(self, append: Append) -> BoxFuture<'static, Result<Appended, AppendError>> {
+        (self.0)(append)
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reservation")
     }
 }
 

@@ -72,7 +72,7 @@ use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Limits,
-    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice, TakeEvent, unsupported, without_nul,
+    LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent, unsupported, without_nul,
 };
 
 // The page's programs are compiled with the tests.
@@ -89,7 +89,7 @@ use self::readers::{Alone, Lanes, Share};
 use self::schema::{Meta, Schema};
 pub use self::statements::{Postgres, Transaction};
 pub use self::verify::Verified;
-use self::writer::{Lost, Task, Writer};
+use self::writer::{Lost, Task, Turn, Writer};
 // Of the version that the transaction of a projection is of.
 pub use tokio_postgres;
 
@@ -198,6 +198,30 @@ impl PostgresStore {
                 self.partition_of(other)
             ))),
         }
+    }
+
+    fn writer(&self, partition: Partition) -> Result<&Writer, StoreError> {
+        let writer = self.shared.writers.get(usize::from(partition.get()));
+        writer.ok_or_else(|| unsupported("write to this partition"))
+    }
+
+    /// Appends, in a turn that was reserved on its partition if there is one.
+    async fn append_on(
+        &self,
+        turn: Option<(Partition, Turn)>,
+        append: Append,
+    ) -> Result<Appended, AppendError> {
+        self.shared.limits.check(&append)?;
+        if let Some(other) = append
+            .inline
+            .iter()
+            .find_map(|consumer| consumer.database().filter(|database| *database != Postgres::NAME))
+        {
+            return Err(unsupported(format_args!("run a projection on {other}")).into());
+        }
+        let partition = self.target(&append)?;
+        let turn = turn.filter(|(reserved, _)| *reserved == partition).map(|(_, turn)| turn);
+        self.writer(partition)?.append_on(turn, append).await
     }
 
     /// On a connection that nobody shares while the transaction is open. It is put back if it is as it was;
@@ -389,19 +413,20 @@ impl EventStore for PostgresStore {
     }
 
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
+        Box::pin(self.append_on(None, append))
+    }
+
+    fn reserve(&self, stream: &StreamId) -> BoxFuture<'_, Result<Option<Reservation>, StoreError>> {
+        let partition = self.partition_of(stream);
         Box::pin(async move {
-            self.shared.limits.check(&append)?;
-            if let Some(other) = append
-                .inline
-                .iter()
-                .find_map(|consumer| consumer.database().filter(|database| *database != Postgres::NAME))
-            {
-                return Err(unsupported(format_args!("run a projection on {other}")).into());
-            }
-            let partition = self.target(&append)?;
-            let writer = self.shared.writers.get(usize::from(partition.get()));
-            let Some(writer) = writer else { return Err(unsupported("write to this partition").into()) };
-            writer.append(append).await
+            let Shared { readers, lost, .. } = &*self.shared;
+            // A fence would wait for whoever has the turn, and they for what they read behind it.
+            lost.settle(readers).await.map_err(|fault| fault.told("reserve the next append"))?;
+            let turn = self.writer(partition)?.reserve().await?;
+            let store = self.clone();
+            Ok(Some(Reservation::new(move |append| {
+                Box::pin(async move { store.append_on(Some((partition, turn)), append).await })
+            })))
         })
     }
 

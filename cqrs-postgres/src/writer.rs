@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::store::{Append, AppendError, Appended};
@@ -28,6 +28,7 @@ use crate::statements::{self, Refused, UNGUARD};
 use crate::turns::Turns;
 
 const DOING: &str = "append";
+const RESERVING: &str = "reserve the next append";
 
 /// An append with whoever waits for it.
 #[derive(Debug)]
@@ -52,25 +53,58 @@ impl Job {
     }
 }
 
+/// The next turn to write, for whoever has reserved it.
+pub(crate) type Turn = oneshot::Sender<Job>;
+
+/// Somebody who waits for such a turn.
+type Reserving = oneshot::Sender<Result<Turn, StoreError>>;
+
+/// What the task that writes is asked for.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    Append(Job),
+    Reserve(Reserving),
+}
+
 /// The way to the task that writes.
 #[derive(Clone, Debug)]
-pub(crate) struct Writer(mpsc::Sender<Job>);
+pub(crate) struct Writer(mpsc::Sender<Wish>);
 
 /// How many may wait; those behind them wait to be let in.
 const QUEUE: usize = 1_024;
 
 impl Writer {
     /// The way in, and what the task is to be given.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Job>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Wish>) {
         let (way, jobs) = mpsc::channel(QUEUE);
         (Self(way), jobs)
     }
 
-    /// Has something appended with the next group. If the future is dropped, it is appended as a whole
-    /// or not at all.
-    pub(crate) async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+    /// Waits until nobody else writes. Nobody does until what this gives is dropped, or has appended.
+    pub(crate) async fn reserve(&self) -> Result<Turn, StoreError> {
+        let (answer, turn) = oneshot::channel();
+        if self.0.send(Wish::Reserve(answer)).await.is_err() {
+            return Err(stopped(StoreErrorKind::Failed));
+        }
+        turn.await.unwrap_or_else(|_| Err(stopped(StoreErrorKind::Failed)))
+    }
+
+    /// Has something appended in a turn that was reserved, or with the next group if there is none or it was
+    /// taken back. If the future is dropped, it is appended as a whole or not at all.
+    pub(crate) async fn append_on(
+        &self,
+        turn: Option<Turn>,
+        append: Append,
+    ) -> Result<Appended, AppendError> {
         let (answer, outcome) = oneshot::channel();
-        if self.0.send(Job { append, answer }).await.is_err() {
+        let job = Job { append, answer };
+        let left = match turn {
+            Some(turn) => turn.send(job).err(),
+            None => Some(job),
+        };
+        if let Some(job) = left
+            && self.0.send(Wish::Append(job)).await.is_err()
+        {
             return Err(stopped(StoreErrorKind::Failed).into());
         }
         // The task ends in the midst of its work only with the runtime that it was started on.
@@ -146,6 +180,8 @@ pub(crate) struct Task {
 struct Group {
     jobs: Vec<Job>,
     bytes: usize,
+    /// Those who have their turn behind it.
+    reserving: Vec<Reserving>,
 }
 
 impl Group {
@@ -154,16 +190,23 @@ impl Group {
         self.jobs.push(job);
     }
 
-    fn fill(&mut self, jobs: &mut mpsc::Receiver<Job>, share: usize) {
+    fn take_up(&mut self, wish: Wish) {
+        match wish {
+            Wish::Append(job) => self.push(job),
+            Wish::Reserve(reserving) => self.reserving.push(reserving),
+        }
+    }
+
+    fn fill(&mut self, jobs: &mut mpsc::Receiver<Wish>, share: usize) {
         while !self.is_full(share)
             && let Ok(next) = jobs.try_recv()
         {
-            self.push(next);
+            self.take_up(next);
         }
     }
 
     /// Gives those who were just told the time to send the next one, as long as there are such.
-    async fn wait_for(&mut self, jobs: &mut mpsc::Receiver<Job>, share: usize, others: usize) {
+    async fn wait_for(&mut self, jobs: &mut mpsc::Receiver<Wish>, share: usize, others: usize) {
         let mut before = None;
         while self.jobs.len() < share.min(others) && before != Some(self.jobs.len()) {
             before = Some(self.jobs.len());
@@ -179,7 +222,8 @@ impl Group {
     /// Those that somebody still waits for. Whoever dropped the future has left it open whether it takes
     /// place.
     fn take(&mut self) -> Vec<Job> {
-        let mut jobs = std::mem::take(self).jobs;
+        self.bytes = 0;
+        let mut jobs = std::mem::take(&mut self.jobs);
         jobs.retain(|job| !job.answer.is_closed());
         jobs
     }
@@ -201,16 +245,16 @@ impl Line {
     }
 
     /// Waits until the first has landed, or for a job, if one more has `room`.
-    async fn next(&mut self, jobs: &mut mpsc::Receiver<Job>, room: bool) -> Next {
+    async fn next(&mut self, jobs: &mut mpsc::Receiver<Wish>, room: bool) -> Next {
         let Some(first) = self.sent.front_mut() else {
-            return jobs.recv().await.map_or(Next::Over, Next::Job);
+            return jobs.recv().await.map_or(Next::Over, Next::Wish);
         };
         if !room || jobs.is_closed() {
             return Next::Landed(first.landed().await);
         }
         match future::select(first.landed(), pin!(jobs.recv())).await {
             Either::Left((landed, _)) => Next::Landed(landed),
-            Either::Right((Some(job), _)) => Next::Job(job),
+            Either::Right((Some(wish), _)) => Next::Wish(wish),
             Either::Right((None, landing)) => Next::Landed(landing.await),
         }
     }
@@ -218,7 +262,7 @@ impl Line {
 
 enum Next {
     Landed(Landed),
-    Job(Job),
+    Wish(Wish),
     /// Nobody is left who could send.
     Over,
 }
@@ -229,6 +273,9 @@ const SENT: usize = 2;
 /// What one transaction holds at most, so that nobody waits long for it.
 const GROUP_JOBS: usize = 1_024;
 const GROUP_BYTES: usize = 4 << 20;
+
+/// After this a turn is taken back that nobody has used: everybody who writes waits for it.
+const RESERVED: Duration = Duration::from_millis(500);
 
 /// How often a group is tried that the database's own troubles stopped.
 const TRIES: usize = 5;
@@ -246,7 +293,7 @@ impl Task {
     }
 
     /// Works until nobody is left who could send.
-    pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Wish>) {
         let (mut line, mut group, mut under_way) = (Line::default(), Group::default(), 1);
         let mut turns = Turns::new();
         // Whether the group cannot be sent behind what is on its way.
@@ -263,10 +310,22 @@ impl Task {
                 for group in std::mem::take(&mut line.back) {
                     self.commit(group).await;
                 }
+                if !group.reserving.is_empty() {
+                    self.commit(group.take()).await;
+                }
+                for reserving in std::mem::take(&mut group.reserving) {
+                    self.reserve(reserving).await;
+                }
             }
             let may_go = match line.sent.len() {
                 0 => !group.jobs.is_empty(),
-                sent => sent < SENT && group.is_full(share) && !waits && line.back.is_empty(),
+                sent => {
+                    sent < SENT
+                        && group.is_full(share)
+                        && !waits
+                        && line.back.is_empty()
+                        && group.reserving.is_empty()
+                }
             };
             if may_go {
                 let behind = !line.sent.is_empty();
@@ -283,9 +342,9 @@ impl Task {
                 }
                 continue;
             }
-            let room = !group.is_full(share) && !waits && line.back.is_empty();
+            let room = !group.is_full(share) && !waits && line.back.is_empty() && group.reserving.is_empty();
             match self.drive.along(line.next(&mut jobs, room)).await {
-                Next::Job(job) => group.push(job),
+                Next::Wish(wish) => group.take_up(wish),
                 Next::Over => break,
                 Next::Landed(landed) => {
                     waits = false;
@@ -419,24 +478,87 @@ impl Task {
         let conn = self.connected().await?;
         self.conn = None;
         let mut drive = std::mem::take(&mut self.drive);
-        let done = drive.along(self.on(conn, group)).await;
+        let done = drive.along(self.on(conn, group, false)).await;
         self.drive = drive;
         done
     }
 
-    async fn on(&mut self, conn: Arc<Conn>, group: &[&Append]) -> Result<Vec<Outcome>, Fault> {
+    /// Takes the lock for somebody, and keeps it until their append is written, or is not to come.
+    async fn reserve(&mut self, reserving: Reserving) {
+        if reserving.is_closed() {
+            return;
+        }
+        let conn = match self.connected().await {
+            Ok(conn) => conn,
+            Err(fault) => return refuse(reserving, &fault),
+        };
+        self.conn = None;
+        let mut drive = std::mem::take(&mut self.drive);
+        let left = drive.along(self.give_turn(conn, reserving)).await;
+        self.drive = drive;
+        self.commit(left.into_iter().collect()).await;
+    }
+
+    /// Gives back what has to be tried once more.
+    async fn give_turn(&mut self, conn: Arc<Conn>, reserving: Reserving) -> Option<Job> {
+        let begun = self.begin(&conn, self.guards(true, &[])).await;
+        if let Err(fault) = begun {
+            self.give_back(conn).await;
+            refuse(reserving, &fault);
+            return None;
+        }
+        let (turn, mut job) = oneshot::channel();
+        let used = match reserving.send(Ok(turn)) {
+            Ok(()) => match tokio::time::timeout(RESERVED, &mut job).await {
+                Ok(job) => job.ok(),
+                // It is taken back, unless it has come just now.
+                Err(_) => {
+                    job.close();
+                    job.try_recv().ok()
+                }
+            },
+            Err(_) => None,
+        };
+        let Some(job) = used else {
+            self.give_back(conn).await;
+            return None;
+        };
+        match self.on(conn, &[&job.append], true).await {
+            Ok(outcomes) => tell(vec![job], outcomes),
+            Err(fault) if fault.passes() => return Some(job),
+            Err(fault) => fail(vec![job], &fault),
+        }
+        None
+    }
+
+    /// Ends a transaction in which nothing was written.
+    async fn give_back(&mut self, conn: Arc<Conn>) {
+        let rolled_back = conn.client.batch_execute(&Self::end("ROLLBACK", self.guards(true, &[]))).await;
+        if rolled_back.is_ok() {
+            self.conn = Some(conn);
+        }
+    }
+
+    /// Writes a group on a connection, which has begun and has the lock if it is `reserved`.
+    async fn on(
+        &mut self,
+        conn: Arc<Conn>,
+        group: &[&Append],
+        reserved: bool,
+    ) -> Result<Vec<Outcome>, Fault> {
         if group.iter().any(|append| !append.inline.is_empty()) {
             conn.ready(&inline::ALL).await?;
         }
         conn.doubted();
-        let done = self.work(&conn, group).await;
+        let done = self.work(&conn, group, reserved).await;
         let doubted = conn.doubted();
+        let guarded = self.guards(reserved, group);
         match &done {
             Err(fault) if fault.kind() == StoreErrorKind::Unknown => self.lost.add(self.target, conn.id),
             Err(fault) if fault.ends_connection() => {}
             // Nobody knows what statements that were refused have done to the session.
-            Err(_) if self.guards(group) => {}
-            Ok(outcomes) if self.guards(group) && outcomes.iter().any(is_of_statements) => {}
+            Err(_) if guarded => {}
+            Ok(outcomes) if guarded && outcomes.iter().any(is_of_statements) => {}
             _ => self.conn = Some(conn),
         }
         match done {
@@ -445,13 +567,14 @@ impl Task {
         }
     }
 
-    async fn work(&mut self, conn: &Conn, group: &[&Append]) -> Result<Vec<Outcome>, Fault> {
+    async fn work(&mut self, conn: &Conn, group: &[&Append], reserved: bool) -> Result<Vec<Outcome>, Fault> {
         if self.place.bouncer
+            && !reserved
             && let Some(outcomes) = self.in_one(conn, group).await?
         {
             return Ok(outcomes);
         }
-        self.in_two(conn, group).await
+        self.in_two(conn, group, reserved).await
     }
 
     /// Appends what can be assumed to hold, in a transaction that brings its settings along, in one round
@@ -492,8 +615,13 @@ impl Task {
     }
 
     /// Takes the lock, reads what is asked for, decides, and appends: two round trips.
-    async fn in_two(&mut self, conn: &Conn, group: &[&Append]) -> Result<Vec<Outcome>, Fault> {
-        let done = self.decided(conn, group).await;
+    async fn in_two(
+        &mut self,
+        conn: &Conn,
+        group: &[&Append],
+        reserved: bool,
+    ) -> Result<Vec<Outcome>, Fault> {
+        let done = self.decided(conn, group, reserved).await;
         match done {
             Ok(decided) => decided,
             Err(fault) => {
@@ -507,9 +635,27 @@ impl Task {
     }
 
     /// Whether the session writes nothing outside of the transaction of this group, because statements of a
-    /// user's own might end it. Behind PgBouncer there is no session to say that of.
-    fn guards(&self, group: &[&Append]) -> bool {
-        !self.place.bouncer && group.iter().any(|append| inline::has_statements(append))
+    /// user's own might end it. A turn is reserved before it is known what for. Behind PgBouncer there is no
+    /// session to say that of.
+    fn guards(&self, reserved: bool, group: &[&Append]) -> bool {
+        !self.place.bouncer && (reserved || group.iter().any(|append| inline::has_statements(append)))
+    }
+
+    /// Begins, and takes the lock: a statement of its own, so that what is read behind it is newer.
+    async fn begin(&self, conn: &Conn, guarded: bool) -> Result<(), Fault> {
+        let lock = format!("; SELECT pg_advisory_xact_lock({})", self.target.lock);
+        if !guarded {
+            return conn.client.batch_execute(&(self.place.begin() + &lock)).await.map_err(Fault::from);
+        }
+        let begin = self.place.timeouts.begin_writing() + &lock;
+        let guard = conn.client.batch_execute(statements::GUARD);
+        let (guarded, begun) = future::join(guard, conn.client.batch_execute(&begin)).await;
+        Ok(guarded.and(begun)?)
+    }
+
+    /// What ends such a transaction.
+    fn end(how: &str, guarded: bool) -> String {
+        if guarded { format!("{how}; {UNGUARD}") } else { how.to_owned() }
     }
 
     /// The outer fault came before the commit was sent, the inner one after.
@@ -517,21 +663,19 @@ impl Task {
         &mut self,
         conn: &Conn,
         group: &[&Append],
+        reserved: bool,
     ) -> Result<Result<Vec<Outcome>, Fault>, Fault> {
-        // The lock is a statement of its own, so that what is read behind it is newer.
-        let lock = format!("; SELECT pg_advisory_xact_lock({})", self.target.lock);
         let (log, partition) = (self.target.log, self.target.partition);
-        let guarded = self.guards(group);
+        let guarded = self.guards(reserved, group);
+        let begin = async {
+            match reserved {
+                true => Ok(()),
+                false => self.begin(conn, guarded).await,
+            }
+        };
+        // Each is sent when it is first polled, which is in this order.
         let (begun, known, held) = future::join3(
-            async {
-                if !guarded {
-                    return conn.client.batch_execute(&(self.place.begin() + &lock)).await;
-                }
-                let begin = self.place.timeouts.begin_writing() + &lock;
-                let guard = conn.client.batch_execute(statements::GUARD);
-                let (guarded, begun) = future::join(guard, conn.client.batch_execute(&begin)).await;
-                guarded.and(begun)
-            },
+            begin,
             Facts::read(conn, &self.target, group),
             Held::read(conn, partition, inline::names(group)),
         )
@@ -549,10 +693,7 @@ impl Task {
             let missing = std::mem::take(&mut effects.missing);
             held.fetch(conn, missing).await?;
         };
-        let (commit, rollback) = match guarded {
-            true => (format!("COMMIT; {UNGUARD}"), format!("ROLLBACK; {UNGUARD}")),
-            false => ("COMMIT".to_owned(), "ROLLBACK".to_owned()),
-        };
+        let (commit, rollback) = (Self::end("COMMIT", guarded), Self::end("ROLLBACK", guarded));
         if rows.is_empty() {
             conn.client.batch_execute(&rollback).await?;
             return Ok(Ok(outcomes));
@@ -632,6 +773,11 @@ fn spoilt_by_one(fault: &Fault) -> bool {
 
 fn tell(group: Vec<Job>, outcomes: Vec<Outcome>) {
     group.into_iter().zip(outcomes).for_each(|(job, outcome)| job.tell(outcome));
+}
+
+fn refuse(reserving: Reserving, fault: &Fault) {
+    // Nobody listens if the future was dropped meanwhile.
+    let _ = reserving.send(Err(fault.told(RESERVING)));
 }
 
 fn fail(group: Vec<Job>, fault: &Fault) {

@@ -221,7 +221,18 @@ async fn write(store: PostgresStore, task: usize, count: usize) -> usize {
     for number in 0..count {
         let key = CommandKey { stream: stream(&name), key: number.to_string() };
         loop {
-            match store.append(marked(&name, number as u64, &key)).await {
+            let append = marked(&name, number as u64, &key);
+            // Some in a turn of their own, which may end at any point, too.
+            let turn = match number % 8 {
+                0 => store.reserve(&key.stream).await.map(Option::unwrap).map(Some),
+                _ => Ok(None),
+            };
+            let written = match turn {
+                Ok(Some(turn)) => turn.append(append).await,
+                Ok(None) => store.append(append).await,
+                Err(error) => Err(error.into()),
+            };
+            match written {
                 Ok(_) | Err(AppendError::Duplicate(_)) => break,
                 Err(AppendError::Store(error)) => {
                     let passes = [StoreErrorKind::Unavailable, StoreErrorKind::Unknown];

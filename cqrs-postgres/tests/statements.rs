@@ -253,6 +253,33 @@ async fn inline_tables_are_part_of_the_commit() {
     assert_eq!(ask(&client, "SELECT cents FROM balances").await, Some(6));
 }
 
+/// Two programs on one account: whoever has lost too often reserves the next append, and what it brings is
+/// part of the commit as ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inline_tables_are_part_of_a_commit_that_was_reserved() {
+    const EACH: i64 = 40;
+    let Some((url, client)) = database().await else { return };
+    let mut tasks = Vec::new();
+    for _ in 0..2 {
+        let bank = open(&url, Registry::new().with::<Account>().with::<inline::Balances>()).await;
+        for _ in 0..3 {
+            let bank = bank.clone();
+            tasks.push(tokio::spawn(async move {
+                for _ in 0..EACH {
+                    bank.execute(deposit(1, 5)).await.unwrap();
+                }
+                // One that is refused lets the others go on.
+                bank.execute(deposit(1, -1_000_000)).await.unwrap_err();
+            }));
+        }
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(ask(&client, "SELECT cents FROM balances").await, Some(6 * EACH * 5));
+    assert_eq!(ask(&client, "SELECT max(position) FROM cqrs.events").await, Some(1 + 6 * EACH));
+}
+
 #[tokio::test]
 async fn an_inline_projection_that_is_new_catches_up_before_the_first_commit() {
     let Some((url, client)) = database().await else { return };

@@ -73,7 +73,7 @@ use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
-    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice, TakeEvent, without_nul,
+    LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent, without_nul,
 };
 use tokio::sync::oneshot;
 
@@ -284,6 +284,19 @@ impl EventStore for SqliteStore {
         Box::pin(async move {
             self.shared.limits.check(&append)?;
             self.shared.writer.write(append).await
+        })
+    }
+
+    fn reserve(&self, _: &StreamId) -> BoxFuture<'_, Result<Option<Reservation>, StoreError>> {
+        Box::pin(async move {
+            let turn = self.shared.writer.reserve().await?;
+            let shared = Arc::clone(&self.shared);
+            Ok(Some(Reservation::new(move |append| {
+                Box::pin(async move {
+                    shared.limits.check(&append)?;
+                    shared.writer.write_in(Some(turn), append).await
+                })
+            })))
         })
     }
 

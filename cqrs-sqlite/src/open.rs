@@ -54,6 +54,8 @@ impl Place {
         let log = schema::log_id(&conn)?;
         statements::watch(&mut conn)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        // From now on it waits in its own way, and never but for the lock.
+        conn.busy_timeout(Duration::ZERO)?;
         Ok((conn, log))
     }
 

@@ -1,6 +1,6 @@
 //! The one thread that writes: it takes all that waits, and commits it together.
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
@@ -31,6 +31,10 @@ pub(crate) trait Write: Send + 'static {
 /// A [`Write`] with whoever waits for it, whatever its type.
 pub(crate) trait Job: Send {
     fn weight(&self) -> usize;
+    /// Whether it is given a transaction of its own.
+    fn is_alone(&self) -> bool {
+        false
+    }
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Fault>;
     /// After the commit.
     fn tell(self: Box<Self>);
@@ -69,6 +73,105 @@ impl<W: Write> Job for Task<W> {
     }
 }
 
+/// The next turn to write, for whoever has reserved it.
+pub(crate) struct Turn(Arc<Place>);
+
+/// Where whoever has the turn leaves what is to be written.
+#[derive(Default)]
+struct Place {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Waiting,
+    Given(Box<dyn Job>),
+    /// There is nothing to come, or it comes too late.
+    Over,
+}
+
+/// After this a turn is taken back that nobody has used: everybody who writes waits for it.
+const RESERVED: Duration = Duration::from_millis(500);
+const RESERVING: &str = "reserve the next append";
+
+impl Place {
+    // Nothing in here can be left half-changed by a panic.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self) -> Option<Box<dyn Job>> {
+        let waiting = |state: &mut State| matches!(state, State::Waiting);
+        let waited = self.changed.wait_timeout_while(self.lock(), RESERVED, waiting);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *state, State::Over) {
+            State::Given(job) => Some(job),
+            State::Waiting | State::Over => None,
+        }
+    }
+}
+
+impl Turn {
+    /// Takes it for something to write, or gives that back if it is too late.
+    fn take(self, job: Box<dyn Job>) -> Result<(), Box<dyn Job>> {
+        let mut state = self.0.lock();
+        if matches!(*state, State::Over) {
+            return Err(job);
+        }
+        *state = State::Given(job);
+        Ok(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if matches!(*state, State::Waiting) {
+            *state = State::Over;
+        }
+        drop(state);
+        self.0.changed.notify_one();
+    }
+}
+
+/// Somebody who waits for such a turn, and what they write in it.
+struct Reserving {
+    answer: Option<oneshot::Sender<Result<Turn, StoreError>>>,
+    job: Option<Box<dyn Job>>,
+}
+
+impl Job for Reserving {
+    fn weight(&self) -> usize {
+        0
+    }
+
+    fn is_alone(&self) -> bool {
+        true
+    }
+
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Fault> {
+        if let Some(answer) = self.answer.take() {
+            let place = Arc::<Place>::default();
+            // Nobody is there to use it if the future was dropped meanwhile.
+            if answer.send(Ok(Turn(Arc::clone(&place)))).is_ok() {
+                self.job = place.wait();
+            }
+        }
+        self.job.as_mut().map_or(Ok(()), |job| job.run(tx))
+    }
+
+    fn tell(self: Box<Self>) {
+        self.job.into_iter().for_each(Job::tell);
+    }
+
+    fn fail(self: Box<Self>, fault: &Fault) {
+        let _ = self.answer.map(|answer| answer.send(Err(fault.told(RESERVING))));
+        self.job.into_iter().for_each(|job| job.fail(fault));
+    }
+}
+
 /// The way to the writing thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Writer(mpsc::Sender<Box<dyn Job>>);
@@ -83,12 +186,32 @@ impl Writer {
         (Self(way), jobs)
     }
 
-    /// Has something written with the next group. If the future is dropped, it is written as a whole
-    /// or not at all.
+    /// Has something written with the next group.
     pub(crate) async fn write<W: Write>(&self, write: W) -> Result<W::Done, W::Error> {
+        self.write_in(None, write).await
+    }
+
+    /// Waits until nobody else writes. Nobody does until what this gives is dropped, or has written.
+    pub(crate) async fn reserve(&self) -> Result<Turn, StoreError> {
+        let (answer, turn) = oneshot::channel();
+        if self.0.send(Box::new(Reserving { answer: Some(answer), job: None })).await.is_err() {
+            return Err(stopped(RESERVING, StoreErrorKind::Failed));
+        }
+        turn.await.unwrap_or_else(|_| Err(stopped(RESERVING, StoreErrorKind::Failed)))
+    }
+
+    /// Has something written in a turn that was reserved, or with the next group if there is none or it was
+    /// taken back. If the future is dropped, it is written as a whole or not at all.
+    pub(crate) async fn write_in<W: Write>(&self, turn: Option<Turn>, write: W) -> Result<W::Done, W::Error> {
         let (answer, outcome) = oneshot::channel();
-        let job = Box::new(Task { write, outcome: None, answer });
-        if self.0.send(job).await.is_err() {
+        let job: Box<dyn Job> = Box::new(Task { write, outcome: None, answer });
+        let left = match turn {
+            Some(turn) => turn.take(job).err(),
+            None => Some(job),
+        };
+        if let Some(job) = left
+            && self.0.send(job).await.is_err()
+        {
             return Err(stopped(W::DOING, StoreErrorKind::Failed).into());
         }
         // The thread ends in the midst of its work only by a panic.
@@ -128,16 +251,21 @@ impl Thread {
 
     /// Works until nobody is left who could send.
     pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
-        let mut group = Vec::new();
-        while let Some(first) = jobs.blocking_recv() {
-            let mut bytes = first.weight();
+        let (mut group, mut next) = (Vec::new(), None);
+        while let Some(first) = next.take().or_else(|| jobs.blocking_recv()) {
+            let (mut bytes, alone) = (first.weight(), first.is_alone());
             group.push(first);
-            while group.len() < GROUP_JOBS
+            while !alone
+                && group.len() < GROUP_JOBS
                 && bytes < GROUP_BYTES
-                && let Ok(next) = jobs.try_recv()
+                && let Ok(job) = jobs.try_recv()
             {
-                bytes += next.weight();
-                group.push(next);
+                if job.is_alone() {
+                    next = Some(job);
+                    break;
+                }
+                bytes += job.weight();
+                group.push(job);
             }
             self.commit(&mut group);
         }
@@ -217,8 +345,9 @@ impl Thread {
     }
 }
 
-/// Between a tenth of a millisecond and one, by chance, so that two that wait part ways.
+/// By chance, so that two that wait part ways, and about as short as the moment between two groups of another
+/// process.
 fn pause() -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Duration::from_micros(100 + u64::from(now.subsec_nanos() / 100 % 900))
+    Duration::from_micros(50 + u64::from(now.subsec_nanos() / 100 % 100))
 }

@@ -20,7 +20,7 @@ use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogRead,
-    LogSlice, Snapshot, StreamRead, StreamSlice,
+    LogSlice, Reservation, Snapshot, StreamRead, StreamSlice,
 };
 use cqrs_core::{Partition, Position, StreamId};
 
@@ -30,6 +30,8 @@ use cqrs_core::{Partition, Position, StreamId};
 pub enum Call {
     /// [`EventStore::append`].
     Append,
+    /// [`EventStore::reserve`]. The append of what it gives is an [`Append`](Self::Append).
+    Reserve,
     /// [`EventStore::find_key`].
     FindKey,
     /// [`EventStore::read_stream`].
@@ -78,10 +80,15 @@ pub enum Fault {
 #[derive(Clone)]
 pub struct Faulty<S> {
     inner: S,
+    faults: Arc<Faults>,
+}
+
+#[derive(Default)]
+struct Faults {
     /// What becomes of the next calls; nothing becomes of those that have none.
-    plans: Arc<Mutex<HashMap<Call, VecDeque<Plan>>>>,
-    counts: Arc<Mutex<HashMap<Call, usize>>>,
-    to_come: Arc<AtomicUsize>,
+    plans: Mutex<HashMap<Call, VecDeque<Plan>>>,
+    counts: Mutex<HashMap<Call, usize>>,
+    to_come: AtomicUsize,
 }
 
 /// What becomes of one call.
@@ -96,47 +103,38 @@ enum Plan {
 impl<S> Faulty<S> {
     /// Wraps a store; nothing fails until asked for.
     pub fn new(inner: S) -> Self {
-        Self { inner, plans: Arc::default(), counts: Arc::default(), to_come: Arc::default() }
+        Self { inner, faults: Arc::default() }
     }
 
     /// Lets the next such call fail, behind those that were asked for before.
     pub fn next(&self, call: Call, fault: Fault) {
-        self.to_come.fetch_add(1, Ordering::SeqCst);
-        self.queue(call, [Plan::Fail(fault)]);
+        self.faults.to_come.fetch_add(1, Ordering::SeqCst);
+        self.faults.queue(call, [Plan::Fail(fault)]);
     }
 
     /// Lets the next such call work, and has something else happen before its caller hears of it: another
     /// owner takes over, say, while somebody is in the midst of a batch. It counts as a fault to come.
     pub fn meanwhile(&self, call: Call, what: impl Future<Output = ()> + Send + 'static) {
-        self.to_come.fetch_add(1, Ordering::SeqCst);
-        self.queue(call, [Plan::Meanwhile(Box::pin(what))]);
+        self.faults.to_come.fetch_add(1, Ordering::SeqCst);
+        self.faults.queue(call, [Plan::Meanwhile(Box::pin(what))]);
     }
 
     /// Lets so many of these calls work before the next fault that is asked for.
     pub fn skip(&self, call: Call, calls: usize) {
-        self.queue(call, std::iter::repeat_with(|| Plan::Work).take(calls));
-    }
-
-    fn queue(&self, call: Call, plans: impl IntoIterator<Item = Plan>) {
-        let mut queued = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        queued.entry(call).or_default().extend(plans);
+        self.faults.queue(call, std::iter::repeat_with(|| Plan::Work).take(calls));
     }
 
     /// How many of the faults that were asked for have not come yet. One that comes after its call was
     /// carried out has come when it was.
     #[must_use]
     pub fn to_come(&self) -> usize {
-        self.to_come.load(Ordering::SeqCst)
-    }
-
-    fn came(&self) {
-        self.to_come.fetch_sub(1, Ordering::SeqCst);
+        self.faults.to_come.load(Ordering::SeqCst)
     }
 
     /// How often this has been called.
     #[must_use]
     pub fn count(&self, call: Call) -> usize {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = self.faults.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.get(&call).copied().unwrap_or_default()
     }
 
@@ -144,6 +142,25 @@ impl<S> Faulty<S> {
     #[must_use]
     pub fn inner(&self) -> &S {
         &self.inner
+    }
+
+    async fn through<T, E: From<StoreError>>(
+        &self,
+        call: Call,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.faults.through(call, work).await
+    }
+}
+
+impl Faults {
+    fn queue(&self, call: Call, plans: impl IntoIterator<Item = Plan>) {
+        let mut queued = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        queued.entry(call).or_default().extend(plans);
+    }
+
+    fn came(&self) {
+        self.to_come.fetch_sub(1, Ordering::SeqCst);
     }
 
     async fn through<T, E: From<StoreError>>(
@@ -229,6 +246,19 @@ impl<S: EventStore> EventStore for Faulty<S> {
 
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
         Box::pin(self.through(Call::Append, self.inner.append(append)))
+    }
+
+    fn reserve(&self, stream: &StreamId) -> BoxFuture<'_, Result<Option<Reservation>, StoreError>> {
+        let reserving = self.through(Call::Reserve, self.inner.reserve(stream));
+        Box::pin(async move {
+            let faults = Arc::clone(&self.faults);
+            let faulty = |reservation: Reservation| {
+                Reservation::new(move |append| {
+                    Box::pin(async move { faults.through(Call::Append, reservation.append(append)).await })
+                })
+            };
+            Ok(reserving.await?.map(faulty))
+        })
     }
 
     fn find_key(&self, key: &CommandKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {

@@ -62,6 +62,13 @@ pub struct Nod {
     #[idempotency_key]
     pub key: Option<String>,
 }
+/// Decided by somebody outside.
+#[derive(Command)]
+pub struct Collect {
+    #[id]
+    pub account: u64,
+    pub cents: u64,
+}
 /// Several events at once.
 #[derive(Command)]
 pub struct Exchange {
@@ -119,6 +126,11 @@ impl Account {
     #[handle]
     fn exchange(&self, cmd: Exchange) -> (Withdrawn, Deposited) {
         (Withdrawn { cents: cmd.cents }, Deposited { cents: cmd.cents })
+    }
+    #[handle]
+    async fn collect(&self, cmd: Collect) -> Deposited {
+        tokio::task::yield_now().await;
+        Deposited { cents: cmd.cents }
     }
     #[handle]
     async fn confess(&self, _: Confess, context: &Context) -> Result<(), AccountError> {

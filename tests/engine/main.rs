@@ -17,6 +17,7 @@ mod held;
 mod inline;
 mod lag;
 mod live;
+mod racing;
 mod reads;
 mod registry;
 mod review;

@@ -222,8 +222,7 @@ async fn engines_race_on_one_account_and_nothing_is_lost_or_doubled() {
     let store = MemoryStore::new();
     let mut engines = Vec::new();
     for _ in 0..4 {
-        let patient = Engine::builder().registry(registry()).without_background().attempts(1_000);
-        engines.push(patient.build(store.clone()).await.unwrap());
+        engines.push(quiet(store.clone()).await);
     }
     open(&engines[0], 1, 0).await;
     let tasks: Vec<_> = (0..16)

@@ -223,7 +223,7 @@ impl<const FAULT: u8> Faulty<FAULT> {
         let Some(seen) = self.accounts.lock().unwrap().get(&account).cloned() else {
             bail!("there is no such account");
         };
-        if change + seen.iter().sum::<i64>() < 0 && Self::FAULT != Fault::Overdraws {
+        if Self::overdraws(change, &seen) {
             return Ok(Outcome::Refused);
         }
         let unlucky = seen.len() % 7 == 3;
@@ -237,12 +237,15 @@ impl<const FAULT: u8> Faulty<FAULT> {
             Fault::StoresTwice if unlucky && change > 0 => events.extend([change, change]),
             Fault::LosesAnUpdate => *events = seen.into_iter().chain([change]).collect(),
             // Decided once more, as nothing was held in between.
-            _ if events.len() != seen.len() && change + events.iter().sum::<i64>() < 0 => {
-                return Ok(Outcome::Refused);
-            }
+            _ if Self::overdraws(change, events) => return Ok(Outcome::Refused),
             _ => events.push(change),
         }
         Ok(Outcome::Accepted)
+    }
+
+    /// Whether what takes money finds too little, for who looks.
+    fn overdraws(change: i64, events: &[i64]) -> bool {
+        Self::FAULT != Fault::Overdraws && change + events.iter().sum::<i64>() < 0
     }
 }
 

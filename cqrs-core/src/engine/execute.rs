@@ -25,7 +25,7 @@ use crate::id::{Id as _, Partition, Position, StreamId, Version};
 use crate::receipt::Receipt;
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, CommandKey, Conflict, Direction, Expected, Found, Guard,
-    LogRead, Query, StreamRead,
+    LogRead, Query, Reservation, StreamRead,
 };
 
 /// Events that are read from the log at a time.
@@ -187,6 +187,7 @@ impl Inner {
             }
         }
         let mut at = self.begin(request, plan, attempt, turn.take().await).await?;
+        let mut reserved = None;
         let mut tries = 1;
         loop {
             let intent = match self.attempt(request, attempt, &mut at).await {
@@ -212,7 +213,7 @@ impl Inner {
             if making.is_some() {
                 ahead.snapshot = ahead.version;
             }
-            let (proof, appending) = self.send(intent).await;
+            let (proof, appending) = self.send(intent, reserved.take()).await;
             let mut pilot = None;
             let end = match appending {
                 Begun::Done(end) => end,
@@ -247,7 +248,32 @@ impl Inner {
                 tries += 1;
             }
             at = self.begin(request, plan, attempt, turn.take().await).await?;
+            if tries > PATIENCE && !request.reaches_out {
+                reserved = self.reserve(request, plan, attempt, &mut at).await?;
+            }
         }
+    }
+
+    /// Reserves the next append, and reads what was written until then.
+    async fn reserve(
+        &self,
+        request: &Request,
+        plan: Option<Plan>,
+        attempt: &mut dyn Attempt,
+        at: &mut At,
+    ) -> Result<Option<Reservation>, Stop> {
+        // What flies would wait for the reservation.
+        if let Some(flight) = at.flight.take() {
+            match flight.landed().await {
+                Some(position) => at.position = position,
+                None => *at = self.begin(request, plan, attempt, None).await?,
+            }
+        }
+        let reservation = self.log.reserve(&request.stream).await?;
+        if reservation.is_some() {
+            self.read_on(request, attempt, at).await?;
+        }
+        Ok(reservation)
     }
 
     /// Does what has to be done before an append is tried again.
@@ -399,13 +425,20 @@ impl Inner {
 
     /// Sends an append on its way. A store takes it up at once, so that those which are decided on it
     /// come behind it; if one does not, its guard has the last word.
-    async fn send(&self, intent: Intent) -> (Proof, Begun<'_, Result<Appended, AppendError>>) {
+    async fn send(
+        &self,
+        intent: Intent,
+        reserved: Option<Reservation>,
+    ) -> (Proof, Begun<'_, Result<Appended, AppendError>>) {
         let Intent { append, behind } = intent;
         // Of an append all is there or nothing, so the last event tells.
         let proof = Proof { last: append.events.last().map(|event| event.id), behind };
         let span = tracing::debug_span!("append", events = append.events.len());
-        let appending = self.log.append(append).instrument(span);
-        (proof, Begun::begin(Box::pin(appending)).await)
+        let appending = match reserved {
+            Some(reservation) => reservation.append(append),
+            None => self.log.append(append),
+        };
+        (proof, Begun::begin(Box::pin(appending.instrument(span))).await)
     }
 
     /// What became of an append.
@@ -555,6 +588,9 @@ fn unexpected(request: &Request, at: &At) -> Option<Conflict> {
     let clause = Guard::stream(request.stream.clone(), Expected::Version(expected));
     Some(Conflict { clause, found: Found::Version(at.version) })
 }
+
+/// After so many lost races, what a command is decided on is read while nobody else may append.
+const PATIENCE: u32 = 4;
 
 /// A short wait that grows with each lost race: the other writers are in other processes, where no
 /// queue of ours reaches.

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedRwLockWriteGuard};
 use uuid::Uuid;
 
 use self::documents::Documents;
@@ -33,7 +33,8 @@ use crate::id::{Partition, Position, StreamId};
 use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Inline,
-    Limits, LogId, LogRead, LogSlice, Snapshot, StreamRead, StreamSlice, unsupported, without_nul,
+    Limits, LogId, LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, unsupported,
+    without_nul,
 };
 
 /// A log and its read models in memory. A clone is another handle of the same store.
@@ -60,7 +61,12 @@ struct Cell {
     /// The head once more, so that a waiting task does not take the lock.
     head: AtomicU64,
     news: Notify,
+    /// Shared by those who append, unless somebody has reserved the partition.
+    turn: Arc<tokio::sync::RwLock<()>>,
 }
+
+/// What whoever has reserved a partition has.
+type Turn = OwnedRwLockWriteGuard<()>;
 
 impl MemoryStore {
     /// An empty store with one partition and the standard limits.
@@ -171,10 +177,22 @@ impl Shared {
         }
     }
 
-    fn append(&self, append: Append) -> Result<Appended, AppendError> {
+    /// Appends, with the turn of whoever has reserved that partition.
+    async fn append(&self, append: Append, turn: Option<(Partition, Turn)>) -> Result<Appended, AppendError> {
         self.limits.check(&append)?;
         let partition = self.partition_for(&append)?;
         let cell = self.cell(partition)?;
+        let turn = turn.filter(|(reserved, _)| *reserved == partition);
+        // Mostly nobody has reserved it.
+        let _among_others = match (&turn, cell.turn.try_read()) {
+            (Some(_), _) => None,
+            (None, Ok(turn)) => Some(turn),
+            (None, Err(_)) => Some(cell.turn.read().await),
+        };
+        self.write(append, partition, cell)
+    }
+
+    fn write(&self, append: Append, partition: Partition, cell: &Cell) -> Result<Appended, AppendError> {
         let mut log = write(&cell.log);
         if let Some(first) = append.key.as_ref().and_then(|key| log.find_key(key)) {
             return Err(AppendError::Duplicate(first.clone()));
@@ -294,7 +312,18 @@ impl EventStore for MemoryStore {
     }
 
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
-        Box::pin(async move { self.shared.append(append) })
+        Box::pin(self.shared.append(append, None))
+    }
+
+    fn reserve(&self, stream: &StreamId) -> BoxFuture<'_, Result<Option<Reservation>, StoreError>> {
+        let partition = self.shared.partition_of(stream);
+        Box::pin(async move {
+            let turn = Arc::clone(&self.shared.cell(partition)?.turn).write_owned().await;
+            let shared = Arc::clone(&self.shared);
+            Ok(Some(Reservation::new(move |append| {
+                Box::pin(async move { shared.append(append, Some((partition, turn))).await })
+            })))
+        })
     }
 
     fn find_key(&self, key: &CommandKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {

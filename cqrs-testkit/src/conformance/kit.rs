@@ -107,6 +107,10 @@ pub(crate) enum Need {
     Snapshots,
     /// That snapshots are not kept.
     NoSnapshots,
+    /// Partitions that can be reserved.
+    Reservations,
+    /// That nothing can be reserved.
+    NoReservations,
 }
 
 impl Need {
@@ -126,6 +130,8 @@ impl Need {
             Self::Gapless => "the store's positions may have gaps",
             Self::Snapshots => "the store keeps no snapshots",
             Self::NoSnapshots => "the store keeps snapshots",
+            Self::Reservations => "the store has no reservations",
+            Self::NoReservations => "the store has reservations",
         }
     }
 }
@@ -188,6 +194,8 @@ impl World {
             Need::Gapless => gapless_positions,
             Need::Snapshots => snapshots,
             Need::NoSnapshots => !snapshots,
+            Need::Reservations => self.capabilities.reservations,
+            Need::NoReservations => !self.capabilities.reservations,
         };
         needs.iter().find(|need| !has(**need)).map_or(Ok(()), |need| skip(need.missing()))
     }

@@ -49,6 +49,7 @@ mod model;
 mod races;
 mod reads;
 mod report;
+mod reservations;
 mod rules;
 mod snapshots;
 mod strings;

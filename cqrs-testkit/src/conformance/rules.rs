@@ -6,8 +6,8 @@ use std::pin::Pin;
 
 use super::kit::{Check, Need, World};
 use super::{
-    append, cancel, documents, facts, guards, inline, keys, limits, model, races, reads, snapshots, strings,
-    wait,
+    append, cancel, documents, facts, guards, inline, keys, limits, model, races, reads, reservations,
+    snapshots, strings, wait,
 };
 
 /// One clause of the contract, and the attempt to break it.
@@ -359,6 +359,22 @@ rules! { $
             "After a save of a snapshot that was dropped, later calls do not hang.";
         snapshots_are_refused_where_there_are_none [NoSnapshots]
             "A store that keeps no snapshots gives none, and refuses by name to save one.";
+    }
+    reservations {
+        others_wait_for_a_reservation [Reservations]
+            "From when a reservation is given until its append has ended, no other append to the partition is written.";
+        other_handles_wait_for_a_reservation [Reservations, SecondHandle]
+            "A reservation keeps the appends of all handles out.";
+        what_is_read_in_a_reservation_stays [Reservations]
+            "What is read in a reservation is still so when its append is checked.";
+        a_reserved_append_is_like_any_other [Reservations]
+            "The append of a reservation is one like any other, and so are its guard and its key.";
+        a_dropped_reservation_lets_others_append [Reservations]
+            "A reservation that is dropped lets others append, at whatever point it is.";
+        a_reservation_comes_beside_writers [Reservations]
+            "Whoever asks for a reservation while others append gets it in bounded time.";
+        nothing_is_reserved_where_it_cannot_be [NoReservations]
+            "A store without reservations gives none.";
     }
     documents {
         a_new_consumer_has_no_checkpoint [Documents]

@@ -39,8 +39,8 @@ fn four_partitions() {
     cqrs_testkit::conformance::run(Memory { partitions: 4 });
 }
 
-/// The store in memory without tags, snapshots and inline projections, and with one stream for each append,
-/// as some stores are.
+/// The store in memory without tags, snapshots, reservations and inline projections, and with one stream for
+/// each append, as some stores are.
 #[derive(Clone, Debug)]
 pub(crate) struct Plain(pub(crate) MemoryStore);
 
@@ -74,6 +74,7 @@ impl EventStore for Plain {
         let mut capabilities = self.0.capabilities();
         (capabilities.tags, capabilities.multi_stream_append) = (false, false);
         (capabilities.inline, capabilities.snapshots) = (false, false);
+        capabilities.reservations = false;
         capabilities
     }
 
@@ -140,6 +141,7 @@ fn what_a_store_lacks_is_left_out_and_named() {
         "no read store",
         "open the store again",
         "no snapshots",
+        "no reservations",
         "no inline",
     ];
     let counts = reasons.map(lacking);

@@ -9,6 +9,7 @@ mod documents;
 mod flaw;
 mod inline;
 mod read;
+mod reservations;
 mod snapshots;
 
 use std::collections::{HashMap, HashSet};
@@ -20,7 +21,7 @@ use cqrs_core::event::Tag;
 use cqrs_core::memory::MemoryStore;
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
-    LogRead, LogSlice, Snapshot, StreamRead, StreamSlice, TakeEvent,
+    LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent,
 };
 use cqrs_core::{Partition, Position, StreamId, Version};
 use cqrs_testkit::conformance::{Fault, Setup, Stores};
@@ -44,6 +45,7 @@ pub(crate) struct Wrong {
 #[derive(Debug, Default)]
 struct State {
     line: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::RwLock<()>>,
     used: Mutex<HashMap<Uuid, Partition>>,
     hidden: Mutex<HashSet<Uuid>>,
     keys: Mutex<HashMap<String, (StreamId, Appended)>>,
@@ -55,6 +57,7 @@ struct State {
     inline: inline::State,
     busy: AtomicBool,
     waiting: AtomicUsize,
+    appends: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -194,7 +197,14 @@ impl EventStore for Wrong {
     }
 
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
-        Box::pin(self.append_wrongly(append))
+        Box::pin(async move {
+            let _turn = self.among_others(&append).await;
+            self.append_wrongly(append).await
+        })
+    }
+
+    fn reserve(&self, _: &StreamId) -> BoxFuture<'_, Result<Option<Reservation>, StoreError>> {
+        Box::pin(self.reserve_wrongly())
     }
 
     fn find_key(&self, key: &CommandKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
