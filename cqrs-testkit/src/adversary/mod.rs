@@ -25,8 +25,8 @@
 //! ```
 //!
 //! Writers append to streams of their own and to shared ones, to several at once, with guards that hold,
-//! that race and that cannot hold, with command keys and without. They repeat commands, pause, and drop
-//! appends that are under way. After [`Unknown`](cqrs_core::error::StoreErrorKind::Unknown) they look up
+//! that race and that cannot hold, with command keys and without. They repeat commands, pause, drop
+//! appends that are under way, and sometimes reserve their turn. After [`Unknown`](cqrs_core::error::StoreErrorKind::Unknown) they look up
 //! what became of it. Readers go by position, all of the log or by a query, looking again and again or
 //! waiting for news.
 //!

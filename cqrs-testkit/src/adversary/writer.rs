@@ -10,7 +10,8 @@ use cqrs_core::error::StoreErrorKind;
 use cqrs_core::event::{Metadata, NewEvent, RecordedEvent, Tag, Timestamp};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::store::{
-    Append, AppendError, Appended, CommandKey, Direction, EventStore, Expected, Guard, StreamRead,
+    Append, AppendError, Appended, CommandKey, Direction, EventStore, Expected, Guard, Reservation,
+    StreamRead,
 };
 
 use tokio::time::timeout;
@@ -155,7 +156,12 @@ impl Writer {
             hopeless,
         };
         let patience = impatient.unwrap_or(self.ground.patience);
-        let fate = match timeout(patience, self.log.append(append)).await {
+        let turn = self.turn().await;
+        let appending = match turn {
+            Some(turn) => turn.append(append),
+            None => self.log.append(append),
+        };
+        let fate = match timeout(patience, appending).await {
             Ok(answer) => self.judge(&asked, answer).await,
             Err(_) if impatient.is_some() => Fate::Open,
             Err(_) => {
@@ -170,6 +176,17 @@ impl Writer {
         if let (Some(again), Fate::Written(_, position)) = (again, fate) {
             self.repeat(again, number, position).await;
         }
+    }
+
+    /// Sometimes a turn of its own, which it may also keep for a while or not use at all.
+    async fn turn(&mut self) -> Option<Reservation> {
+        if !self.log.capabilities().reservations || !self.random.percent(4) {
+            return None;
+        }
+        let reserve = || self.log.reserve(&self.own);
+        let turn = self.ground.retried("a turn", reserve).await.flatten();
+        self.pause().await;
+        turn.filter(|_| self.random.percent(80))
     }
 
     /// What the answer says about the append, and whether it may be given.
