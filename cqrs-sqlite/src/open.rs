@@ -168,3 +168,24 @@ fn has_wal(path: &Path) -> bool {
     wal.push("-wal");
     std::fs::metadata(wal).is_ok_and(|wal| wal.len() > 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SQLite's own waiting may sleep for a tenth of a second while the lock comes free many times. The writer
+    /// looks more often, which it could not if SQLite waited first.
+    #[test]
+    fn a_writer_hears_at_once_that_the_lock_is_taken() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let place = Place { path: dir.path().join("store.db"), patience: Duration::from_secs(3_600) };
+        let told = |fault: Fault| fault.told("open the file");
+        let ((one, _), (other, _)) = (place.writer().map_err(told)?, place.writer().map_err(told)?);
+        one.execute_batch("BEGIN IMMEDIATE")?;
+        let refused = other.execute_batch("BEGIN IMMEDIATE").map_err(Fault::from);
+        assert!(refused.is_err_and(|fault| fault.is(rusqlite::ErrorCode::DatabaseBusy)));
+        one.execute_batch("COMMIT")?;
+        other.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
+        Ok(())
+    }
+}
