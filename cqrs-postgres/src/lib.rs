@@ -421,7 +421,7 @@ impl EventStore for PostgresStore {
         Box::pin(async move {
             let Shared { readers, lost, .. } = &*self.shared;
             // A fence would wait for whoever has the turn, and they for what they read behind it.
-            lost.settle(readers).await.map_err(|fault| fault.told("reserve the next append"))?;
+            lost.settle(readers).await.map_err(|fault| fault.told(writer::RESERVING))?;
             let turn = self.writer(partition)?.reserve().await?;
             let store = self.clone();
             Ok(Some(Reservation::new(move |append| {

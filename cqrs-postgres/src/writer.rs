@@ -28,7 +28,7 @@ use crate::statements::{self, Refused, UNGUARD};
 use crate::turns::Turns;
 
 const DOING: &str = "append";
-const RESERVING: &str = "reserve the next append";
+pub(crate) const RESERVING: &str = "reserve the next append";
 
 /// An append with whoever waits for it.
 #[derive(Debug)]

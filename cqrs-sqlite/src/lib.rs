@@ -91,7 +91,7 @@ use self::readers::Readers;
 use self::snapshots::Forgetting;
 pub use self::statements::{Sqlite, Transaction};
 pub use self::verify::Verified;
-use self::writer::{Thread, Writer};
+use self::writer::{Thread, Turn, Writer};
 
 /// A log and its read models in one SQLite file. A clone is another handle of the same store.
 #[derive(Clone, Debug)]
@@ -107,6 +107,14 @@ struct Shared {
     writer: Writer,
     readers: Arc<Readers>,
     news: Arc<News>,
+}
+
+impl Shared {
+    /// Appends, in a turn that was reserved if there is one.
+    async fn append(&self, turn: Option<Turn>, append: Append) -> Result<Appended, AppendError> {
+        self.limits.check(&append)?;
+        self.writer.write_in(turn, append).await
+    }
 }
 
 impl Drop for Shared {
@@ -281,10 +289,7 @@ impl EventStore for SqliteStore {
     }
 
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
-        Box::pin(async move {
-            self.shared.limits.check(&append)?;
-            self.shared.writer.write(append).await
-        })
+        Box::pin(self.shared.append(None, append))
     }
 
     fn reserve(&self, _: &StreamId) -> BoxFuture<'_, Result<Option<Reservation>, StoreError>> {
@@ -292,10 +297,7 @@ impl EventStore for SqliteStore {
             let turn = self.shared.writer.reserve().await?;
             let shared = Arc::clone(&self.shared);
             Ok(Some(Reservation::new(move |append| {
-                Box::pin(async move {
-                    shared.limits.check(&append)?;
-                    shared.writer.write_in(Some(turn), append).await
-                })
+                Box::pin(async move { shared.append(Some(turn), append).await })
             })))
         })
     }

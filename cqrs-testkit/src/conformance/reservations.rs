@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cqrs_core::event::NewEvent;
 use cqrs_core::id::{StreamId, Version};
 use cqrs_core::store::{Append, AppendError, Appended, Expected, Guard, Reservation};
 use tokio::task::JoinHandle;
@@ -34,7 +33,7 @@ impl World {
         let streams = (0..WRITERS).map(|writer| self.stream(&format!("other-{writer}")));
         let send = |stream: StreamId| {
             let (world, guard) = (self.clone(), guard(&stream));
-            tokio::spawn(async move { world.append(vec![world.event(&stream)], guard).await })
+            tokio::spawn(async move { world.append(world.events(&stream, 1), guard).await })
         };
         streams.map(send).collect()
     }
@@ -42,10 +41,6 @@ impl World {
     async fn written(&self, outcomes: Outcomes) -> Check {
         let outcomes = self.soon("appends behind a reservation", join(outcomes)).await??;
         Ok(outcomes.into_iter().try_for_each(|outcome| outcome.map(drop))?)
-    }
-
-    fn one(&self, stream: &StreamId) -> Vec<NewEvent> {
-        vec![self.event(stream)]
     }
 }
 
@@ -61,7 +56,7 @@ pub(super) async fn others_wait_for_a_reservation(world: World) -> Check {
     let others = world.send(|_| Guard::Any);
     tokio::time::sleep(MEANWHILE).await;
     same("the head while it is reserved", &world.head().await?, &before)?;
-    reservation.append(Append::new(world.one(&stream), Guard::Any)).await?;
+    reservation.append(Append::new(world.events(&stream, 1), Guard::Any)).await?;
     world.written(others).await?;
     let read = world.slice(forward(&stream, Version::new(1))).await?;
     same("the stream's version", &read.version, &Version::new(2))
@@ -78,7 +73,7 @@ pub(super) async fn other_handles_wait_for_a_reservation(world: World) -> Check 
         let others = other.send(|stream| if round == 1 { new(stream) } else { at_version(stream, 1) });
         tokio::time::sleep(MEANWHILE).await;
         same("the head while it is reserved", &other.head().await?, &before)?;
-        reservation.append(Append::new(world.one(&stream), Guard::Any)).await?;
+        reservation.append(Append::new(world.events(&stream, 1), Guard::Any)).await?;
         other.written(others).await?;
     }
     Ok(())
@@ -92,7 +87,7 @@ pub(super) async fn what_is_read_in_a_reservation_stays(world: World) -> Check {
             async move {
                 let reservation = world.reserve(&stream).await?;
                 let version = world.slice(forward(&stream, Version::new(1))).await?.version;
-                let append = Append::new(world.one(&stream), at_version(&stream, version.get()));
+                let append = Append::new(world.events(&stream, 1), at_version(&stream, version.get()));
                 match reservation.append(append).await {
                     Ok(_) => Ok(()),
                     Err(error) => fail(format!("it was at {version} while it was reserved: {error}")),
@@ -109,15 +104,15 @@ pub(super) async fn what_is_read_in_a_reservation_stays(world: World) -> Check {
 pub(super) async fn a_reserved_append_is_like_any_other(world: World) -> Check {
     let stream = world.stream("a");
     let key = key(&stream, "once");
-    let keyed = Append::new(world.one(&stream), Guard::Any).with_key(Some(key.clone()));
+    let keyed = Append::new(world.events(&stream, 1), Guard::Any).with_key(Some(key.clone()));
     let first = world.reserve(&stream).await?.append(keyed).await?;
     same("where it was written", &first.position, &world.head().await?)?;
-    let wrong = Append::new(world.one(&stream), at_version(&stream, 2));
+    let wrong = Append::new(world.events(&stream, 1), at_version(&stream, 2));
     match world.reserve(&stream).await?.append(wrong).await {
         Err(AppendError::Conflict(_)) => {}
         other => return fail(format!("expected a conflict, got {other:?}")),
     }
-    let repeated = Append::new(world.one(&stream), Guard::Any).with_key(Some(key));
+    let repeated = Append::new(world.events(&stream, 1), Guard::Any).with_key(Some(key));
     match world.reserve(&stream).await?.append(repeated).await {
         Err(AppendError::Duplicate(appended)) => same("what the first gave", &appended, &first)?,
         other => return fail(format!("expected a duplicate, got {other:?}")),
@@ -133,7 +128,7 @@ pub(super) async fn a_dropped_reservation_lets_others_append(world: World) -> Ch
     for point in Abandon::points() {
         drop(point.drop(world.log.reserve(&stream)).await);
         let reservation = world.reserve(&stream).await?;
-        drop(point.drop(reservation.append(Append::new(world.one(&stream), Guard::Any))).await);
+        drop(point.drop(reservation.append(Append::new(world.events(&stream, 1), Guard::Any))).await);
         let next = world.fill(&stream, 1);
         world.soon("an append after a reservation that was given up", next).await??;
     }
@@ -158,7 +153,7 @@ pub(super) async fn a_reservation_comes_beside_writers(world: World) -> Check {
     let reserving = async {
         for _ in 0..ROUNDS {
             let reservation = world.reserve(&stream).await?;
-            reservation.append(Append::new(world.one(&stream), Guard::Any)).await?;
+            reservation.append(Append::new(world.events(&stream, 1), Guard::Any)).await?;
         }
         Ok(())
     };
