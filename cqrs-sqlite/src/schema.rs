@@ -99,6 +99,8 @@ pub(crate) enum Found {
 
 /// Tells what a database is. Nothing is written.
 pub(crate) fn inspect(conn: &Connection) -> Result<Found, Fault> {
+    // In one snapshot: else another process may make the tables between two looks.
+    let _snapshot = conn.is_autocommit().then(|| conn.unchecked_transaction()).transpose()?;
     let pragma = |name: &str| conn.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
     if application == APPLICATION_ID {
