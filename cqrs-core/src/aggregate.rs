@@ -387,7 +387,8 @@ impl<A: Aggregate, E: IntoEvents<A>, const N: usize> IntoEvents<A> for [E; N] {
 impl<A> Begins<A> for () {}
 
 fn collect<A: Aggregate>(events: impl IntoEvents<A>) -> Decided<A> {
-    let mut all = Vec::new();
+    // Most decisions are one event.
+    let mut all = Vec::with_capacity(1);
     events.into_events(&mut all);
     Ok(all)
 }

@@ -1,8 +1,11 @@
 //! The seam between an event's type and its bytes.
 
+use std::cell::Cell;
 use std::fmt;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
+use memchr::memmem::Finder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -68,7 +71,16 @@ pub struct Json;
 
 impl Codec for Json {
     fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
-        serde_json::to_vec(value).map(Bytes::from).map_err(CodecError::new)
+        // Where it grows is used again, so that one allocation remains, of the length that it has.
+        thread_local!(static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
+        let mut scratch = SCRATCH.take();
+        scratch.clear();
+        serde_json::to_writer(&mut scratch, value).map_err(CodecError::new)?;
+        let bytes = Bytes::copy_from_slice(&scratch);
+        if scratch.capacity() <= KEPT {
+            SCRATCH.set(scratch);
+        }
+        Ok(bytes)
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
@@ -76,11 +88,16 @@ impl Codec for Json {
     }
 }
 
+/// What a thread keeps to write into, in bytes.
+const KEPT: usize = 16 << 10;
+
+static NULL: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("null"));
+
 /// Writes a value that is to be stored, and refuses one that would not come back: JSON has no word
 /// for a float that is not a number, and writes `null`, which is read as none.
 pub(crate) fn encode<C: Codec, T: Storable>(value: &T) -> Result<Bytes, CodecError> {
     let bytes = value.to_bytes::<C>()?;
-    if memchr::memmem::find(&bytes, b"null").is_some() {
+    if NULL.find(&bytes).is_some() {
         let back = T::from_bytes::<C>(&bytes).map(drop);
         back.map_err(|error| CodecError::new(format!("what it writes could not be read back: {error}")))?;
     }

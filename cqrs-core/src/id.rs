@@ -1,5 +1,6 @@
 //! Names of things: domain ids, streams, partitions, versions and positions.
 
+use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -43,6 +44,9 @@ where
     }
 }
 
+/// What a thread keeps to put a stream's key together in, in bytes.
+const KEPT: usize = 1 << 10;
+
 /// The key of one stream: a category (the aggregate's name) and an id, written `category/id`.
 ///
 /// The category is not empty and has no `/`; the id is not empty and may hold anything else that
@@ -57,7 +61,10 @@ impl StreamId {
     /// [`InvalidStreamId`] if the category is empty or has a `/`, or the id's text is empty.
     pub fn new(category: &str, id: &dyn fmt::Display) -> Result<Self, InvalidStreamId> {
         use fmt::Write as _;
-        let mut key = String::with_capacity(category.len() + 24);
+        // Where it is put together is used again: each command names its stream.
+        thread_local!(static SCRATCH: Cell<String> = const { Cell::new(String::new()) });
+        let mut key = SCRATCH.take();
+        key.clear();
         key.push_str(category);
         key.push('/');
         // Writing to a `String` fails only if the id's own `Display` does.
@@ -65,7 +72,14 @@ impl StreamId {
             return Err(InvalidStreamId(key));
         }
         let valid = !category.is_empty() && !category.contains('/') && key.len() > category.len() + 1;
-        if valid { Ok(Self(key.into())) } else { Err(InvalidStreamId(key)) }
+        if !valid {
+            return Err(InvalidStreamId(key));
+        }
+        let stream = Self(key.as_str().into());
+        if key.capacity() <= KEPT {
+            SCRATCH.set(key);
+        }
+        Ok(stream)
     }
 
     /// What stands before the first `/`: the name of the aggregate.

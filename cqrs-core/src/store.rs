@@ -522,7 +522,7 @@ impl Limits {
 /// [`StoreErrorKind::Invalid`] with a message that names the text.
 pub fn without_nul(what: impl fmt::Display, text: &str) -> Result<(), StoreError> {
     // Bytes, since in UTF-8 no other character has this one among its own.
-    if !text.as_bytes().contains(&0) {
+    if memchr::memchr(0, text.as_bytes()).is_none() {
         return Ok(());
     }
     // Enough of it to be found; nothing says how long it is.

@@ -1,10 +1,10 @@
 //! What the writing thread remembers of the log from one group to the next, so that an append need not
 //! look up what the one before it has just written.
 
-use std::collections::HashMap;
 use std::mem;
 
 use cqrs_core::id::StreamId;
+use foldhash::HashMap;
 use rusqlite::Connection;
 
 use crate::error::Fault;

@@ -1,10 +1,10 @@
 //! How an engine is put together.
 
 use std::any::TypeId;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use tokio::sync::{Mutex, watch};
 
 use super::follow::Follower;

@@ -1,6 +1,6 @@
 //! The effect of events on a read model, without its type: route a batch, then fold it by key.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt as _};
 
 use crate::codec::{self, CodecError, Json};
 use crate::consumer::{Consumer, Routed, Unfit, Work};

@@ -5,7 +5,7 @@
 
 use std::any::TypeId;
 use std::borrow::Cow;
-use std::future::IntoFuture;
+use std::future::{self, IntoFuture};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,19 +94,22 @@ impl<'e, C: Command> IntoFuture for Execute<'e, C> {
     fn into_future(self) -> Self::IntoFuture {
         let Self { engine, command, key, metadata, expected } = self;
         let inner = &engine.0.inner;
+        let stream = match StreamId::new(C::Aggregate::NAME, command.id().as_text()) {
+            Ok(stream) => stream,
+            Err(invalid) => return Box::pin(future::ready(Err(Failure::from(invalid).into()))),
+        };
+        let key = key.map(Cow::Owned).or_else(|| command.idempotency_key());
+        let request = Request {
+            command: C::NAME,
+            aggregate: (TypeId::of::<C::Aggregate>(), C::Aggregate::NAME),
+            key: key.map(|key| CommandKey { stream: stream.clone(), key: key.into_owned() }),
+            metadata: metadata.unwrap_or_else(|| inner.no_metadata.clone()),
+            expected: expected.or_else(|| command.expected_version()),
+            reaches_out: <C::Aggregate as Handle<C>>::REACHES_OUT,
+            stream,
+        };
+        let mut attempt = Typed::<C::Aggregate, C> { state: None, command, decided: None };
         Box::pin(async move {
-            let stream = StreamId::new(C::Aggregate::NAME, command.id().as_text()).map_err(Failure::from)?;
-            let key = key.map(Cow::Owned).or_else(|| command.idempotency_key());
-            let request = Request {
-                command: C::NAME,
-                aggregate: (TypeId::of::<C::Aggregate>(), C::Aggregate::NAME),
-                key: key.map(|key| CommandKey { stream: stream.clone(), key: key.into_owned() }),
-                metadata: metadata.unwrap_or_else(|| inner.no_metadata.clone()),
-                expected: expected.or_else(|| command.expected_version()),
-                reaches_out: <C::Aggregate as Handle<C>>::REACHES_OUT,
-                stream,
-            };
-            let mut attempt = Typed::<C::Aggregate, C> { state: None, command, decided: None };
             let span = tracing::debug_span!("execute", command = C::NAME, stream = %request.stream);
             let end = inner.execute(&request, &mut attempt).instrument(span).await;
             match end {
@@ -180,23 +183,26 @@ impl Inner {
         let slot = self.slots.of(&request.stream);
         let mut turn = Turn::new(&slot);
         // A handler that reaches outside must not run twice; a pure one may, and saves the look-up.
-        if request.reaches_out {
-            turn.landed().await;
-            if let Some(first) = self.first_receipt(request).await? {
-                return Ok(first);
-            }
+        if request.reaches_out
+            && let Some(first) = Box::pin(self.done_before(request, &mut turn)).await?
+        {
+            return Ok(first);
         }
-        let mut at = self.begin(request, plan, attempt, turn.take().await).await?;
+        let mut remembered = recall(attempt, turn.take().await);
         let mut reserved = None;
         let mut tries = 1;
-        loop {
+        let end = loop {
+            let mut at = match remembered.take() {
+                Some(at) => at,
+                None => Box::pin(self.begin(request, plan, attempt)).await?,
+            };
             let intent = match self.attempt(request, attempt, &mut at).await {
                 Ok(Next::Append(intent)) => intent,
-                Ok(Next::Moved) => continue,
-                Ok(Next::Unfounded) => {
-                    at = self.begin(request, plan, attempt, None).await?;
+                Ok(Next::Moved) => {
+                    remembered = Some(at);
                     continue;
                 }
+                Ok(Next::Unfounded) => continue,
                 Ok(Next::Receipt(receipt)) => {
                     turn.keep(attempt.remember(at));
                     return Ok(receipt);
@@ -213,9 +219,9 @@ impl Inner {
             if making.is_some() {
                 ahead.snapshot = ahead.version;
             }
-            let (proof, appending) = self.send(intent, reserved.take()).await;
+            let (proof, appending) = self.send(intent, reserved.take());
             let mut pilot = None;
-            let end = match appending {
+            let end = match Begun::begin(appending).await {
                 Begun::Done(end) => end,
                 // Whoever comes next decides on what this is about to write.
                 Begun::Running(appending) => {
@@ -228,7 +234,7 @@ impl Inner {
                     appending.await
                 }
             };
-            let lost = match self.written(request, proof, end).await? {
+            let lost = match written(request, &proof, end)? {
                 Written::Here(receipt) => {
                     let position = receipt.position();
                     match pilot {
@@ -236,22 +242,56 @@ impl Inner {
                         None => turn.keep(attempt.remember(At { position, flight: None, ..ahead })),
                     }
                     turn.let_go();
-                    self.saves.run(making).await;
-                    return Ok(receipt);
+                    break Ok((receipt, making));
                 }
                 Written::Elsewhere(receipt) => return Ok(receipt),
-                Written::Not(lost) => lost,
+                Written::Perhaps(error) => break Err((proof, error)),
+                Written::Not(lost) => (lost, at.flight.take()),
             };
             drop(pilot);
-            if !is_dragged_along(&lost, at.flight.take()).await {
-                self.recover(lost, tries).await?;
-                tries += 1;
+            let again =
+                Box::pin(self.begin_again(request, plan, attempt, &mut turn, lost, &mut tries)).await?;
+            (remembered, reserved) = (Some(again.0), again.1);
+        };
+        match end {
+            Ok((receipt, None)) => Ok(receipt),
+            Ok((receipt, Some(making))) => {
+                Box::pin(self.saves.run(making)).await;
+                Ok(receipt)
             }
-            at = self.begin(request, plan, attempt, turn.take().await).await?;
-            if tries > PATIENCE && !request.reaches_out {
-                reserved = self.reserve(request, plan, attempt, &mut at).await?;
-            }
+            Err((proof, error)) => Ok(Box::pin(self.resolve(request, proof, error)).await?),
         }
+    }
+
+    /// Begins anew behind an append that was not written, with a reservation if that has happened too often.
+    async fn begin_again(
+        &self,
+        request: &Request,
+        plan: Option<Plan>,
+        attempt: &mut dyn Attempt,
+        turn: &mut Turn<'_>,
+        (lost, flight): (Lost, Option<Flight>),
+        tries: &mut u32,
+    ) -> Result<(At, Option<Reservation>), Stop> {
+        if !is_dragged_along(&lost, flight).await {
+            self.recover(lost, *tries).await?;
+            *tries += 1;
+        }
+        let mut at = match recall(attempt, turn.take().await) {
+            Some(at) => at,
+            None => self.begin(request, plan, attempt).await?,
+        };
+        if *tries <= PATIENCE || request.reaches_out {
+            return Ok((at, None));
+        }
+        let reserved = self.reserve(request, plan, attempt, &mut at).await?;
+        Ok((at, reserved))
+    }
+
+    /// The receipt of an earlier delivery, when nothing of the stream is on its way any more.
+    async fn done_before(&self, request: &Request, turn: &mut Turn<'_>) -> Result<Option<Receipt>, Failure> {
+        turn.landed().await;
+        self.first_receipt(request).await
     }
 
     /// Reserves the next append, and reads what was written until then.
@@ -266,7 +306,7 @@ impl Inner {
         if let Some(flight) = at.flight.take() {
             match flight.landed().await {
                 Some(position) => at.position = position,
-                None => *at = self.begin(request, plan, attempt, None).await?,
+                None => *at = self.begin(request, plan, attempt).await?,
             }
         }
         let reservation = self.log.reserve(&request.stream).await?;
@@ -289,22 +329,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes over what the process remembers of the stream, or reads it.
+    /// Reads the stream, of which the process remembers nothing that could be taken over.
     async fn begin(
         &self,
         request: &Request,
         plan: Option<Plan>,
         attempt: &mut dyn Attempt,
-        known: Option<Known>,
     ) -> Result<At, Stop> {
-        if let Some(at) = known.and_then(|known| attempt.recall(known)) {
-            match at.flight.as_ref().map(Flight::now) {
-                None | Some(Landed::NotYet) => return Ok(at),
-                Some(Landed::At(position)) => return Ok(At { position, flight: None, ..at }),
-                // It says what never was.
-                Some(Landed::Lost) => {}
-            }
-        }
         let (stream, state) = (&request.stream, attempt.state());
         let mut place = self.read_whole::<Failure>(stream, plan, state).await?;
         self.keep(stream, plan, &mut place, state).await;
@@ -356,40 +387,25 @@ impl Inner {
 
     /// Decides once.
     async fn attempt(&self, request: &Request, attempt: &mut dyn Attempt, at: &mut At) -> Result<Next, Stop> {
-        if let Some(conflict) = unexpected(request, at) {
-            return match self.confirm(request, attempt, at).await? {
-                Some(next) => Ok(next),
-                None => self.repeated_or(request, Stop::Conflict(conflict)).await,
-            };
+        if let Some(expected) = request.expected.filter(|expected| *expected != at.version) {
+            return Box::pin(self.refuse(request, attempt, at, Some(expected))).await;
         }
-        let context = Context::new(
-            request.stream.clone(),
-            at.version,
-            self.clock.now(),
-            request.metadata.clone(),
-            self.ids.clone(),
-        );
-        let around = Surroundings { context: &context, services: &self.services };
-        if let Some(later) = attempt.decide(at.version, &around) {
-            later.await;
+        let now = self.clock.now();
+        if !self.decide(request, attempt, at.version, now) {
+            Box::pin(self.decide_outside(request, attempt, at.version, now)).await;
         }
-        if attempt.is_refused() || attempt.is_empty() {
-            if let Some(next) = self.confirm(request, attempt, at).await? {
-                return Ok(next);
-            }
-            if attempt.is_refused() {
-                return self.repeated_or(request, Stop::Refused).await;
-            }
-            if request.key.is_none() {
-                let partition = self.log.partition_of(&request.stream);
-                let head = self.log.head(partition).await?;
-                return Ok(Next::Receipt(Receipt::new(head.log, partition, at.position, at.version)));
-            }
+        if attempt.is_refused() {
+            return Box::pin(self.refuse(request, attempt, at, None)).await;
+        }
+        if attempt.is_empty()
+            && let Some(next) = Box::pin(self.accept_without_events(request, attempt, at)).await?
+        {
+            return Ok(next);
         }
         let events = attempt.encode(&|| NewEventParts {
-            id: self.ids.next(context.now),
+            id: self.ids.next(now),
             stream: request.stream.clone(),
-            time: context.now,
+            time: now,
             metadata: request.metadata.clone(),
         })?;
         attempt.absorb()?;
@@ -405,8 +421,73 @@ impl Inner {
         Ok(Next::Append(Intent { append, behind }))
     }
 
-    /// Makes sure that a "no" rests on what is written now: what is remembered may be old, or not
-    /// written yet. Says how to go on if it does not.
+    /// Lets the handler decide, unless it is one that reaches outside.
+    fn decide(&self, request: &Request, attempt: &mut dyn Attempt, version: Version, now: Timestamp) -> bool {
+        if request.reaches_out {
+            return false;
+        }
+        let context = self.context(request, version, now);
+        attempt.decide(version, &Surroundings { context: &context, services: &self.services }).is_none()
+    }
+
+    async fn decide_outside(
+        &self,
+        request: &Request,
+        attempt: &mut dyn Attempt,
+        version: Version,
+        now: Timestamp,
+    ) {
+        let context = self.context(request, version, now);
+        let around = Surroundings { context: &context, services: &self.services };
+        if let Some(later) = attempt.decide(version, &around) {
+            later.await;
+        }
+    }
+
+    fn context(&self, request: &Request, version: Version, now: Timestamp) -> Context {
+        Context::new(request.stream.clone(), version, now, request.metadata.clone(), self.ids.clone())
+    }
+
+    /// What comes of a command that is not to be carried out, as far as is known: because it has `expected`
+    /// another version of the stream, or because the handler has refused it.
+    async fn refuse(
+        &self,
+        request: &Request,
+        attempt: &mut dyn Attempt,
+        at: &mut At,
+        expected: Option<Version>,
+    ) -> Result<Next, Stop> {
+        if let Some(next) = self.confirm(request, attempt, at).await? {
+            return Ok(next);
+        }
+        // What was accepted once is not refused when it comes again. Nothing was changed since the state
+        // was read, so it stays good.
+        if let Some(receipt) = self.first_receipt(request).await? {
+            return Ok(Next::Receipt(receipt));
+        }
+        let Some(expected) = expected else { return Err(Stop::Refused) };
+        let clause = Guard::stream(request.stream.clone(), Expected::Version(expected));
+        Err(Stop::Conflict(Conflict { clause, found: Found::Version(at.version) }))
+    }
+
+    /// What comes of a command that is accepted and has nothing to write; `None` if its key is to be written.
+    async fn accept_without_events(
+        &self,
+        request: &Request,
+        attempt: &mut dyn Attempt,
+        at: &mut At,
+    ) -> Result<Option<Next>, Failure> {
+        let next = self.confirm(request, attempt, at).await?;
+        if next.is_some() || request.key.is_some() {
+            return Ok(next);
+        }
+        let partition = self.log.partition_of(&request.stream);
+        let head = self.log.head(partition).await?;
+        Ok(Some(Next::Receipt(Receipt::new(head.log, partition, at.position, at.version))))
+    }
+
+    /// Makes sure that what is decided without an append rests on what is written now: what is remembered may
+    /// be old, or not written yet. Says how to go on if it does not.
     async fn confirm(
         &self,
         request: &Request,
@@ -423,13 +504,13 @@ impl Inner {
         Ok(moved.then_some(Next::Moved))
     }
 
-    /// Sends an append on its way. A store takes it up at once, so that those which are decided on it
-    /// come behind it; if one does not, its guard has the last word.
-    async fn send(
+    /// Sends an append on its way when it is polled. A store takes it up at once, so that those which are
+    /// decided on it come behind it; if one does not, its guard has the last word.
+    fn send(
         &self,
         intent: Intent,
         reserved: Option<Reservation>,
-    ) -> (Proof, Begun<'_, Result<Appended, AppendError>>) {
+    ) -> (Proof, BoxFuture<'_, Result<Appended, AppendError>>) {
         let Intent { append, behind } = intent;
         // Of an append all is there or nothing, so the last event tells.
         let proof = Proof { last: append.events.last().map(|event| event.id), behind };
@@ -438,36 +519,9 @@ impl Inner {
             Some(reservation) => reservation.append(append),
             None => self.log.append(append),
         };
-        (proof, Begun::begin(Box::pin(appending.instrument(span))).await)
-    }
-
-    /// What became of an append.
-    async fn written(
-        &self,
-        request: &Request,
-        proof: Proof,
-        end: Result<Appended, AppendError>,
-    ) -> Result<Written, Stop> {
-        match end {
-            Ok(done) => {
-                let version = done.version_of(&request.stream).unwrap_or(proof.behind);
-                Ok(Written::Here(Receipt::new(done.log, done.partition, done.position, version)))
-            }
-            Err(AppendError::Conflict(conflict)) => Ok(Written::Not(Lost::Race(conflict))),
-            Err(AppendError::Behind { consumer, .. }) => Ok(Written::Not(Lost::Behind(consumer))),
-            Err(AppendError::Unfit { consumer: projection, error }) => {
-                Err(Failure::Inline { projection, error }.into())
-            }
-            Err(AppendError::Duplicate(done)) => Ok(Written::Elsewhere(repeated(request, &done))),
-            Err(AppendError::Store(error)) if error.kind() == StoreErrorKind::Unknown => {
-                match self.was_written(request, proof.behind, proof.last).await {
-                    Ok(Some(receipt)) => Ok(Written::Elsewhere(receipt)),
-                    // Still not known, or not there yet: the caller hears the original fault.
-                    Ok(None) | Err(_) => Err(error.into()),
-                }
-            }
-            Err(AppendError::Store(error)) => Err(error.into()),
-        }
+        // Nobody looks, mostly, and then it need not be wrapped.
+        let appending = if span.is_disabled() { appending } else { Box::pin(appending.instrument(span)) };
+        (proof, appending)
     }
 
     /// Brings an inline projection to the end of the log. Whoever moves it meanwhile, be it another
@@ -485,9 +539,17 @@ impl Inner {
         }
     }
 
-    /// Resolves an append of which the store cannot say whether it was committed: the event at the
-    /// version that our last one would have is ours, or not. What others wrote behind it is none of
-    /// the receipt's business.
+    /// What became of an append of which the store cannot say whether it was committed.
+    async fn resolve(&self, request: &Request, proof: Proof, error: StoreError) -> Result<Receipt, Failure> {
+        match self.was_written(request, proof.behind, proof.last).await {
+            Ok(Some(receipt)) => Ok(receipt),
+            // Still not known, or not there yet: the caller hears the original fault.
+            Ok(None) | Err(_) => Err(error.into()),
+        }
+    }
+
+    /// Whether such an append is there: the event at the version that our last one would have is ours, or
+    /// not. What others wrote behind it is none of the receipt's business.
     async fn was_written(
         &self,
         request: &Request,
@@ -510,16 +572,7 @@ impl Inner {
         Ok(Some(Receipt::new(head.log, partition, ours.meta.position, version)))
     }
 
-    /// The receipt of an earlier delivery, else the stop: what was accepted once is not refused
-    /// when it comes again.
-    async fn repeated_or(&self, request: &Request, stop: Stop) -> Result<Next, Stop> {
-        match self.first_receipt(request).await? {
-            // Nothing was changed since the state was read, so it stays good.
-            Some(receipt) => Ok(Next::Receipt(receipt)),
-            None => Err(stop),
-        }
-    }
-
+    /// The receipt of an earlier delivery, if the command has a key and there was one.
     async fn first_receipt(&self, request: &Request) -> Result<Option<Receipt>, Failure> {
         let Some(key) = &request.key else { return Ok(None) };
         Ok(self.log.find_key(key).await?.map(|first| repeated(request, &first)))
@@ -551,6 +604,35 @@ struct Proof {
     behind: Version,
 }
 
+/// Takes over what the process remembers of the stream.
+fn recall(attempt: &mut dyn Attempt, known: Option<Known>) -> Option<At> {
+    let at = attempt.recall(known?)?;
+    match at.flight.as_ref().map(Flight::now) {
+        None | Some(Landed::NotYet) => Some(at),
+        Some(Landed::At(position)) => Some(At { position, flight: None, ..at }),
+        // It says what never was.
+        Some(Landed::Lost) => None,
+    }
+}
+
+/// What became of an append, as the store has answered.
+fn written(request: &Request, proof: &Proof, end: Result<Appended, AppendError>) -> Result<Written, Failure> {
+    match end {
+        Ok(done) => {
+            let version = done.version_of(&request.stream).unwrap_or(proof.behind);
+            Ok(Written::Here(Receipt::new(done.log, done.partition, done.position, version)))
+        }
+        Err(AppendError::Conflict(conflict)) => Ok(Written::Not(Lost::Race(conflict))),
+        Err(AppendError::Behind { consumer, .. }) => Ok(Written::Not(Lost::Behind(consumer))),
+        Err(AppendError::Unfit { consumer: projection, error }) => Err(Failure::Inline { projection, error }),
+        Err(AppendError::Duplicate(done)) => Ok(Written::Elsewhere(repeated(request, &done))),
+        Err(AppendError::Store(error)) if error.kind() == StoreErrorKind::Unknown => {
+            Ok(Written::Perhaps(error))
+        }
+        Err(AppendError::Store(error)) => Err(error.into()),
+    }
+}
+
 /// What became of an append.
 enum Written {
     /// It was written, and the stream is as it was decided to be.
@@ -559,6 +641,8 @@ enum Written {
     Elsewhere(Receipt),
     /// Something was in its way: load and decide again.
     Not(Lost),
+    /// The store cannot tell.
+    Perhaps(StoreError),
 }
 
 /// What an append found in its way.
@@ -581,12 +665,6 @@ async fn is_dragged_along(lost: &Lost, flight: Option<Flight>) -> bool {
 fn repeated(request: &Request, first: &Appended) -> Receipt {
     let version = first.version_of(&request.stream).unwrap_or_default();
     Receipt::repeated_from(first, version)
-}
-
-fn unexpected(request: &Request, at: &At) -> Option<Conflict> {
-    let expected = request.expected.filter(|expected| *expected != at.version)?;
-    let clause = Guard::stream(request.stream.clone(), Expected::Version(expected));
-    Some(Conflict { clause, found: Found::Version(at.version) })
 }
 
 /// After so many lost races, what a command is decided on is read while nobody else may append.
@@ -688,7 +766,11 @@ impl<A: Handle<C>, C: Command> Attempt for Typed<A, C> {
 
     fn encode(&self, parts: &dyn Fn() -> NewEventParts) -> Result<Vec<NewEvent>, Failure> {
         let Some(Ok(events)) = &self.decided else { return Ok(Vec::new()) };
-        events.iter().map(|event| Ok(new_event(event.encode()?, parts()))).collect()
+        let mut all = Vec::with_capacity(events.len());
+        for event in events {
+            all.push(new_event(event.encode()?, parts()));
+        }
+        Ok(all)
     }
 
     fn absorb(&mut self) -> Result<(), Failure> {

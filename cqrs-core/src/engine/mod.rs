@@ -28,10 +28,10 @@ pub(crate) mod sql;
 mod verify;
 
 use std::any::TypeId;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 

@@ -37,13 +37,9 @@ pub(super) struct Flight {
     /// The last event that it is about to write.
     last: Uuid,
     end: Arc<End>,
-    line: Line,
+    /// The end of the first of those that rest on each other.
+    line: Arc<End>,
 }
-
-/// Flights that rest on each other. If one is lost, all behind it will be, which whoever comes next need
-/// not wait to hear.
-#[derive(Clone, Default)]
-struct Line(Arc<AtomicBool>);
 
 /// How a flight has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +58,9 @@ pub(super) enum Landed {
 struct End {
     landed: AtomicU64,
     told: Notify,
+    /// Whether this flight is lost or one that rests on it, if it is the first of a line. Then all behind
+    /// will be lost, which whoever comes next need not wait to hear.
+    line_lost: AtomicBool,
 }
 
 const NOT_YET: u64 = Position::START.get();
@@ -95,13 +94,13 @@ impl End {
 /// Whoever flies. Dropped without a word, the flight is lost.
 pub(super) struct Pilot {
     end: Arc<End>,
-    line: Line,
+    line: Arc<End>,
 }
 
 /// A flight that begins, with the last event that it is about to write, and the flight that it rests on.
 pub(super) fn take_off(last: Uuid, ground: Option<&Flight>) -> (Pilot, Flight) {
-    let line = ground.map_or_else(Line::default, |ground| ground.line.clone());
     let end = Arc::new(End::default());
+    let line = ground.map_or_else(|| end.clone(), |ground| ground.line.clone());
     (Pilot { end: end.clone(), line: line.clone() }, Flight { last, end, line })
 }
 
@@ -114,7 +113,7 @@ impl Pilot {
 impl Drop for Pilot {
     fn drop(&mut self) {
         if self.end.now() == Landed::NotYet {
-            self.line.0.store(true, Ordering::Release);
+            self.line.line_lost.store(true, Ordering::Release);
             self.end.tell(LOST);
         }
     }
@@ -129,7 +128,7 @@ impl Flight {
     /// How it is now, as far as is known.
     pub(super) fn now(&self) -> Landed {
         match self.end.now() {
-            Landed::NotYet if self.line.0.load(Ordering::Acquire) => Landed::Lost,
+            Landed::NotYet if self.line.line_lost.load(Ordering::Acquire) => Landed::Lost,
             landed => landed,
         }
     }
@@ -161,7 +160,10 @@ impl<'s> Turn<'s> {
     async fn known(&mut self) -> &mut Option<Known> {
         let held = match self.held.take() {
             Some(held) => held,
-            None => self.slot.lock().await,
+            None => match self.slot.try_lock() {
+                Ok(held) => held,
+                Err(_) => Box::pin(self.slot.lock()).await,
+            },
         };
         self.held.insert(held)
     }

@@ -220,8 +220,10 @@ impl Inner {
         let snapshot = self.freeze(stream, plan, *place, state);
         place.snapshot = place.version;
         let log = Arc::clone(&self.log);
-        let save = snapshot.map(|snapshot| async move { save(&*log, snapshot).await });
-        self.saves.run(save.map(|save| Making { permit, work: Box::pin(save) })).await;
+        if let Some(snapshot) = snapshot {
+            let work = Box::pin(async move { save(&*log, snapshot).await });
+            self.saves.run(Making { permit, work }).await;
+        }
     }
 
     /// What keeps the state of a stream, if a command has made it time to.
@@ -304,8 +306,7 @@ impl Saves {
     }
 
     /// Makes one, without anybody waiting for it if there is a background.
-    pub(super) async fn run(&self, making: Option<Making>) {
-        let Some(Making { permit, work }) = making else { return };
+    pub(super) async fn run(&self, Making { permit, work }: Making) {
         let Some(runtime) = &self.runtime else { return work.await };
         runtime.spawn(async move {
             if tokio::time::timeout(PATIENCE, work).await.is_err() {

@@ -1,10 +1,11 @@
 //! The read models and the checkpoints behind them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 
 use crate::consumer::{Consumer, Handlers, Routed, Unfit, route_inline};
 use crate::error::StoreError;

@@ -2,9 +2,10 @@
 //! them.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+
+use foldhash::HashMap;
 
 use crate::event::{EventMeta, NewEvent, RecordedEvent, Tag};
 use crate::id::{Partition, Position, StreamId, Version};

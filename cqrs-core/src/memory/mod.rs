@@ -15,12 +15,12 @@
 mod documents;
 mod log;
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashSet};
 use tokio::sync::{Notify, OwnedRwLockWriteGuard};
 use uuid::Uuid;
 
