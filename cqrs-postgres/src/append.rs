@@ -4,13 +4,14 @@
 //! of the group says itself which version its streams have, and the server finds out while it writes.
 //! The decision is the same.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::hash_map::Entry;
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::event::NewEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::store::{Append, AppendError, Appended, CommandKey, Expected, Guard, LogId, Query};
 use cqrs_core::text;
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use futures_util::future;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -33,18 +34,25 @@ pub(crate) struct Facts<'a> {
     partition: Partition,
     /// The last position; if it is not known, positions count from the group's start.
     head: i64,
-    versions: HashMap<&'a StreamId, i64>,
-    /// The ids of streams' last events, as far as they are asked for or written.
-    lasts: HashMap<&'a StreamId, Uuid>,
+    streams: HashMap<&'a StreamId, End>,
     keys: HashMap<&'a CommandKey, Appended>,
     ids: HashSet<Uuid>,
     /// The last match of each query behind a position.
     matches: Vec<(&'a Query, Position, Option<i64>)>,
     /// What the group writes.
     added: Vec<(i64, &'a NewEvent)>,
-    /// The streams whose version is sure as long as the log ends with this event.
-    sure: HashSet<&'a StreamId>,
+    /// The log's last event, on which all that is sure rests.
     end: Option<(i64, Uuid)>,
+}
+
+/// Where a stream ends.
+#[derive(Clone, Copy, Debug, Default)]
+struct End {
+    version: i64,
+    /// The id of its last event, as far as it is asked for or written.
+    last: Option<Uuid>,
+    /// Whether that is sure as long as the log ends as is known.
+    sure: bool,
 }
 
 impl<'a> Facts<'a> {
@@ -53,13 +61,11 @@ impl<'a> Facts<'a> {
             log,
             partition,
             head,
-            versions: HashMap::new(),
-            lasts: HashMap::new(),
-            keys: HashMap::new(),
-            ids: HashSet::new(),
+            streams: HashMap::default(),
+            keys: HashMap::default(),
+            ids: HashSet::default(),
             matches: Vec::new(),
             added: Vec::new(),
-            sure: HashSet::new(),
             end: None,
         }
     }
@@ -67,10 +73,17 @@ impl<'a> Facts<'a> {
     /// The facts that a group takes for granted, if it says of each stream which version it has, and
     /// asks for nothing else.
     pub(crate) fn assumed(group: &[&'a Append], to: &Target, known: &Known) -> Option<Self> {
-        let mut facts = Self { end: known.end(), ..Self::new(to.log, to.partition, 0) };
+        let events = group.iter().map(|append| append.events.len()).sum();
+        let mut facts = Self {
+            end: known.end(),
+            streams: HashMap::with_capacity(group.len()),
+            ids: HashSet::with_capacity(events),
+            added: Vec::with_capacity(events),
+            ..Self::new(to.log, to.partition, 0)
+        };
         for append in group {
             facts.assume(&append.guard, known)?;
-            let known = append.events.iter().all(|event| facts.versions.contains_key(&event.stream));
+            let known = append.events.iter().all(|event| facts.streams.contains_key(&event.stream));
             if append.events.is_empty() || !known || !append.inline.is_empty() {
                 return None;
             }
@@ -83,28 +96,22 @@ impl<'a> Facts<'a> {
         match guard {
             Guard::All(all) => all.iter().try_for_each(|guard| self.assume(guard, known)),
             Guard::Stream { stream, expected } => {
-                if self.versions.contains_key(stream) {
-                    return Some(());
-                }
-                let version = match expected {
-                    Expected::NoStream => 0,
-                    Expected::Event(version, id) => {
-                        let last = (i64::try_from(version.get()).ok()?, *id);
-                        if known.last_of(stream) != Some(last) {
-                            return None;
-                        }
-                        self.lasts.insert(stream, *id);
-                        last.0
-                    }
-                    Expected::Version(version) => i64::try_from(version.get()).ok()?,
+                let Entry::Vacant(vacant) = self.streams.entry(stream) else { return Some(()) };
+                let (version, last) = match expected {
+                    Expected::NoStream => (0, None),
+                    Expected::Event(version, id) => (i64::try_from(version.get()).ok()?, Some(*id)),
+                    Expected::Version(version) => (i64::try_from(version.get()).ok()?, None),
                     Expected::Exists | Expected::Any => return None,
                 };
-                self.versions.insert(stream, version);
-                // If a stream that should be new is there, its version 1 is taken.
-                let new = version == 0 && known.last_of(stream).is_none();
-                if new || known.is_sure(stream, version) {
-                    self.sure.insert(stream);
+                let known = known.of(stream);
+                if last.is_some()
+                    && known.map(|known| (known.version, Some(known.id))) != Some((version, last))
+                {
+                    return None;
                 }
+                // If a stream that should be new is there, its version 1 is taken.
+                let sure = known.map_or(version == 0, |known| known.is_sure && known.version == version);
+                vacant.insert(End { version, last, sure });
                 Some(())
             }
             Guard::Any | Guard::Unchanged { .. } | Guard::Absent(_) => None,
@@ -112,13 +119,13 @@ impl<'a> Facts<'a> {
     }
 
     pub(crate) fn version_of(&self, stream: &StreamId) -> i64 {
-        self.versions.get(stream).copied().unwrap_or(0)
+        self.streams.get(stream).map_or(0, |end| end.version)
     }
 
     /// Whether the stream's last event is the one that is expected, if one is.
     pub(crate) fn ends_with(&self, stream: &StreamId, expected: Expected) -> bool {
         match expected {
-            Expected::Event(_, id) => self.lasts.get(stream) == Some(&id),
+            Expected::Event(_, id) => self.streams.get(stream).and_then(|end| end.last) == Some(id),
             _ => true,
         }
     }
@@ -137,8 +144,9 @@ impl<'a> Facts<'a> {
     pub(crate) fn remember(&self, known: &mut Known, start: i64) {
         for (position, event) in &self.added {
             // Of a stream's events, the last one counts.
-            if self.lasts.get(&event.stream) == Some(&event.id) {
-                known.remember(&event.stream, (self.version_of(&event.stream), event.id));
+            let end = self.streams.get(&event.stream);
+            if let Some(End { version, .. }) = end.filter(|end| end.last == Some(event.id)) {
+                known.remember(&event.stream, (*version, event.id));
             }
             known.remember_name(start + position, &event.name);
         }
@@ -216,6 +224,9 @@ fn decide_one<'a>(
 }
 
 fn used_twice(facts: &Facts<'_>, events: &[NewEvent]) -> Option<Uuid> {
+    if let [event] = events {
+        return facts.ids.contains(&event.id).then_some(event.id);
+    }
     let mut seen = HashSet::with_capacity(events.len());
     events.iter().map(|event| event.id).find(|id| !seen.insert(*id) || facts.ids.contains(id))
 }
@@ -229,9 +240,9 @@ fn write<'a>(facts: &mut Facts<'a>, rows: &mut Rows<'a>, append: &'a Append) -> 
     };
     for event in &append.events {
         facts.head += 1;
-        let version = facts.version_of(&event.stream) + 1;
-        facts.versions.insert(&event.stream, version);
-        facts.lasts.insert(&event.stream, event.id);
+        let end = facts.streams.entry(&event.stream).or_default();
+        let version = end.version + 1;
+        (end.version, end.last) = (version, Some(event.id));
         facts.ids.insert(event.id);
         facts.added.push((facts.head, event));
         rows.event(event, version);
@@ -285,8 +296,8 @@ impl<'a> Rows<'a> {
     /// will come at most.
     fn new(facts: &Facts<'a>, events: usize) -> Self {
         let mut rows = Self { end: facts.end, ..Self::default() };
-        for (stream, version) in &facts.versions {
-            let (streams, bases) = match facts.sure.contains(stream) {
+        for (stream, End { version, sure, .. }) in &facts.streams {
+            let (streams, bases) = match sure {
                 true => (&mut rows.sure, &mut rows.sure_bases),
                 false => (&mut rows.heads, &mut rows.bases),
             };
@@ -511,10 +522,9 @@ impl<'a> Facts<'a> {
         .await?;
         let mut facts = Self { keys, ids, matches, ..Self::new(to.log, to.partition, head) };
         // A stream that is not found has no events, which is as good a fact.
-        facts.versions.extend(wanted.streams.iter().map(|stream| (*stream, 0)));
+        facts.streams.extend(wanted.streams.iter().map(|stream| (*stream, End::default())));
         for (stream, version, id) in versions {
-            facts.versions.insert(stream, version);
-            facts.lasts.insert(stream, id);
+            facts.streams.insert(stream, End { version, last: Some(id), sure: false });
         }
         Ok(facts)
     }
@@ -532,7 +542,7 @@ struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     fn of(group: &[&'a Append]) -> Self {
         let mut wanted = Self::default();
-        let mut streams = HashSet::new();
+        let mut streams = HashSet::default();
         for append in group {
             for clause in guard::clauses(&append.guard) {
                 match clause {
@@ -563,7 +573,7 @@ impl<'a> Wanted<'a> {
 
     async fn keys(&self, conn: &Conn, log: LogId) -> Result<HashMap<&'a CommandKey, Appended>, Fault> {
         if self.keys.is_empty() {
-            return Ok(HashMap::new());
+            return Ok(HashMap::default());
         }
         let (streams, names): (Vec<&str>, Vec<&str>) =
             self.keys.iter().map(|key| (key.stream.as_str(), key.key.as_str())).unzip();
@@ -577,7 +587,7 @@ impl<'a> Wanted<'a> {
 
     async fn ids(&self, conn: &Conn) -> Result<HashSet<Uuid>, Fault> {
         if self.ids.is_empty() {
-            return Ok(HashSet::new());
+            return Ok(HashSet::default());
         }
         let rows = conn.rows(&IDS, &[&self.ids]).await?;
         rows.iter().map(|row| Ok(row.try_get(0)?)).collect()

@@ -50,15 +50,15 @@ impl Drive {
             let inner = &mut Context::from_waker(&waker);
             for _ in 0..ROUNDS {
                 bell.begin();
-                if let Poll::Ready(done) = other.as_mut().poll(inner) {
-                    bell.end();
-                    return Poll::Ready(done);
-                }
-                if work.as_mut().is_some_and(|work| work.as_mut().poll(inner).is_ready()) {
+                let done = other.as_mut().poll(inner);
+                // Who is done may have left something to be sent, which is not to wait for the next time.
+                let has_work = done.is_pending() || bell.has_rung();
+                if has_work && work.as_mut().is_some_and(|work| work.as_mut().poll(inner).is_ready()) {
                     *work = None;
                 }
-                if !bell.end() {
-                    return Poll::Pending;
+                let rung = bell.end();
+                if done.is_ready() || !rung {
+                    return done;
                 }
             }
             context.waker().wake_by_ref();
@@ -83,10 +83,14 @@ impl Bell {
         self.rung.store(false, Ordering::SeqCst);
     }
 
+    fn has_rung(&self) -> bool {
+        self.rung.load(Ordering::SeqCst)
+    }
+
     /// Tells whether it has rung since the beginning; what rings from now on wakes the task.
     fn end(&self) -> bool {
         self.at_it.store(false, Ordering::SeqCst);
-        self.rung.load(Ordering::SeqCst)
+        self.has_rung()
     }
 }
 

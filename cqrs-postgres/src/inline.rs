@@ -4,7 +4,7 @@
 //! try decides the group on what is known of the documents, and asks for those that it missed; the last
 //! one has missed none.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use cqrs_core::event::RecordedEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::Checkpoint;
 use cqrs_core::store::{self, Append, AppendError, Head, LogId};
+use foldhash::{HashMap, HashSet};
 use futures_util::future;
 use tokio_postgres::types::Type;
 use uuid::Uuid;

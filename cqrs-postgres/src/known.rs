@@ -9,11 +9,11 @@
 //! What is on its way is remembered as if it were written, for those who are sent behind it, and forgotten
 //! if it turns out not to be.
 
-use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cqrs_core::id::StreamId;
+use foldhash::{HashMap, HashSet};
 use uuid::Uuid;
 
 /// Streams in one generation, of which there are two.
@@ -47,7 +47,16 @@ impl Shared {
     }
 }
 
-/// The last event that this task has written to a stream.
+/// The event that the writing task has written last to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) version: i64,
+    pub(crate) id: Uuid,
+    /// Whether it is the stream's last one, if the log ends as is known.
+    pub(crate) is_sure: bool,
+}
+
+/// The same, as it is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Last {
     version: i64,
@@ -73,18 +82,10 @@ impl Known {
         self.end
     }
 
-    /// The event that this task has written last to a stream, with its version.
-    pub(crate) fn last_of(&self, stream: &StreamId) -> Option<(i64, Uuid)> {
-        self.get(stream).map(|last| (last.version, last.id))
-    }
-
-    /// Whether the stream has this version, if the log ends as is known.
-    pub(crate) fn is_sure(&self, stream: &StreamId, version: i64) -> bool {
-        self.get(stream).is_some_and(|last| last.era == self.era && last.version == version)
-    }
-
-    fn get(&self, stream: &StreamId) -> Option<Last> {
-        self.young.get(stream).or_else(|| self.old.get(stream)).copied()
+    /// The event that this task has written last to a stream.
+    pub(crate) fn of(&self, stream: &StreamId) -> Option<Written> {
+        let Last { version, id, era } = *self.young.get(stream).or_else(|| self.old.get(stream))?;
+        Some(Written { version, id, is_sure: era == self.era })
     }
 
     /// Whether the index of names has these for the block that all positions from `first` to `last` lie in,
@@ -157,7 +158,7 @@ impl Known {
     pub(crate) fn remember_name(&mut self, position: i64, name: &str) {
         let block = block_of(position);
         if self.names.block != block {
-            self.names = Names { block, there: HashSet::new() };
+            self.names = Names { block, there: HashSet::default() };
         }
         if !self.names.there.contains(name) {
             self.names.there.insert(name.into());
@@ -184,8 +185,8 @@ mod tests {
             }
         }
         assert!(known.young.len() + known.old.len() <= 2 * GENERATION);
-        let last = stream(GENERATION).and_then(|stream| known.last_of(&stream));
-        assert_eq!(last, Some((2, ID)));
+        let last = stream(GENERATION).and_then(|stream| known.of(&stream));
+        assert_eq!(last, Some(Written { version: 2, id: ID, is_sure: true }));
     }
 
     #[test]
@@ -196,14 +197,14 @@ mod tests {
         known.remember(&one, (1, ID));
         known.remember(&two, (1, ID));
         known.remember_end(2, ID);
-        assert!(known.is_sure(&one, 1) && !known.is_sure(&one, 2));
+        let written = |version, is_sure| Some(Written { version, id: ID, is_sure });
+        assert_eq!(known.of(&one), written(1, true));
         known.end_was_another();
         known.remember(&one, (3, ID));
-        assert!(known.is_sure(&one, 3) && !known.is_sure(&two, 1));
-        known.forget(&one);
-        assert!(!known.is_sure(&one, 3) && known.last_of(&one).is_none());
         // It is still the event that was written there.
-        assert_eq!(known.last_of(&two), Some((1, ID)));
+        assert_eq!([known.of(&one), known.of(&two)], [written(3, true), written(1, false)]);
+        known.forget(&one);
+        assert_eq!(known.of(&one), None);
         assert_eq!(known.end(), None);
     }
 

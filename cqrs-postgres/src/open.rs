@@ -1,12 +1,12 @@
 //! Opening the database: what it has to be, and how each connection is set up.
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cqrs_core::error::StoreErrorKind;
+use foldhash::HashMap;
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::error::Severity;

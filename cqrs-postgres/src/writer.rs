@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
-use cqrs_core::store::{Append, AppendError, Appended};
+use cqrs_core::store::{Append, AppendError};
 use futures_util::future::{self, Either};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::error::SqlState;
@@ -15,6 +15,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::append::{self, Facts, Ground, Outcome, Start, Target};
+use crate::at_once::at_once;
 use crate::drive::Drive;
 use crate::error::Fault;
 use crate::inline::{self, Effects, Held};
@@ -90,29 +91,39 @@ impl Writer {
     }
 
     /// Has something appended in a turn that was reserved, or with the next group if there is none or it was
-    /// taken back. If the future is dropped, it is appended as a whole or not at all.
-    pub(crate) async fn append_on(
-        &self,
-        turn: Option<Turn>,
-        append: Append,
-    ) -> Result<Appended, AppendError> {
+    /// taken back. It is appended as a whole or not at all if nobody waits for the outcome. Gives it back if
+    /// there is no room.
+    pub(crate) fn hand_over(&self, turn: Option<Turn>, append: Append) -> Result<Awaited, Box<Waiting>> {
         let (answer, outcome) = oneshot::channel();
         let job = Job { append, answer };
         let left = match turn {
             Some(turn) => turn.send(job).err(),
             None => Some(job),
         };
-        if let Some(job) = left
-            && self.0.send(Wish::Append(job)).await.is_err()
-        {
-            return Err(stopped(StoreErrorKind::Failed).into());
+        let Some(job) = left else { return Ok(outcome) };
+        match self.0.try_send(Wish::Append(job)) {
+            Ok(()) => Ok(outcome),
+            Err(full) => Err(Box::new((full.into_inner(), outcome))),
         }
-        // The task ends in the midst of its work only with the runtime that it was started on.
-        outcome.await.unwrap_or_else(|_| Err(stopped(StoreErrorKind::Unknown).into()))
+    }
+
+    /// Does so when there is room.
+    pub(crate) async fn wait_for_room(&self, waiting: Box<Waiting>) -> Result<Awaited, StoreError> {
+        let (wish, outcome) = *waiting;
+        match self.0.send(wish).await {
+            Ok(()) => Ok(outcome),
+            Err(_) => Err(stopped(StoreErrorKind::Failed)),
+        }
     }
 }
 
-fn stopped(kind: StoreErrorKind) -> StoreError {
+/// What somebody waits for.
+type Awaited = oneshot::Receiver<Outcome>;
+
+/// Somebody who waits to be let in.
+type Waiting = (Wish, Awaited);
+
+pub(crate) fn stopped(kind: StoreErrorKind) -> StoreError {
     StoreError::new(
         kind,
         format!("cannot {DOING}: the writing task of this store has stopped with its runtime"),
@@ -205,13 +216,15 @@ impl Group {
         }
     }
 
-    /// Gives those who were just told the time to send the next one, as long as there are such.
+    /// Gives those who were just told the time to send the next one, as long as there are such: another thread
+    /// may be at one of them.
     async fn wait_for(&mut self, jobs: &mut mpsc::Receiver<Wish>, share: usize, others: usize) {
-        let mut before = None;
-        while self.jobs.len() < share.min(others) && before != Some(self.jobs.len()) {
-            before = Some(self.jobs.len());
+        let mut in_vain = 0;
+        while self.jobs.len() < share.min(others) && in_vain < YIELDS {
+            let before = self.jobs.len();
             tokio::task::yield_now().await;
             self.fill(jobs, share);
+            in_vain = if self.jobs.len() > before { 0 } else { in_vain + 1 };
         }
     }
 
@@ -237,6 +250,8 @@ struct Line {
     back: Vec<Vec<Job>>,
     /// So many that will land next may not be as durable as they should be.
     doubted: usize,
+    /// What was written and told. It is thrown away while the server writes the next group.
+    spent: Vec<Append>,
 }
 
 impl Line {
@@ -276,6 +291,12 @@ const GROUP_BYTES: usize = 4 << 20;
 
 /// After this a turn is taken back that nobody has used: everybody who writes waits for it.
 const RESERVED: Duration = Duration::from_millis(500);
+
+/// How often in a row it yields in vain, until it no longer waits for those who may send.
+const YIELDS: u32 = 4;
+
+/// So many are told one by one.
+const FEW: usize = 2;
 
 /// How often a group is tried that the database's own troubles stopped.
 const TRIES: usize = 5;
@@ -342,6 +363,7 @@ impl Task {
                 }
                 continue;
             }
+            line.spent.clear();
             let room = !group.is_full(share) && !waits && line.back.is_empty() && group.reserving.is_empty();
             match self.drive.along(line.next(&mut jobs, room)).await {
                 Next::Wish(wish) => group.take_up(wish),
@@ -351,7 +373,7 @@ impl Task {
                     turns.landed(landed.group.len(), under_way, Instant::now());
                     under_way = line.size() + group.jobs.len() + jobs.len();
                     line.sent.pop_front();
-                    self.land(landed, &mut line);
+                    self.land(landed, &mut line).await;
                 }
             }
         }
@@ -380,11 +402,13 @@ impl Task {
         if !behind {
             conn.doubted();
         }
-        sent::send(conn, self.target, self.known.clone(), group, behind).await.map(Some)
+        // It goes out at once, and not only when it is waited for.
+        let sending = sent::send(conn, self.target, self.known.clone(), group, behind);
+        self.drive.along(sending).await.map(Some)
     }
 
     /// Tells those of a group that has landed, unless it has to be tried otherwise.
-    fn land(&mut self, Landed { group, conn, came }: Landed, line: &mut Line) {
+    async fn land(&mut self, Landed { group, conn, came }: Landed, line: &mut Line) {
         if conn.doubted() {
             line.doubted = 1 + line.sent.len();
         }
@@ -394,7 +418,7 @@ impl Task {
             Came::Written(outcomes, head) => {
                 self.news.publish(self.target.partition, head);
                 match doubted {
-                    false => tell(group, outcomes),
+                    false => line.spent = tell(group, outcomes).await,
                     true => fail(group, &doubt()),
                 }
             }
@@ -441,7 +465,7 @@ impl Task {
             return self.commit_each(group).await;
         }
         match self.attempt(&group).await {
-            Ok(outcomes) => tell(group, outcomes),
+            Ok(outcomes) => drop(tell(group, outcomes).await),
             // One of several may be what the database does not take; the others may do better alone.
             Err(fault) if group.len() > 1 && spoilt_by_one(&fault) => self.commit_each(group).await,
             Err(fault) => fail(group, &fault),
@@ -451,7 +475,7 @@ impl Task {
     async fn commit_each(&mut self, group: Vec<Job>) {
         for job in group {
             match self.attempt(std::slice::from_ref(&job)).await {
-                Ok(outcomes) => tell(vec![job], outcomes),
+                Ok(outcomes) => drop(tell(vec![job], outcomes).await),
                 Err(fault) => fail(vec![job], &fault),
             }
         }
@@ -524,7 +548,7 @@ impl Task {
             return None;
         };
         match self.on(conn, &[&job.append], true).await {
-            Ok(outcomes) => tell(vec![job], outcomes),
+            Ok(outcomes) => drop(tell(vec![job], outcomes).await),
             Err(fault) if fault.passes() => return Some(job),
             Err(fault) => fail(vec![job], &fault),
         }
@@ -771,8 +795,22 @@ fn spoilt_by_one(fault: &Fault) -> bool {
     matches!(fault.kind(), StoreErrorKind::Invalid | StoreErrorKind::Failed) && !fault.ends_connection()
 }
 
-fn tell(group: Vec<Job>, outcomes: Vec<Outcome>) {
-    group.into_iter().zip(outcomes).for_each(|(job, outcome)| job.tell(outcome));
+/// Tells all of a group what came of it, and gives back what they wanted to be written.
+async fn tell(group: Vec<Job>, outcomes: Vec<Outcome>) -> Vec<Append> {
+    let few = group.len() <= FEW;
+    let (spent, answers): (Vec<_>, Vec<_>) =
+        group.into_iter().map(|Job { append, answer }| (append, answer)).unzip();
+    let tell = move || {
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+            // Nobody listens if the future was dropped meanwhile.
+            let _ = answer.send(outcome);
+        }
+    };
+    match few {
+        true => tell(),
+        false => at_once(tell).await,
+    }
+    spent
 }
 
 fn refuse(reserving: Reserving, fault: &Fault) {
