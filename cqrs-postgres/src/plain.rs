@@ -36,7 +36,7 @@ impl Rows<'_> {
     ) -> Result<Option<Start>, Fault> {
         let Some((position, last)) = self.end else { return Ok(None) };
         let partition = i32::from(to.partition.get());
-        let basis: [Param<'_>; 6] = [&to.lock, &fenced, &to.log.0, &last, &partition, &position];
+        let basis: [Param<'_>; 5] = [&to.lock, &fenced, &last, &partition, &position];
         let written = match self.streams.len() {
             1 => {
                 let one: [Param<'_>; 9] = [
@@ -78,7 +78,8 @@ impl Rows<'_> {
 
 // What all of the following rest on, looked at once, before anything is written. Their snapshot is older than
 // their lock, so what they see may be old; but if somebody has written since, the position is taken, and if
-// somebody has fenced, the sequence has moved, which all see at once. A `CASE` is evaluated in its order.
+// somebody has fenced, the sequence has moved, which all see at once. A `CASE` is evaluated in its order. Of which
+// log it is need not be asked: no other has that event at its end.
 macro_rules! if_undisturbed {
     ($select:literal, $rest:literal, $($of_rows:ident)*) => {
         Sql::new(
@@ -88,15 +89,13 @@ macro_rules! if_undisturbed {
                 $select,
                 " WHERE CASE WHEN pg_try_advisory_xact_lock($1)
                              THEN pg_sequence_last_value('{s}.fenced'::regclass) = $2 ELSE false END
-                    AND EXISTS (SELECT FROM {s}.meta m WHERE m.log = $3)
-                    AND (SELECT e.position = $6 AND e.id = $4 FROM {s}.events e WHERE e.partition = $5
+                    AND (SELECT e.position = $5 AND e.id = $3 FROM {s}.events e WHERE e.partition = $4
                          ORDER BY e.position DESC LIMIT 1)",
                 $rest
             ),
             &[
                 Type::INT8,
                 Type::INT8,
-                Type::UUID,
                 Type::UUID,
                 Type::INT4,
                 Type::INT8,
@@ -107,7 +106,7 @@ macro_rules! if_undisturbed {
 }
 
 pub(crate) static APPEND_ONE: Sql = if_undisturbed!(
-    "SELECT $5, $6 + 1, $7, $8, $9, $10, $11, $12, $13, $14, $15",
+    "SELECT $4, $5 + 1, $6, $7, $8, $9, $10, $11, $12, $13, $14",
     "",
     INT8 INT8 INT8 UUID TEXT TEXT TEXT TEXT BYTEA
 );
@@ -117,8 +116,8 @@ pub(crate) static APPEND_ONE: Sql = if_undisturbed!(
 macro_rules! append_all {
     ($rest:literal, $($of_rest:ident)*) => {
         if_undisturbed!(
-            "SELECT $5, generate_series($6 + 1, $6 + cardinality($7)), unnest($7), unnest($8), unnest($9),
-                    unnest($10), unnest($11), unnest($12), unnest($13), unnest($14), unnest($15)",
+            "SELECT $4, generate_series($5 + 1, $5 + cardinality($6)), unnest($6), unnest($7), unnest($8),
+                    unnest($9), unnest($10), unnest($11), unnest($12), unnest($13), unnest($14)",
             $rest,
             INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY BYTEA_ARRAY
                 $($of_rest)*
@@ -129,7 +128,7 @@ macro_rules! append_all {
 pub(crate) static APPEND_ALL: Sql = append_all!("",);
 
 pub(crate) static APPEND_ALL_LOOKED_UP: Sql = append_all!(
-    " AND NOT EXISTS (SELECT FROM unnest($16, $17) AS h (stream, base)
+    " AND NOT EXISTS (SELECT FROM unnest($15, $16) AS h (stream, base)
                       WHERE coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = h.stream
                                       ORDER BY e.version DESC LIMIT 1), 0) <> h.base)",
     TEXT_ARRAY INT8_ARRAY
