@@ -140,6 +140,18 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn what_is_given_to_it_is_done_at_once() {
+        let ((ask, asked), (answers, mut answered)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        let mut drive = Drive::new(answering(asked, answers));
+        // Its own wakers are there only from the first time on.
+        drive.along(tokio::task::yield_now()).await;
+        for round in 0..3 {
+            drive.along(async { _ = ask.send(round) }).await;
+            assert_eq!(answered.try_recv(), Ok(round + 1));
+        }
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_comes_from_elsewhere_wakes() {
         let ((far, near), (answers, mut answered)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());

@@ -98,6 +98,39 @@ async fn a_stream_that_another_program_has_begun_is_not_begun_again() {
     store.verify().await.unwrap();
 }
 
+/// A plain append does not ask which log it is written to, but which event is its last one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_in_the_place_of_ours_is_not_written_to() {
+    let Some((store, schema)) = undisturbed().await else { return };
+    let drop_it = format!("DROP SCHEMA {schema} CASCADE");
+    connect(pg_cluster::shared().unwrap().url()).await.batch_execute(&drop_it).await.unwrap();
+    // It has as many events, and as many fences.
+    let other = open(&schema).await;
+    calm(&other).await;
+    let before = read_all(&other).await.len();
+    for number in 0..3 {
+        let refused = store.append(new(&format!("A/{number}"), "ours")).await;
+        assert!(matches!(refused, Err(AppendError::Store(_))), "{refused:?}");
+        let group = join_all((0..5).map(|task| store.append(new(&format!("B/{task}"), "ours")))).await;
+        assert!(group.iter().all(|one| matches!(one, Err(AppendError::Store(_)))), "{group:?}");
+    }
+    assert_eq!(read_all(&other).await.len(), before);
+    other.verify().await.unwrap();
+}
+
+/// More than there is room for wait to be let in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_than_may_wait_are_all_written() {
+    let Some((store, _)) = undisturbed().await else { return };
+    let before = read_all(&store).await.len();
+    let names: Vec<String> = (0..3_000).map(|number| format!("A/{number}")).collect();
+    for outcome in join_all(names.iter().map(|name| store.append(new(name, "")))).await {
+        outcome.unwrap();
+    }
+    assert_eq!(read_all(&store).await.len(), before + names.len());
+    store.verify().await.unwrap();
+}
+
 /// The negative control: it is the first version that keeps a stream from being begun twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn were_versions_not_unique_it_would_be_begun_again() {
