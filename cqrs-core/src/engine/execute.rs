@@ -2,6 +2,9 @@
 //!
 //! The path is written once, over [`Attempt`], and knows no user type; [`Typed`] is the thin part
 //! that does.
+//!
+//! A future is as large as all that it may become. So what few commands come to, such as reading the stream or
+//! losing a race, is boxed: what is left has less than a thousand bytes, which allocators hand out quickly.
 
 use std::any::TypeId;
 use std::borrow::Cow;
