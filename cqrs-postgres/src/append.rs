@@ -84,7 +84,8 @@ impl<'a> Facts<'a> {
         for append in group {
             facts.assume(&append.guard, known)?;
             let known = append.events.iter().all(|event| facts.streams.contains_key(&event.stream));
-            if append.events.is_empty() || !known || !append.inline.is_empty() {
+            let only_key = append.events.is_empty() && append.key.is_some();
+            if !known || only_key || !append.inline.is_empty() {
                 return None;
             }
         }
@@ -116,6 +117,22 @@ impl<'a> Facts<'a> {
             }
             Guard::Any | Guard::Unchanged { .. } | Guard::Absent(_) => None,
         }
+    }
+
+    /// Sees whether all that is taken for granted of streams is so, where there is nothing to write. Needs no
+    /// lock: it is so at the moment in which the server looks. `None` if it is not.
+    pub(crate) async fn check(&self, conn: &Conn, to: &Target) -> Result<Option<Start>, Fault> {
+        let partition = i32::from(to.partition.get());
+        let (mut names, mut bases, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
+        for (stream, end) in &self.streams {
+            names.push(stream.as_str());
+            bases.push(end.version);
+            lasts.push(end.last);
+        }
+        let (end, last) = self.end.unzip();
+        let row = conn.row(&CHECK, &[&partition, &end, &last, &names, &bases, &lasts]).await?;
+        let start = Start { position: row.try_get(0)?, as_known: row.try_get(1)? };
+        Ok(row.try_get::<_, bool>(2)?.then_some(start))
     }
 
     pub(crate) fn version_of(&self, stream: &StreamId) -> i64 {
@@ -494,9 +511,23 @@ static MATCHES: Sql = Sql::new(
     &[Type::INT4, Type::TEXT_ARRAY, Type::INT8_ARRAY],
 );
 
+// Whether streams end as they are said to, and the log as is known, in one snapshot.
+static CHECK: Sql = Sql::new(
+    "SELECT coalesce(l.position, 0), coalesce(l.position = $2 AND l.id = $3, false),
+            NOT EXISTS (SELECT FROM unnest($4, $5, $6) AS h (stream, base, last)
+                        LEFT JOIN LATERAL (SELECT e.version, e.id FROM {s}.events e WHERE e.stream = h.stream
+                                           ORDER BY e.version DESC LIMIT 1) e ON true
+                        WHERE coalesce(e.version, 0) <> h.base OR e.id <> h.last)
+     FROM (VALUES (1)) AS one LEFT JOIN LATERAL
+         (SELECT e.position, e.id FROM {s}.events e WHERE e.partition = $1
+          ORDER BY e.position DESC LIMIT 1) l ON true",
+    &[Type::INT4, Type::INT8, Type::UUID, Type::TEXT_ARRAY, Type::INT8_ARRAY, Type::UUID_ARRAY],
+);
+
 /// All statements of a transaction that finds out before it writes.
-pub(crate) static ALL: [&Sql; 9] = [
+pub(crate) static ALL: [&Sql; 10] = [
     &APPEND,
+    &CHECK,
     &plain::APPEND_ONE,
     &plain::APPEND_ALL,
     &plain::APPEND_ALL_LOOKED_UP,

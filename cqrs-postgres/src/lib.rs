@@ -215,33 +215,17 @@ impl PostgresStore {
         turn: Option<(Partition, Turn)>,
         append: Append,
     ) -> Result<Appended, AppendError> {
-        let (writer, turn) = self.way_of(&append, turn)?;
-        let outcome = match writer.hand_over(turn, append) {
-            Ok(outcome) => outcome,
-            // Most find room, and those who wait for it are not to make the future larger that all have.
-            Err(waiting) => Box::pin(writer.wait_for_room(waiting)).await?,
-        };
-        // The task ends in the midst of its work only with the runtime that it was started on.
-        outcome.await.unwrap_or_else(|_| Err(writer::stopped(StoreErrorKind::Unknown).into()))
-    }
-
-    /// Whom to give an append to, if it can be taken, and the turn that it has on that partition.
-    fn way_of(
-        &self,
-        append: &Append,
-        turn: Option<(Partition, Turn)>,
-    ) -> Result<(&Writer, Option<Turn>), StoreError> {
-        self.shared.limits.check(append)?;
+        self.shared.limits.check(&append)?;
         if let Some(other) = append
             .inline
             .iter()
             .find_map(|consumer| consumer.database().filter(|database| *database != Postgres::NAME))
         {
-            return Err(unsupported(format_args!("run a projection on {other}")));
+            return Err(unsupported(format_args!("run a projection on {other}")).into());
         }
-        let partition = self.target(append)?;
+        let partition = self.target(&append)?;
         let turn = turn.filter(|(reserved, _)| *reserved == partition).map(|(_, turn)| turn);
-        Ok((self.writer(partition)?, turn))
+        self.writer(partition)?.append_on(turn, append).await
     }
 
     /// On a connection that nobody shares while the transaction is open. It is put back if it is as it was;

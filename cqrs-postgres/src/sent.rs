@@ -51,6 +51,8 @@ enum Way {
     Plainly(i64),
     /// With the function `append`, given the block of the index of names that has its names.
     ByFunction(Option<i64>),
+    /// Not at all: there is nothing to write, and what was asked is looked up.
+    Nothing,
 }
 
 /// Sends a group, which is `behind` another one or alone. Gives it back if it cannot be sent so.
@@ -95,6 +97,7 @@ async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append], b
         let none = Held::default();
         let (outcomes, rows) = append::decide(&mut facts, &mut Effects::new(&none), group);
         let way = match known.fenced() {
+            _ if rows.is_empty() => Way::Nothing,
             Some(fenced) if rows.is_plain(&known) => Way::Plainly(fenced),
             _ => Way::ByFunction(known.block_with(rows.names.iter().copied())),
         };
@@ -107,6 +110,7 @@ async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append], b
     let done = match way {
         Way::Plainly(fenced) => rows.write_plainly(conn, to, fenced).await,
         Way::ByFunction(block) => by_function(conn, to, shared, &rows, behind, block).await,
+        Way::Nothing => facts.check(conn, to).await,
     };
     match done {
         Ok(Some(start)) => {

@@ -5,13 +5,14 @@
 //! disk can tell: where it is ready at once, sixteen are a sixth faster in halves; where it takes a millisecond, sixty
 //! are faster together. So both are tried, and again from time to time, one against the other.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Halves are not smaller than this.
 const HALF: usize = 8;
 
 /// A way is looked at for so many groups, behind some that still are of the way before.
-const WINDOW: usize = 32;
+const WINDOW: usize = 24;
 const SKIPPED: usize = 3;
 
 /// How one is tried against the other. Of the windows of each the quickest counts, since much can come between that
@@ -21,6 +22,10 @@ const TRIAL: [Way; 8] = {
     [Halves, Together, Together, Halves, Halves, Together, Together, Halves]
 };
 
+/// A trial ends as soon as each way was looked at equally often and one takes longer by more than this part of the
+/// other: the slower one costs as much as it is slower.
+const CLEARLY: u32 = 8;
+
 /// For so many groups the better one is kept, until both are tried again: for few at first, and for twice as many
 /// each time that it was found again.
 const KEPT: usize = 512;
@@ -28,6 +33,9 @@ const KEPT_LONGEST: usize = 8_192;
 
 /// If nothing has landed for so long, it says nothing of the way.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// What was found for so many different loads is remembered.
+const LOADS: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -44,13 +52,26 @@ pub(crate) struct Turns {
     least: [Duration; 2],
     /// Groups to go, to the end of the window or to the next trial.
     left: usize,
-    /// The better one when it was tried last, and for how many groups it is kept.
-    better: (Way, usize),
     /// When the window has begun, and the appends since.
     window: Option<(Instant, usize)>,
     last: Option<Instant>,
-    /// So many were under way when it was tried.
-    tried_with: usize,
+    /// So many were under way when this trial began, or the one whose result is kept.
+    load: usize,
+    /// What was found, the latest first.
+    found: VecDeque<Found>,
+}
+
+/// The better way for so many under way, and for how many groups it is kept.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    load: usize,
+    way: Way,
+    kept: usize,
+}
+
+/// Whether what was found for one load says nothing of another, which is many times larger or smaller.
+fn differ(one: usize, other: usize) -> bool {
+    one > 2 * other || 2 * one < other
 }
 
 impl Turns {
@@ -60,10 +81,10 @@ impl Turns {
             trial: Some(0),
             least: [Duration::MAX; 2],
             left: SKIPPED + WINDOW,
-            better: (Way::Halves, KEPT),
             window: None,
             last: None,
-            tried_with: 0,
+            load: 0,
+            found: VecDeque::with_capacity(LOADS),
         }
     }
 
@@ -83,12 +104,13 @@ impl Turns {
             }
             return;
         }
+        if differ(under_way, self.load) {
+            return self.meet(under_way);
+        }
         self.left -= 1;
         let Some(at) = self.trial else {
-            // For many more or fewer than before, the other way may be better.
-            let others = under_way > 2 * self.tried_with || 2 * under_way < self.tried_with;
-            if self.left == 0 || others {
-                self.enter(0);
+            if self.left == 0 {
+                self.begin(under_way);
             }
             return;
         };
@@ -101,25 +123,50 @@ impl Turns {
                     let each = (now - *since) / u32::try_from(*done).unwrap_or(u32::MAX).max(1);
                     let least = &mut self.least[usize::from(self.way == Way::Together)];
                     *least = each.min(*least);
-                    self.tried_with = under_way;
                     self.enter(at + 1);
                 }
             }
         }
     }
 
+    /// There are many more or fewer than before, for whom the other way may be better: what was found when there
+    /// were as many holds, or else both are tried.
+    fn meet(&mut self, under_way: usize) {
+        let known = self.found.iter().find(|found| !differ(under_way, found.load));
+        match known.copied() {
+            Some(Found { load, way, kept }) => {
+                (self.trial, self.window) = (None, None);
+                (self.load, self.way, self.left) = (load, way, kept);
+            }
+            None => self.begin(under_way),
+        }
+    }
+
+    /// Begins a trial.
+    fn begin(&mut self, under_way: usize) {
+        self.load = under_way;
+        self.least = [Duration::MAX; 2];
+        self.enter(0);
+    }
+
     /// Begins a window of the trial, or ends it.
     fn enter(&mut self, at: usize) {
         self.window = None;
-        if let Some(way) = TRIAL.get(at) {
+        let [halves, together] = self.least;
+        let (less, more) = (halves.min(together), halves.max(together));
+        let is_clear = at > 0 && at.is_multiple_of(2) && more > less + less / CLEARLY;
+        if let Some(way) = TRIAL.get(at).filter(|_| !is_clear) {
             (self.trial, self.way, self.left) = (Some(at), *way, SKIPPED + WINDOW);
             return;
         }
-        let [halves, together] = std::mem::replace(&mut self.least, [Duration::MAX; 2]);
         self.way = if together < halves { Way::Together } else { Way::Halves };
-        let (before, kept) = self.better;
-        self.left = if self.way == before { (kept * 2).min(KEPT_LONGEST) } else { KEPT };
-        self.better = (self.way, self.left);
+        let before = self.found.iter().position(|found| !differ(self.load, found.load));
+        self.left = match before.and_then(|at| self.found.remove(at)) {
+            Some(before) if before.way == self.way => (before.kept * 2).min(KEPT_LONGEST),
+            _ => KEPT,
+        };
+        self.found.truncate(LOADS - 1);
+        self.found.push_front(Found { load: self.load, way: self.way, kept: self.left });
         self.trial = None;
     }
 }
@@ -160,14 +207,14 @@ mod tests {
             let mut turns = Turns::new();
             let [halves, together] = run(&mut turns, &mut now, world, tasks, 40_000);
             let (better, worse) = if is_halves { (halves, together) } else { (together, halves) };
-            assert!(worse * 30 < better, "{halves} in halves, {together} together with {tasks} tasks");
+            assert!(worse * 100 < better, "{halves} in halves, {together} together with {tasks} tasks");
         }
     }
 
     /// The negative control: who never tries keeps the slower way.
     #[test]
     fn what_is_not_tried_is_not_found() {
-        let mut turns = Turns { trial: None, left: usize::MAX, tried_with: 16, ..Turns::new() };
+        let mut turns = Turns { trial: None, left: usize::MAX, load: 16, ..Turns::new() };
         let mut now = Instant::now();
         turns.last = Some(now);
         let slow = World { commit: 1_000, each: 5, here: 6 };
@@ -189,6 +236,31 @@ mod tests {
         assert_eq!(turns.way, Way::Together);
         run(&mut turns, &mut now, &quick, 64, KEPT_LONGEST + 400);
         assert_eq!(turns.way, Way::Halves);
+    }
+
+    #[test]
+    fn what_was_found_for_a_load_holds_when_it_comes_again() {
+        let (mut turns, mut now) = (Turns::new(), Instant::now());
+        let middling = World { commit: 150, each: 5, here: 6 };
+        run(&mut turns, &mut now, &middling, 16, 400);
+        run(&mut turns, &mut now, &middling, 64, 400);
+        for _ in 0..20 {
+            assert_eq!(run(&mut turns, &mut now, &middling, 16, 100), [1, 99]);
+            assert_eq!(run(&mut turns, &mut now, &middling, 64, 100), [99, 1]);
+        }
+        // Not for ever: then both are tried again.
+        let both = run(&mut turns, &mut now, &middling, 16, KEPT_LONGEST + 400);
+        assert!(both[0] > 1 && both[0] * 50 < both[1], "{both:?}");
+    }
+
+    #[test]
+    fn loads_that_are_remembered_are_bounded() {
+        let (mut turns, mut now) = (Turns::new(), Instant::now());
+        let quick = World { commit: 60, each: 5, here: 6 };
+        for load in (3..9).map(|power| 3_usize.pow(power)) {
+            run(&mut turns, &mut now, &quick, load, 400);
+        }
+        assert_eq!(turns.found.len(), LOADS);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
-use cqrs_core::store::{Append, AppendError};
+use cqrs_core::store::{Append, AppendError, Appended};
 use futures_util::future::{self, Either};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::error::SqlState;
@@ -91,39 +91,31 @@ impl Writer {
     }
 
     /// Has something appended in a turn that was reserved, or with the next group if there is none or it was
-    /// taken back. It is appended as a whole or not at all if nobody waits for the outcome. Gives it back if
-    /// there is no room.
-    pub(crate) fn hand_over(&self, turn: Option<Turn>, append: Append) -> Result<Awaited, Box<Waiting>> {
+    /// taken back. If the future is dropped, it is appended as a whole or not at all.
+    pub(crate) async fn append_on(
+        &self,
+        turn: Option<Turn>,
+        append: Append,
+    ) -> Result<Appended, AppendError> {
         let (answer, outcome) = oneshot::channel();
         let job = Job { append, answer };
         let left = match turn {
             Some(turn) => turn.send(job).err(),
             None => Some(job),
         };
-        let Some(job) = left else { return Ok(outcome) };
-        match self.0.try_send(Wish::Append(job)) {
-            Ok(()) => Ok(outcome),
-            Err(full) => Err(Box::new((full.into_inner(), outcome))),
+        // Most find room, and those who wait for it are not to make the future larger that all have.
+        if let Some(job) = left
+            && let Err(full) = self.0.try_send(Wish::Append(job))
+            && Box::pin(self.0.send(full.into_inner())).await.is_err()
+        {
+            return Err(stopped(StoreErrorKind::Failed).into());
         }
-    }
-
-    /// Does so when there is room.
-    pub(crate) async fn wait_for_room(&self, waiting: Box<Waiting>) -> Result<Awaited, StoreError> {
-        let (wish, outcome) = *waiting;
-        match self.0.send(wish).await {
-            Ok(()) => Ok(outcome),
-            Err(_) => Err(stopped(StoreErrorKind::Failed)),
-        }
+        // The task ends in the midst of its work only with the runtime that it was started on.
+        outcome.await.unwrap_or_else(|_| Err(stopped(StoreErrorKind::Unknown).into()))
     }
 }
 
-/// What somebody waits for.
-type Awaited = oneshot::Receiver<Outcome>;
-
-/// Somebody who waits to be let in.
-type Waiting = (Wish, Awaited);
-
-pub(crate) fn stopped(kind: StoreErrorKind) -> StoreError {
+fn stopped(kind: StoreErrorKind) -> StoreError {
     StoreError::new(
         kind,
         format!("cannot {DOING}: the writing task of this store has stopped with its runtime"),

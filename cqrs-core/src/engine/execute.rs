@@ -167,6 +167,16 @@ impl At {
     fn place(&self) -> Place {
         Place { version: self.version, position: self.position, snapshot: self.snapshot }
     }
+
+    /// That the stream is still as it is here.
+    fn guard(&self, stream: &StreamId) -> Guard {
+        // At the version that a flight was to give the stream, somebody else's event may stand.
+        let expected = match &self.flight {
+            Some(flight) => Expected::Event(self.version, flight.last()),
+            None => Expected::Version(self.version),
+        };
+        Guard::stream(stream.clone(), expected)
+    }
 }
 
 /// Takes the events of one page.
@@ -201,21 +211,16 @@ impl Inner {
             };
             let intent = match self.attempt(request, attempt, &mut at).await {
                 Ok(Next::Append(intent)) => intent,
-                Ok(Next::Moved) => {
-                    remembered = Some(at);
+                Ok(Next::Answer(answer)) => {
+                    match Box::pin(self.confirm(request, attempt, &mut turn, at)).await? {
+                        Confirmed::Stands(place) => {
+                            return Box::pin(self.answer(request, answer, place)).await;
+                        }
+                        Confirmed::Moved(read) => remembered = read,
+                    }
                     continue;
                 }
-                Ok(Next::Unfounded) => continue,
-                Ok(Next::Receipt(receipt)) => {
-                    turn.keep(attempt.remember(at));
-                    return Ok(receipt);
-                }
-                Err(stop) => {
-                    if let Stop::Refused | Stop::Conflict(_) = stop {
-                        turn.keep(attempt.remember(at));
-                    }
-                    return Err(stop);
-                }
+                Err(failure) => return Err(failure.into()),
             };
             let mut ahead = At { version: intent.behind, remembered: true, ..at.clone() };
             let making = self.renewal(&request.stream, plan, ahead.place());
@@ -389,21 +394,24 @@ impl Inner {
     }
 
     /// Decides once.
-    async fn attempt(&self, request: &Request, attempt: &mut dyn Attempt, at: &mut At) -> Result<Next, Stop> {
+    async fn attempt(
+        &self,
+        request: &Request,
+        attempt: &mut dyn Attempt,
+        at: &mut At,
+    ) -> Result<Next, Failure> {
         if let Some(expected) = request.expected.filter(|expected| *expected != at.version) {
-            return Box::pin(self.refuse(request, attempt, at, Some(expected))).await;
+            return Ok(Next::Answer(Answer::Conflict(expected)));
         }
         let now = self.clock.now();
         if !self.decide(request, attempt, at.version, now) {
             Box::pin(self.decide_outside(request, attempt, at.version, now)).await;
         }
         if attempt.is_refused() {
-            return Box::pin(self.refuse(request, attempt, at, None)).await;
+            return Ok(Next::Answer(Answer::Refused));
         }
-        if attempt.is_empty()
-            && let Some(next) = Box::pin(self.accept_without_events(request, attempt, at)).await?
-        {
-            return Ok(next);
+        if attempt.is_empty() && request.key.is_none() {
+            return Ok(Next::Answer(Answer::Accepted));
         }
         let events = attempt.encode(&|| NewEventParts {
             id: self.ids.next(now),
@@ -413,12 +421,7 @@ impl Inner {
         })?;
         attempt.absorb()?;
         let behind = Version::new(at.version.get() + events.len() as u64);
-        // At the version that a flight was to give the stream, somebody else's event may stand.
-        let expected = match &at.flight {
-            Some(flight) => Expected::Event(at.version, flight.last()),
-            None => Expected::Version(at.version),
-        };
-        let guard = Guard::stream(request.stream.clone(), expected);
+        let guard = at.guard(&request.stream);
         let append =
             Append::new(events, guard).with_key(request.key.clone()).with_inline(self.inline.clone());
         Ok(Next::Append(Intent { append, behind }))
@@ -451,60 +454,65 @@ impl Inner {
         Context::new(request.stream.clone(), version, now, request.metadata.clone(), self.ids.clone())
     }
 
-    /// What comes of a command that is not to be carried out, as far as is known: because it has `expected`
-    /// another version of the stream, or because the handler has refused it.
-    async fn refuse(
-        &self,
-        request: &Request,
-        attempt: &mut dyn Attempt,
-        at: &mut At,
-        expected: Option<Version>,
-    ) -> Result<Next, Stop> {
-        if let Some(next) = self.confirm(request, attempt, at).await? {
-            return Ok(next);
-        }
-        // What was accepted once is not refused when it comes again. Nothing was changed since the state
-        // was read, so it stays good.
-        if let Some(receipt) = self.first_receipt(request).await? {
-            return Ok(Next::Receipt(receipt));
-        }
-        let Some(expected) = expected else { return Err(Stop::Refused) };
-        let clause = Guard::stream(request.stream.clone(), Expected::Version(expected));
-        Err(Stop::Conflict(Conflict { clause, found: Found::Version(at.version) }))
-    }
-
-    /// What comes of a command that is accepted and has nothing to write; `None` if its key is to be written.
-    async fn accept_without_events(
-        &self,
-        request: &Request,
-        attempt: &mut dyn Attempt,
-        at: &mut At,
-    ) -> Result<Option<Next>, Failure> {
-        let next = self.confirm(request, attempt, at).await?;
-        if next.is_some() || request.key.is_some() {
-            return Ok(next);
-        }
-        let partition = self.log.partition_of(&request.stream);
-        let head = self.log.head(partition).await?;
-        Ok(Some(Next::Receipt(Receipt::new(head.log, partition, at.position, at.version))))
-    }
-
-    /// Makes sure that what is decided without an append rests on what is written now: what is remembered may
-    /// be old, or not written yet. Says how to go on if it does not.
+    /// Makes sure that what is decided without anything to write rests on what is written: what is remembered
+    /// may be old, or not written yet. Whoever comes next decides on the same state meanwhile.
     async fn confirm(
         &self,
         request: &Request,
         attempt: &mut dyn Attempt,
-        at: &mut At,
-    ) -> Result<Option<Next>, Failure> {
+        turn: &mut Turn<'_>,
+        at: At,
+    ) -> Result<Confirmed, Failure> {
+        turn.keep(attempt.remember(at.clone()));
+        if !at.remembered {
+            return Ok(Confirmed::Stands(at.place()));
+        }
+        // It goes to the log like an append, so that it is checked with those that are on their way, and behind
+        // the one that it rests on.
+        let nothing = self.log.append(Append::new(Vec::new(), at.guard(&request.stream)));
+        let checked = match Begun::begin(nothing).await {
+            Begun::Done(end) => end,
+            Begun::Running(checking) => {
+                if self.decides_ahead {
+                    turn.let_go();
+                }
+                checking.await
+            }
+        };
+        if let Ok(checked) = checked {
+            let position = match &at.flight {
+                // Whoever flew may have been dropped, and what it rests on is there all the same.
+                Some(flight) => flight.clone().landed().await.unwrap_or(checked.position),
+                None => at.position,
+            };
+            return Ok(Confirmed::Stands(Place { position, ..at.place() }));
+        }
+        // It does not hold, or the store cannot tell. What can be read is sure.
+        let Some(mut at) = recall(attempt, turn.take().await) else { return Ok(Confirmed::Moved(None)) };
         if let Some(flight) = at.flight.take() {
             match flight.landed().await {
                 Some(position) => at.position = position,
-                None => return Ok(Some(Next::Unfounded)),
+                None => return Ok(Confirmed::Moved(None)),
             }
         }
-        let moved = at.remembered && self.read_on(request, attempt, at).await?;
-        Ok(moved.then_some(Next::Moved))
+        self.read_on(request, attempt, &mut at).await?;
+        Ok(Confirmed::Moved(Some(at)))
+    }
+
+    /// What is answered to a command that has nothing to write, on a state that is written.
+    async fn answer(&self, request: &Request, answer: Answer, place: Place) -> Result<Receipt, Stop> {
+        if let Answer::Accepted = answer {
+            let partition = self.log.partition_of(&request.stream);
+            let head = self.log.head(partition).await?;
+            return Ok(Receipt::new(head.log, partition, place.position, place.version));
+        }
+        // What was accepted once is not refused when it comes again.
+        if let Some(receipt) = self.first_receipt(request).await? {
+            return Ok(receipt);
+        }
+        let Answer::Conflict(expected) = answer else { return Err(Stop::Refused) };
+        let clause = Guard::stream(request.stream.clone(), Expected::Version(expected));
+        Err(Stop::Conflict(Conflict { clause, found: Found::Version(place.version) }))
     }
 
     /// Sends an append on its way when it is polled. A store takes it up at once, so that those which are
@@ -586,12 +594,25 @@ impl Inner {
 enum Next {
     /// The decision is to be written.
     Append(Intent),
-    /// Accepted without anything to write, on the state there is.
-    Receipt(Receipt),
-    /// The log had moved on behind what was remembered, and the state with it: decide again.
-    Moved,
-    /// What it was decided on was not written: load and decide again.
-    Unfounded,
+    /// There is nothing to write.
+    Answer(Answer),
+}
+
+/// What is decided without anything to write.
+enum Answer {
+    /// Accepted, without events.
+    Accepted,
+    /// The handler has refused.
+    Refused,
+    /// The command expects this version of the stream, which has another.
+    Conflict(Version),
+}
+
+/// Whether a state is what is written.
+enum Confirmed {
+    Stands(Place),
+    /// It was not: decide again, on what was read instead, or load.
+    Moved(Option<At>),
 }
 
 /// A decision, to be written.

@@ -28,7 +28,11 @@ enum Work {
     Single(Vec<hand::Single>, Arc<AtomicU64>),
     Batched(hand::Batched, Arc<AtomicU64>),
     /// Engines that know nothing of each other, as in so many processes.
-    Engines(Vec<Engine>, u64),
+    Engines {
+        engines: Vec<Engine>,
+        accounts: u64,
+        apart: bool,
+    },
 }
 
 struct Contender {
@@ -48,23 +52,38 @@ impl Work {
         match self {
             Self::Single(all, next) => all[task as usize].insert(row(next)).await,
             Self::Batched(batched, next) => batched.insert(row(next)).await,
-            Self::Engines(engines, accounts) => {
-                let engine = &engines[task as usize % engines.len()];
-                bank::post(engine, scattered(number) % accounts, number).await;
+            Self::Engines { engines, accounts, apart } => {
+                let (count, at) = (engines.len() as u64, task % engines.len() as u64);
+                let account = scattered(number) % accounts;
+                let account = if *apart { account / count * count + at } else { account };
+                bank::post(&engines[at as usize], account, number).await;
             }
         }
     }
 }
 
-pub fn run(cluster: &Cluster) {
+/// Those with `who` in their names.
+pub fn run(cluster: &Cluster, who: &str) {
     let runtime = runtime();
+    let one = |tasks| Engines { count: 1, tasks, accounts: ACCOUNTS, apart: false };
+    let engines = [
+        one(1),
+        one(16),
+        one(64),
+        Engines { accounts: 1, ..one(64) },
+        Engines { count: 2, ..one(64) },
+        Engines { count: 2, apart: true, ..one(64) },
+    ];
     let mut contenders = Vec::new();
     for tasks in [1, 16, 64] {
-        contenders.push(runtime.block_on(by_hand(cluster, tasks)));
-        contenders.push(runtime.block_on(engines(cluster, 1, tasks, ACCOUNTS)));
+        if hand_name(tasks).contains(who) {
+            contenders.push(runtime.block_on(by_hand(cluster, tasks)));
+        }
+        for engines in engines.iter().filter(|engines| engines.tasks == tasks && engines.name().contains(who))
+        {
+            contenders.push(runtime.block_on(engines.open(cluster)));
+        }
     }
-    contenders.push(runtime.block_on(engines(cluster, 1, 64, 1)));
-    contenders.push(runtime.block_on(engines(cluster, 2, 64, ACCOUNTS)));
     let watch = Arc::new(runtime.block_on(hand::connect(cluster.url())));
     for round in 0..ROUNDS as u64 {
         for contender in &mut contenders {
@@ -75,33 +94,48 @@ pub fn run(cluster: &Cluster) {
     print(contenders);
 }
 
+fn hand_name(tasks: u64) -> String {
+    format!("by hand, {tasks} tasks, {}", if tasks == 1 { "state known" } else { "known, batched" })
+}
+
 async fn by_hand(cluster: &Cluster, tasks: u64) -> Contender {
     let table = format!("hand_{tasks}");
     hand::table(&hand::connect(cluster.url()).await, &table).await;
     let next = Arc::default();
-    let (what, work) = match tasks {
-        1 => ("state known", Work::Single(vec![hand::Single::new(cluster.url(), &table).await], next)),
-        _ => ("known, batched", Work::Batched(hand::Batched::new(cluster.url(), &table).await, next)),
+    let work = match tasks {
+        1 => Work::Single(vec![hand::Single::new(cluster.url(), &table).await], next),
+        _ => Work::Batched(hand::Batched::new(cluster.url(), &table).await, next),
     };
-    Contender {
-        name: format!("by hand, {tasks} tasks, {what}"),
-        tasks,
-        work: Arc::new(work),
-        samples: Vec::new(),
-    }
+    Contender { name: hand_name(tasks), tasks, work: Arc::new(work), samples: Vec::new() }
 }
 
-async fn engines(cluster: &Cluster, count: usize, tasks: u64, accounts: u64) -> Contender {
-    let mut engines = Vec::new();
-    for _ in 0..count {
-        let url = url(cluster, &format!("bench_{count}_{tasks}_{accounts}"));
-        engines.push(bank::engine(PostgresStore::open(&url).await.unwrap()).await);
+/// So many engines with so many tasks in all, on the same accounts or each on some of its own.
+struct Engines {
+    count: usize,
+    tasks: u64,
+    accounts: u64,
+    apart: bool,
+}
+
+impl Engines {
+    fn name(&self) -> String {
+        let hot = if self.accounts == 1 { ", one hot account" } else { "" };
+        let count = if self.count == 1 { String::new() } else { format!(", {} engines", self.count) };
+        let apart = if self.apart { " apart" } else { "" };
+        format!("engine, {} tasks{hot}{count}{apart}", self.tasks)
     }
-    bank::open(&engines[0], accounts).await;
-    let hot = if accounts == 1 { ", one hot account" } else { "" };
-    let apart = if count == 1 { String::new() } else { format!(", {count} engines") };
-    let work = Arc::new(Work::Engines(engines, accounts));
-    Contender { name: format!("engine, {tasks} tasks{hot}{apart}"), tasks, work, samples: Vec::new() }
+
+    async fn open(&self, cluster: &Cluster) -> Contender {
+        let Self { count, tasks, accounts, apart } = *self;
+        let url = url(cluster, &format!("bench_{count}_{tasks}_{accounts}_{apart}"));
+        let mut engines = Vec::new();
+        for _ in 0..count {
+            engines.push(bank::engine(PostgresStore::open(&url).await.unwrap()).await);
+        }
+        bank::open(&engines[0], accounts).await;
+        let work = Arc::new(Work::Engines { engines, accounts, apart });
+        Contender { name: self.name(), tasks, work, samples: Vec::new() }
+    }
 }
 
 /// How many hold the lock of a log and how many wait for it, on average until then.

@@ -9,7 +9,8 @@
 //! All contenders take turns, a short round each, so that a machine that drifts moves all of them.
 //!
 //! `cargo bench -p cqrs-postgres --bench append`, with `-- commands`, `-- rehydrating`, `-- catching-up`,
-//! `-- growing` or `-- locks` for a part.
+//! `-- growing` or `-- locks` for a part; and behind `commands` with part of a name for some contenders alone, such
+//! as `"16 tasks"`.
 
 #![allow(
     missing_docs,
@@ -33,21 +34,22 @@ use std::time::Duration;
 
 use pg_cluster::Cluster;
 
-type Part = (&'static str, fn(&Cluster));
+type Part = (&'static str, fn(&Cluster, &str));
 
 fn main() {
-    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
+    let mut words = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let (wanted, who) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let settings = [("fsync", "on"), ("shared_buffers", "1GB"), ("max_wal_size", "8GB")];
     let Some(cluster) = pg_cluster::own(&settings) else { return };
     let parts: [Part; 5] = [
         ("commands", commands::run),
-        ("rehydrating", reading::rehydrating),
-        ("catching-up", reading::catching_up),
-        ("growing", growing::run),
-        ("locks", locks::run),
+        ("rehydrating", |cluster, _| reading::rehydrating(cluster)),
+        ("catching-up", |cluster, _| reading::catching_up(cluster)),
+        ("growing", |cluster, _| growing::run(cluster)),
+        ("locks", |cluster, _| locks::run(cluster)),
     ];
     for (_, run) in parts.iter().filter(|(name, _)| name.contains(&wanted)) {
-        run(&cluster);
+        run(&cluster, &who);
     }
 }
 
