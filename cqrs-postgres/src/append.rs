@@ -9,7 +9,9 @@ use std::collections::hash_map::Entry;
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::event::NewEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::store::{Append, AppendError, Appended, CommandKey, Expected, Guard, LogId, Query};
+use cqrs_core::store::{
+    Append, AppendError, Appended, CommandKey, Conflict, Expected, Found, Guard, LogId, Query,
+};
 use cqrs_core::text;
 use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use futures_util::future;
@@ -152,6 +154,19 @@ impl<'a> Facts<'a> {
         self.end
     }
 
+    /// Leaves out what was not written because its streams have moved, and has that forgotten.
+    pub(crate) fn leave_out(&mut self, moved: &HashMap<&str, i64>, known: &mut Known) {
+        self.added.retain(|(_, event)| {
+            let is_moved = moved.contains_key(event.stream.as_str());
+            if is_moved {
+                known.forget(&event.stream);
+            }
+            !is_moved
+        });
+        self.added.iter_mut().zip(1..).for_each(|((position, _), number)| *position = number);
+        self.head = self.added.len() as i64;
+    }
+
     /// Has it forgotten what was to be written and was not.
     pub(crate) fn forget(&self, known: &mut Known) {
         self.added.iter().for_each(|(_, event)| known.forget(&event.stream));
@@ -273,6 +288,65 @@ fn write<'a>(facts: &mut Facts<'a>, rows: &mut Rows<'a>, append: &'a Append) -> 
     facts.appended(versions)
 }
 
+/// The one stream that an append is about; `None` if there is none or more.
+pub(crate) fn only_stream(append: &Append) -> Option<&StreamId> {
+    fn guarded<'a>(guard: &'a Guard, one: &mut Option<&'a StreamId>) -> Option<()> {
+        match guard {
+            Guard::Any | Guard::Unchanged { .. } | Guard::Absent(_) => Some(()),
+            Guard::All(all) => all.iter().try_for_each(|guard| guarded(guard, one)),
+            Guard::Stream { stream, .. } => (*one.get_or_insert(stream) == stream).then_some(()),
+        }
+    }
+    let mut one = None;
+    guarded(&append.guard, &mut one)?;
+    let others =
+        append.events.iter().map(|event| &event.stream).chain(append.key.as_ref().map(|key| &key.stream));
+    for stream in others {
+        if *one.get_or_insert(stream) != stream {
+            return None;
+        }
+    }
+    one
+}
+
+/// What came of each append of a group of which something was left out. `None` for one that is to be decided
+/// under the lock: its stream has moved, and nobody can say here that it has lost.
+pub(crate) fn left_out(
+    group: &[&Append],
+    outcomes: Vec<Outcome>,
+    written: &Written<'_>,
+) -> Vec<Option<Outcome>> {
+    let mut head = written.start.position;
+    let one = |(append, outcome): (&&Append, Outcome)| {
+        let stream = only_stream(append)?;
+        if let Some(version) = written.moved.get(stream.as_str()) {
+            return lost(&append.guard, *version).map(|conflict| Err(conflict.into()));
+        }
+        match outcome {
+            Ok(mut appended) => {
+                head += append.events.len() as i64;
+                appended.position = Position::new(head.cast_unsigned());
+                Some(Ok(appended))
+            }
+            Err(AppendError::Conflict(conflict)) => Some(Err(conflict.into())),
+            // It may rest on what was left out.
+            Err(_) => None,
+        }
+    };
+    group.iter().zip(outcomes).map(one).collect()
+}
+
+/// The clause that does not hold of a stream that has this version. Of one that expects an event, it is not known.
+fn lost(guard: &Guard, version: i64) -> Option<Conflict> {
+    let found = Version::new(version.cast_unsigned());
+    guard::clauses(guard).into_iter().find_map(|clause| match clause {
+        Guard::Stream { expected: expected @ (Expected::NoStream | Expected::Version(_)), .. } => (!expected
+            .holds(found))
+        .then(|| Conflict { clause: clause.clone(), found: Found::Version(found) }),
+        _ => None,
+    })
+}
+
 /// Moves what was counted from the group's start to where the group came to lie.
 pub(crate) fn shift(outcomes: &mut [Outcome], start: i64) {
     for outcome in outcomes {
@@ -288,8 +362,10 @@ pub(crate) struct Rows<'a> {
     pub(crate) end: Option<(i64, Uuid)>,
     pub(crate) sure: Vec<&'a str>,
     pub(crate) sure_bases: Vec<i64>,
+    pub(crate) sure_lasts: Vec<Option<Uuid>>,
     pub(crate) heads: Vec<&'a str>,
     pub(crate) bases: Vec<i64>,
+    pub(crate) lasts: Vec<Option<Uuid>>,
     pub(crate) key_streams: Vec<&'a str>,
     pub(crate) key_names: Vec<&'a str>,
     pub(crate) key_ends: Vec<i64>,
@@ -313,13 +389,14 @@ impl<'a> Rows<'a> {
     /// will come at most.
     fn new(facts: &Facts<'a>, events: usize) -> Self {
         let mut rows = Self { end: facts.end, ..Self::default() };
-        for (stream, End { version, sure, .. }) in &facts.streams {
-            let (streams, bases) = match sure {
-                true => (&mut rows.sure, &mut rows.sure_bases),
-                false => (&mut rows.heads, &mut rows.bases),
+        for (stream, End { version, last, sure }) in &facts.streams {
+            let (streams, bases, lasts) = match sure {
+                true => (&mut rows.sure, &mut rows.sure_bases, &mut rows.sure_lasts),
+                false => (&mut rows.heads, &mut rows.bases, &mut rows.lasts),
             };
             streams.push(stream.as_str());
             bases.push(*version);
+            lasts.push(*last);
         }
         rows.streams.reserve_exact(events);
         rows.versions.reserve_exact(events);
@@ -359,31 +436,34 @@ impl<'a> Rows<'a> {
         self.streams.is_empty() && self.key_names.is_empty()
     }
 
-    /// Writes them; `None` if what was assumed does not hold.
+    /// Writes them, all or those whose streams are as is assumed if they are written `partly`; `None` if nothing
+    /// was written, because what was assumed does not hold.
     pub(crate) async fn write(
         &self,
         conn: &Conn,
         to: &Target,
         ground: Ground,
         block: Option<i64>,
-    ) -> Result<Option<Start>, Fault> {
+    ) -> Result<Option<Written<'a>>, Fault> {
         let partition = i32::from(to.partition.get());
         let (end, last) = self.end.unzip();
-        let (certain, strict) = (ground == Ground::Certain, ground == Ground::End);
-        let params: [Param<'_>; 28] = [
+        let (certain, partly) = (ground == Ground::Certain, ground == Ground::EachForItself);
+        let params: [Param<'_>; 30] = [
             &to.log.0,
             &conn.id,
             &to.lock,
             &partition,
             &certain,
-            &strict,
+            &partly,
             &end,
             &last,
             &block,
             &self.sure,
             &self.sure_bases,
+            &self.sure_lasts,
             &self.heads,
             &self.bases,
+            &self.lasts,
             &self.key_streams,
             &self.key_names,
             &self.key_ends,
@@ -400,11 +480,22 @@ impl<'a> Rows<'a> {
             &self.tag_ends,
             &self.tag_names,
         ];
-        let start: Option<i64> = conn.row(&APPEND, &params).await?.try_get(0)?;
-        Ok(start.map(|start| match start < 0 {
+        let answer: Option<Vec<i64>> = conn.row(&APPEND, &params).await?.try_get(0)?;
+        answer.map(|answer| self.understand(&answer)).transpose()
+    }
+
+    fn understand(&self, answer: &[i64]) -> Result<Written<'a>, Fault> {
+        let unclear = || Fault::corrupt("the server's answer to an append is not understood");
+        let (start, moved) = answer.split_first().ok_or_else(unclear)?;
+        let start = match *start < 0 {
             true => Start { position: -1 - start, as_known: false },
-            false => Start { position: start, as_known: true },
-        }))
+            false => Start { position: *start, as_known: true },
+        };
+        let (numbers, versions) = moved.split_at(moved.len() / 2);
+        let asked: Vec<&str> = self.heads.iter().chain(&self.sure).copied().collect();
+        let moved =
+            numbers.iter().zip(versions).map(|(number, version)| Ok((*nth(&asked, *number)?, *version)));
+        Ok(Written { start, moved: moved.collect::<Result<_, Fault>>()? })
     }
 }
 
@@ -423,8 +514,22 @@ pub(crate) enum Ground {
     Certain,
     /// What is assumed of each stream and key.
     Assumed,
-    /// What is assumed, and that the log ends as is known: another group is about to write that.
-    End,
+    /// The same, where each append is about one stream, and holds or not whatever becomes of the others.
+    EachForItself,
+}
+
+/// What came of a group.
+#[derive(Clone, Debug)]
+pub(crate) struct Written<'a> {
+    pub(crate) start: Start,
+    /// The streams that are not as was assumed, with their versions. Of them nothing was written.
+    pub(crate) moved: HashMap<&'a str, i64>,
+}
+
+impl From<Start> for Written<'_> {
+    fn from(start: Start) -> Self {
+        Self { start, moved: HashMap::default() }
+    }
 }
 
 /// Where a group came to lie.
@@ -455,8 +560,8 @@ impl Target {
 }
 
 pub(crate) static APPEND: Sql = Sql::new(
-    "SELECT {s}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-        $20, $21, $22, $23, $24, $25, $26, $27, $28)",
+    "SELECT {s}.append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+        $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30)",
     &[
         Type::UUID,
         Type::UUID,
@@ -469,8 +574,10 @@ pub(crate) static APPEND: Sql = Sql::new(
         Type::INT8,
         Type::TEXT_ARRAY,
         Type::INT8_ARRAY,
+        Type::UUID_ARRAY,
         Type::TEXT_ARRAY,
         Type::INT8_ARRAY,
+        Type::UUID_ARRAY,
         Type::TEXT_ARRAY,
         Type::TEXT_ARRAY,
         Type::INT8_ARRAY,

@@ -19,6 +19,9 @@ use uuid::Uuid;
 /// Streams in one generation, of which there are two.
 const GENERATION: usize = 16_384;
 
+/// How long it is cautious at the most.
+const CAUTIOUS: u32 = 64;
+
 /// The last events of some streams, each with its version.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
@@ -29,8 +32,10 @@ pub(crate) struct Known {
     /// Counts how often somebody else has written.
     era: u64,
     names: Names,
-    /// Whether nobody else had written when this task last did.
-    undisturbed: bool,
+    /// How often in a row nobody else had written when this task did.
+    calm: u32,
+    /// How often that has to be before a plain statement is tried, which is in vain if somebody else writes.
+    cautious: u32,
     /// How often a writer was fenced, when this was looked up last.
     fenced: Option<i64>,
 }
@@ -101,7 +106,12 @@ impl Known {
 
     /// How often a writer was fenced, if it is known and nobody else seems to write.
     pub(crate) fn fenced(&self) -> Option<i64> {
-        self.fenced.filter(|_| self.undisturbed)
+        self.fenced.filter(|_| self.calm > self.cautious)
+    }
+
+    /// A plain statement was tried, and somebody else had written.
+    pub(crate) fn plainly_in_vain(&mut self) {
+        self.cautious = (self.cautious * 2 + 1).min(CAUTIOUS);
     }
 
     /// Whether that is all that is not known. As long as the end is not, it would be forgotten with it.
@@ -116,9 +126,12 @@ impl Known {
     /// Whether the log has ended as this task knew.
     pub(crate) fn end_was(&mut self, as_known: bool) {
         match as_known {
-            true => self.undisturbed = true,
-            false => self.end_was_another(),
+            // It grows less cautious when that has gone well for a while.
+            true if self.calm > 2 * self.cautious => self.cautious /= 2,
+            true => {}
+            false => return self.end_was_another(),
         }
+        self.calm = self.calm.saturating_add(1);
     }
 
     /// The log has ended otherwise than this task knew: somebody else has written, or was fenced.
@@ -126,7 +139,7 @@ impl Known {
         self.era += 1;
         self.end = None;
         self.names = Names::default();
-        self.undisturbed = false;
+        self.calm = 0;
         self.fenced = None;
     }
 

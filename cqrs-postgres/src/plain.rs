@@ -2,7 +2,7 @@
 //!
 //! As long as nobody else writes, all that this process knows of the log is still so. A statement that finds
 //! the event at its end that this process has written last may write what was decided on it. It needs half
-//! of the time that the function `append` does, which is given lists and looks everything up.
+//! of the time that the function `append_group` does, which is given lists and looks everything up.
 
 use tokio_postgres::types::Type;
 use uuid::Uuid;

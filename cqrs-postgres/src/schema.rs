@@ -40,7 +40,7 @@ use uuid::Uuid;
 use crate::error::Fault;
 
 /// The version of the tables that this program writes. It stands in the table `meta`.
-pub(crate) const VERSION: i32 = 1;
+pub(crate) const VERSION: i32 = 2;
 
 /// The relations of a store, all of them made at once.
 const TABLES: [&str; 11] = [
@@ -164,27 +164,33 @@ LANGUAGE sql STABLE AS $f$
                      ORDER BY e.position DESC LIMIT 1), 0)
 $f$;
 
--- Appends what a process has decided under the assumption that some streams have these versions and
--- some keys are not there. Of the streams in `p_sure` it knows that, as long as its own event `p_last` at
--- `p_end` is the log's last one; of the names of the events, that the block `p_block` has them. Gives the
--- position before the first event, as `-1 - position` if the last event was another one; or nothing, and then
--- nothing was written, because the assumption does not hold. If it is `p_strict`, the last event is part of it.
-CREATE OR REPLACE FUNCTION {s}.append(
+-- Appends what a process has decided under the assumption that some streams end with these versions and
+-- events (`NULL` for any), and that some keys are not there. Of the streams in `p_sure` it knows that, as long as
+-- its own event `p_last` at `p_end` is the log's last one; of the names of the events, that the block `p_block`
+-- has them. Gives the position before the first event, as `-1 - position` if the last event was another one; or
+-- nothing, and then nothing was written, because the assumption does not hold. If each append of the group is
+-- about one stream, it may be written `p_partly`: without the rows of streams that have moved, whose numbers in
+-- `p_heads || p_sure` come behind the position, and their versions behind those.
+CREATE OR REPLACE FUNCTION {s}.append_group(
     p_log uuid, p_writer uuid, p_lock bigint, p_partition integer, p_certain boolean,
-    p_strict boolean, p_end bigint, p_last uuid, p_block bigint,
-    p_sure text[], p_sure_bases bigint[], p_heads text[], p_bases bigint[],
+    p_partly boolean, p_end bigint, p_last uuid, p_block bigint,
+    p_sure text[], p_sure_bases bigint[], p_sure_lasts uuid[],
+    p_heads text[], p_bases bigint[], p_lasts uuid[],
     p_key_streams text[], p_key_names text[], p_key_ends bigint[], p_key_versions text[],
     p_streams text[], p_versions bigint[], p_ids uuid[], p_names text[], p_schema_versions bigint[],
     p_times bigint[], p_tags text[], p_metadata text[], p_payloads bytea[],
     p_tag_ends bigint[], p_tag_names text[]
-) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $f$
+) RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $f$
 DECLARE
     v_log boolean;
     v_fenced boolean;
     v_head bigint;
     v_same boolean;
-    v_moved boolean := false;
     v_count integer := cardinality(p_streams);
+    v_moved text[];
+    v_numbers bigint[];
+    v_versions bigint[];
+    v_kept bigint[];
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'this transaction is %', current_setting('transaction_isolation') USING ERRCODE = 'CQ004';
@@ -206,30 +212,42 @@ BEGIN
     IF v_fenced THEN
         RAISE EXCEPTION 'the writer % is fenced', p_writer USING ERRCODE = 'CQ002';
     END IF;
-    IF p_strict AND NOT v_same THEN
-        RETURN NULL;
-    END IF;
     IF NOT v_same THEN
         p_heads := p_heads || p_sure;
         p_bases := p_bases || p_sure_bases;
+        p_lasts := p_lasts || p_sure_lasts;
     END IF;
     IF cardinality(p_heads) > 0 THEN
-        v_moved := EXISTS (SELECT FROM unnest(p_heads, p_bases) AS h (stream, base)
-                           WHERE coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = h.stream
-                                           ORDER BY e.version DESC LIMIT 1), 0) <> h.base);
+        SELECT array_agg(h.stream), array_agg(h.number), array_agg(coalesce(l.version, 0))
+            INTO v_moved, v_numbers, v_versions
+            FROM unnest(p_heads, p_bases, p_lasts) WITH ORDINALITY AS h (stream, base, last, number)
+            LEFT JOIN LATERAL (SELECT e.version, e.id FROM {s}.events e WHERE e.stream = h.stream
+                               ORDER BY e.version DESC LIMIT 1) l ON true
+            WHERE coalesce(l.version, 0) <> h.base OR l.id <> h.last;
     END IF;
-    IF NOT v_moved AND cardinality(p_key_names) > 0 THEN
-        v_moved := EXISTS (SELECT FROM unnest(p_key_streams, p_key_names) AS k (stream, name)
-                           JOIN {s}.keys there ON there.stream = k.stream AND there.key = k.name);
+    IF v_moved IS NOT NULL AND p_certain THEN
+        RAISE EXCEPTION 'a stream moved under the lock' USING ERRCODE = 'CQ003';
     END IF;
-    IF v_moved THEN
-        IF p_certain THEN
-            RAISE EXCEPTION 'a stream moved under the lock' USING ERRCODE = 'CQ003';
-        END IF;
+    IF (v_moved IS NOT NULL AND NOT p_partly)
+        OR (cardinality(p_key_names) > 0
+            AND EXISTS (SELECT FROM unnest(p_key_streams, p_key_names) AS k (stream, name)
+                        JOIN {s}.keys there ON there.stream = k.stream AND there.key = k.name)) THEN
         RETURN NULL;
     END IF;
+    IF v_moved IS NOT NULL THEN
+        v_kept := ARRAY(SELECT r.number FROM unnest(p_streams) WITH ORDINALITY AS r (stream, number)
+                        WHERE r.stream <> ALL (v_moved) ORDER BY r.number);
+        v_count := cardinality(v_kept);
+        INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name, tags,
+                                metadata, payload)
+            SELECT p_partition, v_head + row_number() OVER (ORDER BY r.number), r.version, r.schema_version,
+                   r.time, r.id, r.stream, r.name, r.tags, r.metadata, r.payload
+            FROM unnest(p_versions, p_schema_versions, p_times, p_ids, p_streams, p_names, p_tags, p_metadata,
+                        p_payloads) WITH ORDINALITY
+                AS r (version, schema_version, time, id, stream, name, tags, metadata, payload, number)
+            WHERE r.stream <> ALL (v_moved);
     -- Taking lists apart costs as much as two rows, so what is alone is not taken from one.
-    IF v_count = 1 THEN
+    ELSIF v_count = 1 THEN
         INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name, tags,
                                 metadata, payload)
             VALUES (p_partition, v_head + 1, p_versions[1], p_schema_versions[1], p_times[1], p_ids[1],
@@ -243,22 +261,29 @@ BEGIN
     END IF;
     IF NOT v_same OR p_block IS NULL OR (v_head + 1) >> 8 <> p_block OR (v_head + v_count) >> 8 <> p_block THEN
         INSERT INTO {s}.names (name, partition, block)
-            SELECT DISTINCT n.name, p_partition, (v_head + n.number) >> 8
+            SELECT DISTINCT n.name, p_partition, (v_head + coalesce(array_position(v_kept, n.number), n.number)) >> 8
             FROM unnest(p_names) WITH ORDINALITY AS n (name, number)
+            WHERE v_kept IS NULL OR n.number = ANY (v_kept)
             ON CONFLICT DO NOTHING;
     END IF;
     IF cardinality(p_tag_names) > 0 THEN
         INSERT INTO {s}.tags (tag, partition, position)
-            SELECT t.name, p_partition, v_head + t.number
-            FROM unnest(p_tag_names, p_tag_ends) AS t (name, number);
+            SELECT t.name, p_partition, v_head + coalesce(array_position(v_kept, t.number), t.number)
+            FROM unnest(p_tag_names, p_tag_ends) AS t (name, number)
+            WHERE v_kept IS NULL OR t.number = ANY (v_kept);
     END IF;
     IF cardinality(p_key_names) > 0 THEN
         INSERT INTO {s}.keys (stream, key, partition, position, versions)
-            SELECT k.stream, k.name, p_partition, v_head + k.number, k.versions
+            SELECT k.stream, k.name, p_partition,
+                   v_head + CASE WHEN v_kept IS NULL THEN k.number
+                                 ELSE (SELECT count(*) FROM unnest(v_kept) AS n (number)
+                                       WHERE n.number <= k.number) END,
+                   k.versions
             FROM unnest(p_key_streams, p_key_names, p_key_ends, p_key_versions)
-                AS k (stream, name, number, versions);
+                AS k (stream, name, number, versions)
+            WHERE v_moved IS NULL OR k.stream <> ALL (v_moved);
     END IF;
-    RETURN CASE WHEN v_same THEN v_head ELSE -1 - v_head END;
+    RETURN ARRAY[CASE WHEN v_same THEN v_head ELSE -1 - v_head END] || v_numbers || v_versions;
 END
 $f$;
 
@@ -593,8 +618,7 @@ async fn migrate(client: &Client, schema: &Schema, partitions: Option<u16>) -> R
         match inspect(client, schema).await? {
             Found::Ready(_) => {}
             Found::Nothing => create(client, schema, partitions.unwrap_or(1)).await?,
-            // From the second version on, each older one has its step here.
-            Found::Older(version) => return Err(impossible(version)),
+            Found::Older(_) => bring_forward(client, schema).await?,
         }
         inspect(client, schema).await
     }
@@ -623,6 +647,15 @@ async fn create(client: &Client, schema: &Schema, partitions: u16) -> Result<(),
     let values: [(&(dyn ToSql + Sync), Type); 3] =
         [(&VERSION, Type::INT4), (&log, Type::UUID), (&partitions, Type::INT4)];
     client.execute_typed(&meta, &values).await?;
+    Ok(())
+}
+
+/// Brings an older store to the newest version, a step for each. Version 1 had other functions, the same tables:
+/// its own stay, so that programs which still use them go on until they end.
+async fn bring_forward(client: &Client, schema: &Schema) -> Result<(), Fault> {
+    client.batch_execute(&schema.text(FUNCTIONS)).await?;
+    let version = schema.text("UPDATE {s}.meta SET version = $1");
+    client.execute_typed(&version, &[(&VERSION, Type::INT4)]).await?;
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! Groups on their way: one is sent while the server still writes the one before.
 //!
 //! The server carries out in turn what is sent on a connection, so between two groups it need not wait until
-//! this process has heard of the one and sent the other. Who is sent behind another rests on it: what it is
-//! decided on is the log as the one before is about to leave it, and it is written only if the log ends so.
+//! this process has heard of the one and sent the other. Who is sent behind another is decided on the log as the
+//! one before is about to leave it, and written only if its streams end with the very events that it was decided
+//! on.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use cqrs_core::store::{Append, BoxFuture};
 use futures_util::future;
 use tokio_postgres::error::SqlState;
 
-use crate::append::{self, Facts, Ground, Outcome, Rows, Start, Target};
+use crate::append::{self, Facts, Ground, Outcome, Rows, Target, Written};
 use crate::error::Fault;
 use crate::inline::{Effects, Held};
 use crate::known::Shared;
@@ -38,6 +39,8 @@ pub(crate) struct Landed {
 pub(crate) enum Came {
     /// It is written; the last event is at this position.
     Written(Vec<Outcome>, i64),
+    /// The same, but for those whose streams have moved. Some of them may have to be tried in another way.
+    Partly(Vec<Option<Outcome>>, i64),
     /// It was not sent, because it asks for more than can be assumed.
     NotSent,
     /// Nothing was written: something of what it rests on does not hold.
@@ -49,22 +52,21 @@ pub(crate) enum Came {
 enum Way {
     /// With a plain statement, if so many writers were fenced so far.
     Plainly(i64),
-    /// With the function `append`, given the block of the index of names that has its names.
+    /// With the function `append_group`, given the block of the index of names that has its names.
     ByFunction(Option<i64>),
     /// Not at all: there is nothing to write, and what was asked is looked up.
     Nothing,
 }
 
-/// Sends a group, which is `behind` another one or alone. Gives it back if it cannot be sent so.
+/// Sends a group, behind another one or alone. Gives it back if it cannot be sent so.
 pub(crate) async fn send(
     conn: Arc<Conn>,
     to: Target,
     known: Shared,
     group: Vec<Job>,
-    behind: bool,
 ) -> Result<Sent, Vec<Job>> {
     let size = group.len();
-    let mut landing: BoxFuture<'static, Landed> = Box::pin(fly(conn, to, known, group, behind));
+    let mut landing: BoxFuture<'static, Landed> = Box::pin(fly(conn, to, known, group));
     // It is sent when it is first polled.
     match future::poll_fn(|context| Poll::Ready(landing.as_mut().poll(context))).await {
         Poll::Ready(Landed { group, came: Came::NotSent, .. }) => Err(group),
@@ -80,20 +82,17 @@ impl Sent {
     }
 }
 
-async fn fly(conn: Arc<Conn>, to: Target, known: Shared, group: Vec<Job>, behind: bool) -> Landed {
+async fn fly(conn: Arc<Conn>, to: Target, known: Shared, group: Vec<Job>) -> Landed {
     let appends: Vec<&Append> = group.iter().map(Job::append).collect();
-    let came = written(&conn, &to, &known, &appends, behind).await;
+    let came = written(&conn, &to, &known, &appends).await;
     drop(appends);
     Landed { group, conn, came }
 }
 
-async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append], behind: bool) -> Came {
-    let (facts, mut outcomes, rows, way) = {
+async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append]) -> Came {
+    let (mut facts, mut outcomes, mut rows, way) = {
         let mut known = shared.lock();
         let Some(mut facts) = Facts::assumed(group, to, &known) else { return Came::NotSent };
-        if behind && facts.end().is_none() {
-            return Came::NotSent;
-        }
         let none = Held::default();
         let (outcomes, rows) = append::decide(&mut facts, &mut Effects::new(&none), group);
         let way = match known.fenced() {
@@ -108,22 +107,43 @@ async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append], b
         (facts, outcomes, rows, way)
     };
     let done = match way {
-        Way::Plainly(fenced) => rows.write_plainly(conn, to, fenced).await,
-        Way::ByFunction(block) => by_function(conn, to, shared, &rows, behind, block).await,
-        Way::Nothing => facts.check(conn, to).await,
+        Way::Plainly(fenced) => {
+            let done = rows.write_plainly(conn, to, fenced).await;
+            let in_vain = match &done {
+                Ok(start) => start.is_none(),
+                Err(fault) => fault.is(&SqlState::UNIQUE_VIOLATION),
+            };
+            if in_vain {
+                // Somebody else has written, which need not concern any of these: all is looked up.
+                shared.lock().plainly_in_vain();
+                rows.end = None;
+                by_function(conn, to, shared, group, &rows, None).await
+            } else {
+                done.map(|start| start.map(Written::from))
+            }
+        }
+        Way::ByFunction(block) => by_function(conn, to, shared, group, &rows, block).await,
+        Way::Nothing => facts.check(conn, to).await.map(|start| start.map(Written::from)),
     };
+    let mut known = shared.lock();
     match done {
-        Ok(Some(start)) => {
-            append::shift(&mut outcomes, start.position);
-            let mut known = shared.lock();
-            known.end_was(start.as_known);
-            if !start.as_known {
+        Ok(Some(written)) => {
+            let Written { start, moved } = &written;
+            known.end_was(start.as_known && moved.is_empty());
+            if !moved.is_empty() {
+                facts.leave_out(moved, &mut known);
+            }
+            if !(start.as_known && moved.is_empty()) {
                 facts.remember(&mut known, start.position);
             }
-            Came::Written(outcomes, start.position + facts.head())
+            let head = start.position + facts.head();
+            if moved.is_empty() {
+                append::shift(&mut outcomes, start.position);
+                return Came::Written(outcomes, head);
+            }
+            Came::Partly(append::left_out(group, outcomes, &written), head)
         }
         done => {
-            let mut known = shared.lock();
             known.end_was_another();
             facts.forget(&mut known);
             match done {
@@ -135,15 +155,18 @@ async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append], b
 }
 
 /// What a plain statement needs to know is asked on the way, as soon as the next one could be plain.
-async fn by_function(
+async fn by_function<'a>(
     conn: &Conn,
     to: &Target,
     known: &Shared,
-    rows: &Rows<'_>,
-    behind: bool,
+    group: &[&Append],
+    rows: &Rows<'a>,
     block: Option<i64>,
-) -> Result<Option<Start>, Fault> {
-    let ground = if behind { Ground::End } else { Ground::Assumed };
+) -> Result<Option<Written<'a>>, Fault> {
+    let ground = match group.iter().all(|append| append::only_stream(append).is_some()) {
+        true => Ground::EachForItself,
+        false => Ground::Assumed,
+    };
     let write = rows.write(conn, to, ground, block);
     if !known.lock().lacks_fenced() {
         return write.await;

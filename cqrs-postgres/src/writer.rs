@@ -14,7 +14,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use crate::append::{self, Facts, Ground, Outcome, Start, Target};
+use crate::append::{self, Facts, Ground, Outcome, Start, Target, Written};
 use crate::at_once::at_once;
 use crate::drive::Drive;
 use crate::error::Fault;
@@ -395,7 +395,7 @@ impl Task {
             conn.doubted();
         }
         // It goes out at once, and not only when it is waited for.
-        let sending = sent::send(conn, self.target, self.known.clone(), group, behind);
+        let sending = sent::send(conn, self.target, self.known.clone(), group);
         self.drive.along(sending).await.map(Some)
     }
 
@@ -413,6 +413,27 @@ impl Task {
                     false => line.spent = tell(group, outcomes).await,
                     true => fail(group, &doubt()),
                 }
+            }
+            Came::Partly(_, head) if doubted => {
+                self.news.publish(self.target.partition, head);
+                fail(group, &doubt());
+            }
+            Came::Partly(outcomes, head) => {
+                self.news.publish(self.target.partition, head);
+                let (mut told, mut answers, mut again) = (Vec::new(), Vec::new(), Vec::new());
+                for (job, outcome) in group.into_iter().zip(outcomes) {
+                    match outcome {
+                        Some(outcome) => {
+                            told.push(job);
+                            answers.push(outcome);
+                        }
+                        None => again.push(job),
+                    }
+                }
+                if !again.is_empty() {
+                    line.back.push(again);
+                }
+                line.spent = tell(told, answers).await;
             }
             Came::Failed(fault) => {
                 let fault = fault.while_committing();
@@ -617,7 +638,7 @@ impl Task {
             Ok(written)
         };
         match written.await {
-            Ok(Some(start)) => {
+            Ok(Some(Written { start, .. })) => {
                 append::shift(&mut outcomes, start.position);
                 self.remember(&facts, start, start.position);
                 self.news.publish(self.target.partition, start.position + facts.head());
@@ -745,7 +766,9 @@ impl Task {
         });
         if let Ok(start) = &done {
             // Positions are counted from the log's begin, as its head was read.
-            self.remember(&facts, start.unwrap_or(Start { position: 0, as_known: false }), 0);
+            let start =
+                start.as_ref().map_or(Start { position: 0, as_known: false }, |written| written.start);
+            self.remember(&facts, start, 0);
             self.news.publish(self.target.partition, facts.head());
         }
         Ok(done.map(|_| outcomes).map_err(Fault::while_committing))

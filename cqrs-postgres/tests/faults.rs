@@ -136,20 +136,37 @@ async fn open_when_told(url: &str, plain: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_processes_that_open_a_new_store_at_once_find_one() {
-    const TEN: usize = 10;
     if let Ok(urls) = std::env::var(CHILD) {
         let (url, plain) = urls.split_once(' ').unwrap();
         return open_when_told(url, plain).await;
     }
     let Some(cluster) = pg_cluster::shared() else { return };
     let url = with(cluster.url(), &format!("schema={}", schema()));
-    let gate = connect(cluster.url()).await;
+    ten_at_once(cluster.url(), &url).await;
+    // So do ten that find a store of the version before: of its tables, which are the same, and its functions.
+    let schema = schema();
+    let url = with(cluster.url(), &format!("schema={schema}"));
+    PostgresStore::open(&url).await.unwrap().append(one("B/1", "before")).await.unwrap();
+    let client = connect(cluster.url()).await;
+    let back = format!("DROP FUNCTION {schema}.append_group; UPDATE {schema}.meta SET version = 1");
+    client.batch_execute(&back).await.unwrap();
+    ten_at_once(cluster.url(), &url).await;
+    let version = client.query_one(&format!("SELECT version FROM {schema}.meta"), &[]).await.unwrap();
+    assert_eq!(version.get::<_, i32>(0), 2);
+    let store = PostgresStore::open(&url).await.unwrap();
+    assert_eq!(read_stream(&store, "B/1").await.len(), 1);
+}
+
+/// Has ten processes open a store at the same moment and append to it.
+async fn ten_at_once(plain: &str, url: &str) {
+    const TEN: usize = 10;
+    let gate = connect(plain).await;
     gate.query("SELECT pg_advisory_lock($1)", &[&START]).await.unwrap();
     let children: Vec<_> = (0..TEN)
         .map(|_| {
             let mut child = Command::new(std::env::current_exe().unwrap());
             child.args(["ten_processes_that_open_a_new_store_at_once_find_one", "--exact", "--nocapture"]);
-            child.env(CHILD, format!("{url} {}", cluster.url()));
+            child.env(CHILD, format!("{url} {plain}"));
             child.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
         })
         .collect();
@@ -169,7 +186,7 @@ async fn ten_processes_that_open_a_new_store_at_once_find_one() {
         let log = told.lines().find_map(|line| Some(line.split_once("log ")?.1.to_owned()));
         logs.push(log.unwrap_or_else(|| panic!("{told}")));
     }
-    let store = PostgresStore::open(&url).await.unwrap();
+    let store = PostgresStore::open(url).await.unwrap();
     let log = store.head(Partition::ONLY).await.unwrap().log.to_string();
     assert!(logs.iter().all(|other| *other == log), "{log}: {logs:?}");
     assert_eq!(read_stream(&store, "A/1").await.len(), TEN);
