@@ -197,17 +197,75 @@ async fn a_refusal_waits_for_what_it_rests_on() {
         let first = withdraw(&bank, 80);
         slow.until(1).await;
         let second = withdraw(&bank, 80);
+        slow.until(2).await;
         turns().await;
         assert!(!second.is_finished(), "nobody is refused on account of what was not written");
         slow.settle(fate).await;
         assert_eq!(first.await.unwrap().is_ok(), !accepted);
         if accepted {
-            slow.until(2).await;
+            slow.until(3).await;
             slow.settle(Fate::Commits).await;
         }
         assert_eq!(second.await.unwrap().is_ok(), accepted, "{fate:?}");
         assert_eq!(balance(&bank, 1).await, 20);
     }
+}
+
+/// It is checked in the commit of those around it, who are decided as if it were not there.
+#[tokio::test]
+async fn a_refusal_shares_a_commit_and_keeps_nobody_waiting() {
+    let (slow, bank) = account(100).await;
+    let first = withdraw(&bank, 80);
+    slow.until(1).await;
+    let refused = withdraw(&bank, 80);
+    slow.until(2).await;
+    let last = withdraw(&bank, 20);
+    slow.until(3).await;
+    assert_eq!(slow.settle(Fate::Commits).await, 3);
+    assert!(first.await.unwrap().is_ok());
+    let refused = refused.await.unwrap().unwrap_err();
+    assert!(matches!(refused, ExecuteError::Refused(AccountError::Overdraft { balance: 20 })), "{refused}");
+    assert!(last.await.unwrap().is_ok());
+    assert_eq!((slow.groups.load(Ordering::SeqCst), balance(&bank, 1).await), (1, 0));
+}
+
+/// If the store cannot say whether it rests on what is written, the stream is read.
+#[tokio::test]
+async fn a_refusal_that_cannot_be_checked_is_decided_on_what_is_read() {
+    for fate in [Fate::Fails, Fate::UnknownAndLost] {
+        let (slow, bank) = account(100).await;
+        let first = withdraw(&bank, 80);
+        slow.until(1).await;
+        slow.settle(Fate::Commits).await;
+        first.await.unwrap().unwrap();
+        let second = withdraw(&bank, 80);
+        slow.until(2).await;
+        slow.settle(fate).await;
+        let refused = second.await.unwrap().unwrap_err();
+        assert!(
+            matches!(refused, ExecuteError::Refused(AccountError::Overdraft { balance: 20 })),
+            "{fate:?}: {refused}"
+        );
+    }
+}
+
+/// Somebody else has put in what is asked for, of which this process does not know.
+#[tokio::test]
+async fn a_refusal_on_what_is_old_is_decided_again() {
+    let (slow, bank) = account(0).await;
+    let first = deposit(&bank, 10);
+    slow.until(1).await;
+    slow.settle(Fate::Commits).await;
+    first.await.unwrap().unwrap();
+    let other = quiet(slow.inner.clone()).await;
+    other.execute(Deposit { account: 1, cents: 100 }).await.unwrap();
+    let second = withdraw(&bank, 80);
+    slow.until(2).await;
+    slow.settle(Fate::Commits).await;
+    slow.until(3).await;
+    slow.settle(Fate::Commits).await;
+    assert!(second.await.unwrap().is_ok());
+    assert_eq!(balance(&bank, 1).await, 30);
 }
 
 #[tokio::test]
@@ -221,11 +279,12 @@ async fn an_expected_version_waits_as_well() {
             async move { bank.execute(Deposit { account: 1, cents: 5 }).expect(Version::new(2)).await },
         )
     };
+    slow.until(2).await;
     turns().await;
     assert!(!expecting.is_finished());
     slow.settle(Fate::Fails).await;
     assert!(first.await.unwrap().is_err());
-    slow.until(2).await;
+    slow.until(3).await;
     slow.settle(Fate::Commits).await;
     assert_eq!(expecting.await.unwrap().unwrap().version(), Version::new(3));
 }
@@ -265,11 +324,17 @@ async fn another_writer_in_between_is_noticed() {
     other.execute(Withdraw { account: 1, cents: 50 }).await.unwrap();
     slow.settle(Fate::Commits).await;
     // The other's event has taken the very version that the second rests on, and is not what it rests on.
-    slow.until(3).await;
-    slow.settle(Fate::Commits).await;
+    let on = slow.clone();
+    let committing = tokio::spawn(async move {
+        loop {
+            turns().await;
+            on.settle(Fate::Commits).await;
+        }
+    });
     let refused = first.await.unwrap().unwrap_err();
     assert!(matches!(refused, ExecuteError::Refused(AccountError::Overdraft { .. })), "{refused}");
     second.await.unwrap().unwrap();
+    committing.abort();
     assert_eq!(balance(&bank, 1).await, 10);
 }
 

@@ -209,18 +209,14 @@ impl Inner {
                 Some(at) => at,
                 None => Box::pin(self.begin(request, plan, attempt)).await?,
             };
-            let intent = match self.attempt(request, attempt, &mut at).await {
-                Ok(Next::Append(intent)) => intent,
-                Ok(Next::Answer(answer)) => {
-                    match Box::pin(self.confirm(request, attempt, &mut turn, at)).await? {
-                        Confirmed::Stands(place) => {
-                            return Box::pin(self.answer(request, answer, place)).await;
-                        }
-                        Confirmed::Moved(read) => remembered = read,
-                    }
+            let intent = match self.attempt(request, attempt, &mut turn, &mut at).await? {
+                Next::Append(intent) => intent,
+                Next::Receipt(receipt) => return Ok(receipt),
+                Next::Moved => {
+                    remembered = Some(at);
                     continue;
                 }
-                Err(failure) => return Err(failure.into()),
+                Next::Unfounded => continue,
             };
             let mut ahead = At { version: intent.behind, remembered: true, ..at.clone() };
             let making = self.renewal(&request.stream, plan, ahead.place());
@@ -398,20 +394,21 @@ impl Inner {
         &self,
         request: &Request,
         attempt: &mut dyn Attempt,
+        turn: &mut Turn<'_>,
         at: &mut At,
-    ) -> Result<Next, Failure> {
+    ) -> Result<Next, Stop> {
         if let Some(expected) = request.expected.filter(|expected| *expected != at.version) {
-            return Ok(Next::Answer(Answer::Conflict(expected)));
+            return Box::pin(self.answer(request, attempt, turn, at, Answer::Conflict(expected))).await;
         }
         let now = self.clock.now();
         if !self.decide(request, attempt, at.version, now) {
             Box::pin(self.decide_outside(request, attempt, at.version, now)).await;
         }
         if attempt.is_refused() {
-            return Ok(Next::Answer(Answer::Refused));
+            return Box::pin(self.answer(request, attempt, turn, at, Answer::Refused)).await;
         }
         if attempt.is_empty() && request.key.is_none() {
-            return Ok(Next::Answer(Answer::Accepted));
+            return Box::pin(self.answer(request, attempt, turn, at, Answer::Accepted)).await;
         }
         let events = attempt.encode(&|| NewEventParts {
             id: self.ids.next(now),
@@ -454,6 +451,35 @@ impl Inner {
         Context::new(request.stream.clone(), version, now, request.metadata.clone(), self.ids.clone())
     }
 
+    /// Answers a command that has nothing to write, if what it was decided on is what is written.
+    async fn answer(
+        &self,
+        request: &Request,
+        attempt: &mut dyn Attempt,
+        turn: &mut Turn<'_>,
+        at: &mut At,
+        answer: Answer,
+    ) -> Result<Next, Stop> {
+        let place = match self.confirm(request, attempt, turn, at).await? {
+            Confirmed::Stands(place) => place,
+            Confirmed::Moved => return Ok(Next::Moved),
+            Confirmed::Unfounded => return Ok(Next::Unfounded),
+        };
+        if let Answer::Accepted = answer {
+            let partition = self.log.partition_of(&request.stream);
+            let head = self.log.head(partition).await?;
+            let receipt = Receipt::new(head.log, partition, place.position, place.version);
+            return Ok(Next::Receipt(receipt));
+        }
+        // What was accepted once is not refused when it comes again.
+        if let Some(receipt) = self.first_receipt(request).await? {
+            return Ok(Next::Receipt(receipt));
+        }
+        let Answer::Conflict(expected) = answer else { return Err(Stop::Refused) };
+        let clause = Guard::stream(request.stream.clone(), Expected::Version(expected));
+        Err(Stop::Conflict(Conflict { clause, found: Found::Version(place.version) }))
+    }
+
     /// Makes sure that what is decided without anything to write rests on what is written: what is remembered
     /// may be old, or not written yet. Whoever comes next decides on the same state meanwhile.
     async fn confirm(
@@ -461,7 +487,7 @@ impl Inner {
         request: &Request,
         attempt: &mut dyn Attempt,
         turn: &mut Turn<'_>,
-        at: At,
+        at: &mut At,
     ) -> Result<Confirmed, Failure> {
         turn.keep(attempt.remember(at.clone()));
         if !at.remembered {
@@ -488,31 +514,16 @@ impl Inner {
             return Ok(Confirmed::Stands(Place { position, ..at.place() }));
         }
         // It does not hold, or the store cannot tell. What can be read is sure.
-        let Some(mut at) = recall(attempt, turn.take().await) else { return Ok(Confirmed::Moved(None)) };
+        let Some(now) = recall(attempt, turn.take().await) else { return Ok(Confirmed::Unfounded) };
+        *at = now;
         if let Some(flight) = at.flight.take() {
             match flight.landed().await {
                 Some(position) => at.position = position,
-                None => return Ok(Confirmed::Moved(None)),
+                None => return Ok(Confirmed::Unfounded),
             }
         }
-        self.read_on(request, attempt, &mut at).await?;
-        Ok(Confirmed::Moved(Some(at)))
-    }
-
-    /// What is answered to a command that has nothing to write, on a state that is written.
-    async fn answer(&self, request: &Request, answer: Answer, place: Place) -> Result<Receipt, Stop> {
-        if let Answer::Accepted = answer {
-            let partition = self.log.partition_of(&request.stream);
-            let head = self.log.head(partition).await?;
-            return Ok(Receipt::new(head.log, partition, place.position, place.version));
-        }
-        // What was accepted once is not refused when it comes again.
-        if let Some(receipt) = self.first_receipt(request).await? {
-            return Ok(receipt);
-        }
-        let Answer::Conflict(expected) = answer else { return Err(Stop::Refused) };
-        let clause = Guard::stream(request.stream.clone(), Expected::Version(expected));
-        Err(Stop::Conflict(Conflict { clause, found: Found::Version(place.version) }))
+        self.read_on(request, attempt, at).await?;
+        Ok(Confirmed::Moved)
     }
 
     /// Sends an append on its way when it is polled. A store takes it up at once, so that those which are
@@ -594,8 +605,12 @@ impl Inner {
 enum Next {
     /// The decision is to be written.
     Append(Intent),
-    /// There is nothing to write.
-    Answer(Answer),
+    /// Accepted without anything to write.
+    Receipt(Receipt),
+    /// The log had moved on behind what was remembered, and the state with it: decide again.
+    Moved,
+    /// What it was decided on was not written: load and decide again.
+    Unfounded,
 }
 
 /// What is decided without anything to write.
@@ -611,8 +626,10 @@ enum Answer {
 /// Whether a state is what is written.
 enum Confirmed {
     Stands(Place),
-    /// It was not: decide again, on what was read instead, or load.
-    Moved(Option<At>),
+    /// It was not, and is now.
+    Moved,
+    /// It was not, and is not there any more.
+    Unfounded,
 }
 
 /// A decision, to be written.
