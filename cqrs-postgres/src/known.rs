@@ -221,6 +221,32 @@ mod tests {
         assert_eq!(known.end(), None);
     }
 
+    /// How many of so many groups try a plain statement, if every `other`th time somebody else has written.
+    fn plainly(known: &mut Known, groups: usize, other: usize) -> usize {
+        let mut tried = 0;
+        for group in 1..=groups {
+            known.remember_end(group as i64, ID);
+            known.remember_fenced(1);
+            let (plainly, as_known) = (known.fenced().is_some(), group % other > 0);
+            tried += usize::from(plainly);
+            if plainly && !as_known {
+                known.plainly_in_vain();
+            }
+            known.end_was(as_known);
+        }
+        tried
+    }
+
+    #[test]
+    fn who_writes_beside_another_seldom_tries_a_plain_statement() {
+        let mut known = Known::default();
+        assert_eq!(plainly(&mut known, 1_000, usize::MAX), 999);
+        // Each that is in vain costs a round trip.
+        assert!(plainly(&mut known, 1_000, 3) < 20);
+        // As soon as the other one has gone, all is as before.
+        assert!(plainly(&mut known, 1_000, usize::MAX) > 900);
+    }
+
     #[test]
     fn names_are_known_of_the_last_block_alone() {
         let mut known = Known::default();

@@ -113,7 +113,13 @@ async fn commands(wire: &mut Wire) {
     let mut counts = Vec::new();
     for _ in 0..TIMES {
         deposit(&other, 1).await;
-        counts.extend(wire.each(1, async |_| deposit(&bank, 1).await).await);
+        // Both tell other processes of their commits, which is counted for the one that is looked at.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let and_tells = async |_| {
+            deposit(&bank, 1).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        counts.extend(wire.each(1, and_tells).await);
     }
     wire.add("a deposit after somebody else's", &counts);
     bank.shutdown().await;
