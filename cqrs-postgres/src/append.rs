@@ -491,6 +491,9 @@ impl<'a> Rows<'a> {
             true => Start { position: -1 - start, as_known: false },
             false => Start { position: *start, as_known: true },
         };
+        if moved.is_empty() {
+            return Ok(start.into());
+        }
         let (numbers, versions) = moved.split_at(moved.len() / 2);
         let asked: Vec<&str> = self.heads.iter().chain(&self.sure).copied().collect();
         let moved =

@@ -31,7 +31,7 @@ fn name(at: usize) -> String {
 /// Each has what can be counted wrongly: tags for some events of some, keys for some, one event or more.
 fn append(at: usize, version: u64, round: usize) -> Append {
     let events = (0..1 + at % 3).map(|number| {
-        let tags = ((at + number) % 2 == 0).then(|| Tag::new("at", &format!("{at}-{round}-{number}")));
+        let tags = (at + number).is_multiple_of(2).then(|| Tag::new("at", &format!("{at}-{round}-{number}")));
         let name = ["Happened", "Changed", "Ended"][(at + round) % 3];
         NewEvent {
             name: name.into(),
