@@ -22,8 +22,8 @@ const TRIAL: [Way; 8] = {
     [Halves, Together, Together, Halves, Halves, Together, Together, Halves]
 };
 
-/// A trial ends as soon as each way was looked at equally often and one takes longer by more than this part of the
-/// other: the slower one costs as much as it is slower.
+/// A trial ends as soon as each way was looked at equally often, at least twice, and one takes longer by more than
+/// this part of the other: the slower one costs as much as it is slower.
 const CLEARLY: u32 = 8;
 
 /// For so many groups the better one is kept, until both are tried again: for few at first, and for twice as many
@@ -154,7 +154,7 @@ impl Turns {
         self.window = None;
         let [halves, together] = self.least;
         let (less, more) = (halves.min(together), halves.max(together));
-        let is_clear = at > 0 && at.is_multiple_of(2) && more > less + less / CLEARLY;
+        let is_clear = at > 2 && at.is_multiple_of(2) && more > less + less / CLEARLY;
         if let Some(way) = TRIAL.get(at).filter(|_| !is_clear) {
             (self.trial, self.way, self.left) = (Some(at), *way, SKIPPED + WINDOW);
             return;
