@@ -414,12 +414,11 @@ impl Task {
                     true => fail(group, &doubt()),
                 }
             }
-            Came::Partly(_, head) if doubted => {
-                self.news.publish(self.target.partition, head);
-                fail(group, &doubt());
-            }
             Came::Partly(outcomes, head) => {
                 self.news.publish(self.target.partition, head);
+                if doubted {
+                    return fail(group, &doubt());
+                }
                 let (mut told, mut answers, mut again) = (Vec::new(), Vec::new(), Vec::new());
                 for (job, outcome) in group.into_iter().zip(outcomes) {
                     match outcome {

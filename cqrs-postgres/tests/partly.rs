@@ -172,9 +172,12 @@ async fn were_the_others_not_to_move_up_it_would_show() {
     assert_ne!(stays, function);
     other.batch_execute(&stays).await.unwrap();
     let appends: Vec<Append> = (0..STREAMS).map(|at| append(at, world.versions[at], 3)).collect();
-    let theirs = Guard::stream(stream(&name(0)), Expected::Version(Version::new(world.versions[0])));
-    world.theirs.append(Append::new(vec![event(&name(0), "theirs")], theirs)).await.unwrap();
+    // One of them has others behind it in its group, however all are grouped.
+    for at in (0..STREAMS).step_by(6) {
+        let guard = Guard::stream(stream(&name(at)), Expected::Version(Version::new(world.versions[at])));
+        world.theirs.append(Append::new(vec![event(&name(at), "theirs")], guard)).await.unwrap();
+    }
     let outcomes = join_all(appends.into_iter().map(|append| world.ours.append(append))).await;
-    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 1);
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), STREAMS / 6);
     assert!(world.ours.verify().await.is_err());
 }

@@ -168,6 +168,14 @@ impl At {
         Place { version: self.version, position: self.position, snapshot: self.snapshot }
     }
 
+    /// Waits until what it rests on is written; `false` if that is lost.
+    async fn landed(&mut self) -> bool {
+        let Some(flight) = self.flight.take() else { return true };
+        let landed = flight.landed().await;
+        self.position = landed.unwrap_or(self.position);
+        landed.is_some()
+    }
+
     /// That the stream is still as it is here.
     fn guard(&self, stream: &StreamId) -> Guard {
         // At the version that a flight was to give the stream, somebody else's event may stand.
@@ -307,11 +315,8 @@ impl Inner {
         at: &mut At,
     ) -> Result<Option<Reservation>, Stop> {
         // What flies would wait for the reservation.
-        if let Some(flight) = at.flight.take() {
-            match flight.landed().await {
-                Some(position) => at.position = position,
-                None => *at = self.begin(request, plan, attempt).await?,
-            }
+        if !at.landed().await {
+            *at = self.begin(request, plan, attempt).await?;
         }
         let reservation = self.log.reserve(&request.stream).await?;
         if reservation.is_some() {
@@ -516,11 +521,8 @@ impl Inner {
         // It does not hold, or the store cannot tell. What can be read is sure.
         let Some(now) = recall(attempt, turn.take().await) else { return Ok(Confirmed::Unfounded) };
         *at = now;
-        if let Some(flight) = at.flight.take() {
-            match flight.landed().await {
-                Some(position) => at.position = position,
-                None => return Ok(Confirmed::Unfounded),
-            }
+        if !at.landed().await {
+            return Ok(Confirmed::Unfounded);
         }
         self.read_on(request, attempt, at).await?;
         Ok(Confirmed::Moved)
