@@ -2,11 +2,11 @@
 //!
 //! A connection is served by a future of its own. As a task of its own, each statement goes to that task
 //! and its answer comes back from it: two hand-overs, each of which may wake a thread. The task that writes
-//! has its connection for itself, so it serves it too, whenever it waits.
+//! has its connection for itself, so it serves it too, whenever it waits; a reader does so while it is alone.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use cqrs_core::store::BoxFuture;
@@ -33,6 +33,11 @@ const ROUNDS: usize = 16;
 impl Drive {
     pub(crate) fn new(work: impl Future<Output = ()> + Send + 'static) -> Self {
         Self { work: Mutex::new(Some(Box::pin(work))), bell: Arc::default() }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);
+        work.as_mut().map_or(Poll::Ready(()), |work| work.as_mut().poll(context))
     }
 
     /// Leaves it to a task of its own.
@@ -65,6 +70,65 @@ impl Drive {
             Poll::Pending
         })
         .await
+    }
+}
+
+/// The work of a connection that several use. A task of its own does it, for as long as it is not lent to one
+/// who has the connection for himself.
+///
+/// Whoever is lent it must not be somebody that others wait for: he may be kept and not polled, as a future
+/// in a list of many is while one of them is looked at.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    drive: Mutex<Option<Drive>>,
+    back: AtomicWaker,
+}
+
+impl Kept {
+    pub(crate) fn new(drive: Drive) -> Arc<Self> {
+        let kept = Arc::new(Self { drive: Mutex::new(Some(drive)), back: AtomicWaker::new() });
+        let keeper = Arc::clone(&kept);
+        tokio::spawn(future::poll_fn(move |context| {
+            // Before it is looked for: what comes back meanwhile wakes.
+            keeper.back.register(context.waker());
+            keeper.place().as_mut().map_or(Poll::Pending, |drive| drive.poll(context))
+        }));
+        kept
+    }
+
+    /// Hands the work over, if nobody else has it.
+    pub(crate) fn lend(self: &Arc<Self>) -> Lent {
+        Lent { drive: self.place().take(), of: Some(Arc::clone(self)) }
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<Drive>> {
+        self.drive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The work of a connection, until this is dropped; or nothing, where it is left to its task.
+#[derive(Debug, Default)]
+pub(crate) struct Lent {
+    drive: Option<Drive>,
+    of: Option<Arc<Kept>>,
+}
+
+impl Lent {
+    /// Does it, if it is here, while something else is done.
+    pub(crate) async fn along<T>(&mut self, other: impl Future<Output = T>) -> T {
+        match &mut self.drive {
+            Some(drive) => drive.along(other).await,
+            None => other.await,
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let (Some(drive), Some(kept)) = (self.drive.take(), &self.of) {
+            *kept.place() = Some(drive);
+            kept.back.wake();
+        }
     }
 }
 
@@ -150,6 +214,31 @@ mod tests {
             drive.along(async { _ = ask.send(round) }).await;
             assert_eq!(answered.try_recv(), Ok(round + 1));
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_lent_is_done_by_whoever_has_it_and_by_its_task_when_it_is_back() {
+        let ((ask, asked), (answers, mut answered)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+        let kept = Kept::new(Drive::new(answering(asked, answers)));
+        for round in 0..3 {
+            let _ = ask.send(round);
+            assert_eq!(answered.recv().await, Some(round + 1));
+            let mut lent = kept.lend();
+            let along = async {
+                let _ = ask.send(round);
+                answered.recv().await
+            };
+            assert_eq!(lent.along(along).await, Some(round + 1));
+            // One who has it and does nothing keeps others waiting, and there is nothing to lend.
+            let _ = ask.send(round);
+            let waiting = tokio::time::timeout(Duration::from_millis(50), answered.recv());
+            assert!(waiting.await.is_err());
+            assert!(kept.lend().drive.is_none());
+            drop(lent);
+            assert_eq!(answered.recv().await, Some(round + 1));
+        }
+        drop(ask);
+        assert_eq!(answered.recv().await, None);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
