@@ -80,44 +80,78 @@ impl Drive {
 /// in a list of many is while one of them is looked at.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    drive: Mutex<Option<Drive>>,
+    work: Mutex<Work>,
     back: AtomicWaker,
+}
+
+#[derive(Debug)]
+enum Work {
+    Here(Drive),
+    Lent,
+    /// The task has ended, and nobody would do the work: there is none any more, which ends the connection.
+    Gone,
 }
 
 impl Kept {
     pub(crate) fn new(drive: Drive) -> Arc<Self> {
-        let kept = Arc::new(Self { drive: Mutex::new(Some(drive)), back: AtomicWaker::new() });
-        let keeper = Arc::clone(&kept);
-        tokio::spawn(future::poll_fn(move |context| {
-            // Before it is looked for: what comes back meanwhile wakes.
-            keeper.back.register(context.waker());
-            keeper.place().as_mut().map_or(Poll::Pending, |drive| drive.poll(context))
-        }));
+        let kept = Arc::new(Self { work: Mutex::new(Work::Here(drive)), back: AtomicWaker::new() });
+        let keeper = Keeper(Arc::clone(&kept));
+        tokio::spawn(future::poll_fn(move |context| keeper.poll(context)));
         kept
     }
 
     /// Hands the work over, if nobody else has it.
     pub(crate) fn lend(self: &Arc<Self>) -> Lent {
-        Lent { drive: self.place().take(), of: Some(Arc::clone(self)) }
+        let mut work = self.work();
+        match std::mem::replace(&mut *work, Work::Lent) {
+            Work::Here(drive) => Lent(Some((drive, Arc::clone(self)))),
+            other => {
+                *work = other;
+                Lent(None)
+            }
+        }
     }
 
-    fn place(&self) -> MutexGuard<'_, Option<Drive>> {
-        self.drive.lock().unwrap_or_else(PoisonError::into_inner)
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The task. It ends with the connection, or with the runtime in which that was opened.
+struct Keeper(Arc<Kept>);
+
+impl Keeper {
+    fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        // Before it is looked for: what comes back meanwhile wakes.
+        self.0.back.register(context.waker());
+        match &mut *self.0.work() {
+            Work::Here(drive) => drive.poll(context),
+            Work::Lent => Poll::Pending,
+            Work::Gone => Poll::Ready(()),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        *self.0.work() = Work::Gone;
     }
 }
 
 /// The work of a connection, until this is dropped; or nothing, where it is left to its task.
-#[derive(Debug, Default)]
-pub(crate) struct Lent {
-    drive: Option<Drive>,
-    of: Option<Arc<Kept>>,
-}
+#[derive(Debug)]
+pub(crate) struct Lent(Option<(Drive, Arc<Kept>)>);
 
 impl Lent {
+    /// No work.
+    pub(crate) fn nothing() -> Self {
+        Self(None)
+    }
+
     /// Does it, if it is here, while something else is done.
     pub(crate) async fn along<T>(&mut self, other: impl Future<Output = T>) -> T {
-        match &mut self.drive {
-            Some(drive) => drive.along(other).await,
+        match &mut self.0 {
+            Some((drive, _)) => drive.along(other).await,
             None => other.await,
         }
     }
@@ -125,10 +159,13 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let (Some(drive), Some(kept)) = (self.drive.take(), &self.of) {
-            *kept.place() = Some(drive);
-            kept.back.wake();
+        let Some((drive, kept)) = self.0.take() else { return };
+        let mut work = kept.work();
+        if let Work::Lent = *work {
+            *work = Work::Here(drive);
         }
+        drop(work);
+        kept.back.wake();
     }
 }
 
@@ -233,12 +270,33 @@ mod tests {
             let _ = ask.send(round);
             let waiting = tokio::time::timeout(Duration::from_millis(50), answered.recv());
             assert!(waiting.await.is_err());
-            assert!(kept.lend().drive.is_none());
+            assert!(kept.lend().0.is_none());
             drop(lent);
             assert_eq!(answered.recv().await, Some(round + 1));
         }
         drop(ask);
         assert_eq!(answered.recv().await, None);
+    }
+
+    #[test]
+    fn the_work_is_gone_with_the_runtime_whoever_has_it() -> std::io::Result<()> {
+        for is_lent in [false, true] {
+            let ((ask, asked), (answers, mut answered)) =
+                (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+            let runtime = tokio::runtime::Runtime::new()?;
+            let kept = {
+                let _inside = runtime.enter();
+                Kept::new(Drive::new(answering(asked, answers)))
+            };
+            let _ = ask.send(0);
+            assert_eq!(answered.blocking_recv(), Some(1));
+            let lent = is_lent.then(|| kept.lend());
+            drop(runtime);
+            drop(lent);
+            assert!(kept.lend().0.is_none());
+            assert!(ask.send(0).is_err() && answered.blocking_recv().is_none());
+        }
+        Ok(())
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

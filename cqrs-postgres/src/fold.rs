@@ -77,6 +77,7 @@ fn event(row: &Row) -> Result<StreamEvent<'_>, Fault> {
 
 fn stored(row: &Row) -> Result<Stored<'_>, Fault> {
     let version: Option<i64> = row.try_get(2)?;
-    let version = u32::try_from(version.unwrap_or(1)).map_err(|_| Fault::corrupt("its schema version is too large"))?;
+    let version =
+        u32::try_from(version.unwrap_or(1)).map_err(|_| Fault::corrupt("its schema version is too large"))?;
     Ok(Stored { name: row.try_get(3)?, version, payload: row.try_get(4)? })
 }

@@ -70,7 +70,7 @@ impl Lanes {
         let used = self.uses.lend();
         let alone = used.alone;
         let (share, kept) = self.connected(used).await?;
-        let lent = if alone { kept.lend() } else { Lent::default() };
+        let lent = if alone { kept.lend() } else { Lent::nothing() };
         Ok((share, lent))
     }
 

@@ -97,14 +97,16 @@ impl Turns {
     /// A group of so many has landed; before it did, so many were under way.
     pub(crate) fn landed(&mut self, size: usize, under_way: usize, now: Instant) {
         let paused = self.last.replace(now).is_none_or(|last| now - last > PAUSE);
-        if paused || under_way.div_ceil(2) < HALF {
+        let is_other = differ(under_way, self.load);
+        let few = under_way.div_ceil(2) < HALF;
+        if paused || (is_other && few) {
             // It says nothing of the way.
             if let Some(at) = self.trial {
                 self.enter(at);
             }
             return;
         }
-        if differ(under_way, self.load) {
+        if is_other {
             return self.meet(under_way);
         }
         self.left -= 1;
@@ -261,6 +263,17 @@ mod tests {
             run(&mut turns, &mut now, &quick, load, 400);
         }
         assert_eq!(turns.found.len(), LOADS);
+    }
+
+    /// Sixteen that are sometimes fewer, since now and then one has something else to do.
+    #[test]
+    fn a_group_that_is_smaller_now_and_then_does_not_keep_a_trial_from_its_end() {
+        let (mut turns, mut now) = (Turns::new(), Instant::now());
+        let slow = World { commit: 1_000, each: 5, here: 6 };
+        for round in 0..400 {
+            run(&mut turns, &mut now, &slow, 16 - round % 4, 1);
+        }
+        assert_eq!((turns.trial, turns.way), (None, Way::Together));
     }
 
     #[test]

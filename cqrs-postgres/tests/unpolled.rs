@@ -1,5 +1,5 @@
 //! Reads that were begun and are not polled, as those of a list of futures are while one of them is looked at,
-//! hold nobody up.
+//! hold nobody up; nor does a runtime that has ended.
 
 #![allow(missing_docs, reason = "a test")]
 #![allow(clippy::unwrap_used, reason = "a test stops at a fault")]
@@ -56,13 +56,18 @@ async fn held_and_passed(store: &PostgresStore) -> usize {
     alone
 }
 
+async fn filled(url: &str) -> PostgresStore {
+    let store = PostgresStore::open(url).await.unwrap();
+    let events = (0..EVENTS).map(|number| event("A/1", number.to_string())).collect();
+    store.append(Append::new(events, Guard::Any)).await.unwrap();
+    store
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_that_are_not_polled_hold_nobody_up() {
     let Some(cluster) = pg_cluster::shared() else { return };
     let url = with(cluster.url(), &format!("schema={}", schema()));
-    let store = PostgresStore::open(&url).await.unwrap();
-    let events = (0..EVENTS).map(|number| event("A/1", number.to_string())).collect();
-    store.append(Append::new(events, Guard::Any)).await.unwrap();
+    drop(filled(&url).await);
     for readers in [1, 2, 4] {
         let store = PostgresStore::builder(&url).readers(readers).open().await.unwrap();
         // No connection is open yet, and all of them wait for one.
@@ -70,5 +75,22 @@ async fn reads_that_are_not_polled_hold_nobody_up() {
         for _ in 0..20 {
             held_and_passed(&store).await;
         }
+    }
+}
+
+/// As a store that tests share, each of which has a runtime of its own.
+#[test]
+fn reading_goes_on_in_another_runtime() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let url = with(cluster.url(), &format!("schema={}", schema()));
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let first = runtime();
+    let store = first.block_on(filled(&url));
+    let all = || async { join_all((0..HELD).map(|_| folded(&store))).await };
+    assert_eq!(first.block_on(all()), [EVENTS; HELD]);
+    drop(first);
+    for _ in 0..2 {
+        let reading = async { tokio::time::timeout(Duration::from_secs(20), all()).await };
+        assert_eq!(runtime().block_on(reading).unwrap(), [EVENTS; HELD]);
     }
 }
