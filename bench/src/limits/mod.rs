@@ -15,6 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::contender::REFERENCE;
 
+/// Who writes each event alone. They read as those beside them who write many at once, so where much is to be
+/// read they are left out: on a slow disk they take minutes to have it.
+pub const SINGLE: [&str; 2] = ["by-hand-sqlite-single", "by-hand-postgres-single"];
+
 /// An event as the program has it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {

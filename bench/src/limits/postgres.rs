@@ -125,7 +125,7 @@ async fn insert_all(client: &Client, insert: &Statement, rows: &[Row]) -> anyhow
 impl<const BATCHED: bool> Contender for Postgres<BATCHED> {
     fn about() -> About {
         About {
-            name: if BATCHED { "by-hand-postgres-batched" } else { "by-hand-postgres-single" },
+            name: if BATCHED { "by-hand-postgres-batched" } else { super::SINGLE[1] },
             store: "PostgreSQL",
             packages: &["tokio-postgres"],
             less: if BATCHED {

@@ -146,7 +146,7 @@ fn project(conn: &mut Connection) -> anyhow::Result<()> {
 impl<const BATCHED: bool> Contender for Sqlite<BATCHED> {
     fn about() -> About {
         About {
-            name: if BATCHED { "by-hand-sqlite-batched" } else { "by-hand-sqlite-single" },
+            name: if BATCHED { "by-hand-sqlite-batched" } else { super::SINGLE[0] },
             store: "SQLite",
             packages: &["rusqlite"],
             less: if BATCHED {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{MINUTES, MOMENTS, Run, key, say};
 use crate::contenders::Kind;
+use crate::limits::SINGLE;
 use crate::plan::Plan;
 use crate::results::{Fault, Measure};
 use crate::session::Ask;
@@ -13,7 +14,8 @@ use crate::work::{Load, Sample, Stop};
 pub const CASE: &str = "all accounts";
 
 pub async fn measure(run: &mut Run) -> anyhow::Result<()> {
-    let chosen: Vec<_> = run.contenders.iter().map(|(kind, about)| (*kind, about.name)).collect();
+    let chosen = run.contenders.iter().map(|(kind, about)| (*kind, about.name));
+    let chosen: Vec<_> = chosen.filter(|(_, name)| !SINGLE.contains(name)).collect();
     let mut out = HashSet::new();
     for round in 0..run.plan.catch_up_rounds {
         for at in 0..chosen.len() {
