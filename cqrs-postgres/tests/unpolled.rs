@@ -6,13 +6,11 @@
 
 mod support;
 
-use std::future::Future;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::time::Duration;
 
 use cqrs_core::id::Version;
-use cqrs_core::store::{Append, EventStore as _, Guard};
+use cqrs_core::store::{Append, EventStore as _, Guard, StreamEvent};
 use cqrs_postgres::PostgresStore;
 use futures_util::future::{join_all, poll_immediate};
 use support::{event, read_stream, schema, stream, with};
@@ -24,7 +22,7 @@ const HELD: usize = 12;
 
 async fn folded(store: &PostgresStore) -> usize {
     let mut count = 0;
-    let take = &mut |_: cqrs_core::store::StreamEvent<'_>| {
+    let take = &mut |_: StreamEvent<'_>| {
         count += 1;
         ControlFlow::Continue(())
     };
@@ -35,9 +33,9 @@ async fn folded(store: &PostgresStore) -> usize {
 /// Begins many folds and leaves them alone; then somebody else reads, and then they are looked at again. Gives
 /// how many were left alone: one that is answered quickly is none of them.
 async fn held_and_passed(store: &PostgresStore) -> usize {
-    let mut held: Vec<Pin<Box<dyn Future<Output = usize> + Send + '_>>> = Vec::new();
+    let mut held = Vec::new();
     for _ in 0..HELD {
-        let mut fold: Pin<Box<dyn Future<Output = usize> + Send + '_>> = Box::pin(folded(store));
+        let mut fold = Box::pin(folded(store));
         match poll_immediate(&mut fold).await {
             Some(count) => assert_eq!(count, EVENTS),
             None => held.push(fold),
