@@ -640,7 +640,7 @@ pub(crate) static ALL: [&Sql; 10] = [
     &CHECK,
     &plain::APPEND_ONE,
     &plain::APPEND_ALL,
-    &plain::APPEND_ALL_LOOKED_UP,
+    &plain::APPEND_ALL_UNKNOWN,
     &HEAD,
     &VERSIONS,
     &KEYS,

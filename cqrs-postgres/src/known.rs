@@ -93,10 +93,18 @@ impl Known {
         Some(Written { version, id, is_sure: era == self.era })
     }
 
-    /// Whether the index of names has these for the block that all positions from `first` to `last` lie in,
-    /// if the log ends as is known.
-    pub(crate) fn has_names<'a>(&self, first: i64, last: i64, names: impl Iterator<Item = &'a str>) -> bool {
-        block_of(first) == block_of(last) && self.block_with(names) == Some(block_of(first))
+    /// Of the names of events that are to come behind `end`, those that the index of names may not have for the
+    /// blocks in which they will lie, each once for a block.
+    pub(crate) fn lacks_names<'a>(&self, end: i64, names: &[&'a str]) -> Vec<(&'a str, i64)> {
+        let mut lacks = Vec::new();
+        for (name, position) in names.iter().zip(end + 1..) {
+            let block = block_of(position);
+            let is_there = self.names.block == block && self.names.there.contains(*name);
+            if !is_there && !lacks.contains(&(*name, block)) {
+                lacks.push((*name, block));
+            }
+        }
+        lacks
     }
 
     /// The block of the index of names that has all of these, if the log ends as is known.
@@ -258,5 +266,18 @@ mod tests {
         assert_eq!(known.block_with(["Opened", "Closed"].into_iter()), None);
         known.end_was_another();
         assert_eq!(known.block_with(["Opened"].into_iter()), None);
+    }
+
+    #[test]
+    fn names_are_lacking_once_for_each_block() {
+        let mut known = Known::default();
+        let names = ["Opened", "Closed", "Opened", "Opened", "Closed"];
+        assert_eq!(known.lacks_names(0, &names), [("Opened", 0), ("Closed", 0)]);
+        known.remember_name(250, "Opened");
+        assert_eq!(known.lacks_names(250, &names), [("Closed", 0)]);
+        known.remember_name(252, "Closed");
+        assert_eq!(known.lacks_names(252, &names[..3]), []);
+        // The third is the last of its block.
+        assert_eq!(known.lacks_names(252, &names), [("Opened", 1), ("Closed", 1)]);
     }
 }

@@ -5,25 +5,32 @@
 //! of the time that the function `append_group` does, which is given lists and looks everything up.
 
 use tokio_postgres::types::Type;
-use uuid::Uuid;
 
 use crate::append::{Rows, Start, Target};
 use crate::error::Fault;
 use crate::known::Known;
 use crate::open::{Conn, Param, Sql};
 
-impl Rows<'_> {
-    /// Whether it is only events, without a tag and a key, and all is known: if the log ends as is known, so
-    /// is what is seen of it before they are written.
-    pub(crate) fn is_plain(&self, known: &Known) -> bool {
+/// What a plain statement needs beside the rows.
+#[derive(Debug)]
+pub(crate) struct Plain<'a> {
+    /// How often a writer was fenced so far.
+    fenced: i64,
+    /// Names that the index of names may not have for the blocks in which the events will lie, and these blocks.
+    names: Vec<&'a str>,
+    blocks: Vec<i64>,
+}
+
+impl<'a> Rows<'a> {
+    /// What a plain statement needs, if one can write these: if it is only events, without a tag and a key, and
+    /// enough is known. As long as the log ends as is known, so is what is seen of it before they are written.
+    pub(crate) fn plain(&self, known: &Known) -> Option<Plain<'a>> {
+        let (position, _) = self.end?;
+        let (names, blocks): (Vec<_>, Vec<_>) = known.lacks_names(position, &self.names).into_iter().unzip();
         let only_events = self.key_names.is_empty() && self.tag_names.is_empty();
-        // Of one event all has to be known; of several, what is not is looked up.
-        let known_enough = self.heads.is_empty() || self.streams.len() > 1;
-        let named = |(position, _): (i64, Uuid)| {
-            let last = position + self.streams.len() as i64;
-            known.has_names(position + 1, last, self.names.iter().copied())
-        };
-        only_events && known_enough && self.end.is_some_and(named)
+        // Of one event all has to be known; of several, what is not is looked up and added.
+        let known_enough = self.streams.len() > 1 || (self.heads.is_empty() && names.is_empty());
+        (only_events && known_enough).then_some(Plain { fenced: known.fenced()?, names, blocks })
     }
 
     /// Writes them with a plain statement, if nobody has the lock and nothing has happened meanwhile; or else
@@ -32,11 +39,11 @@ impl Rows<'_> {
         &self,
         conn: &Conn,
         to: &Target,
-        fenced: i64,
+        plain: &Plain<'_>,
     ) -> Result<Option<Start>, Fault> {
         let Some((position, last)) = self.end else { return Ok(None) };
         let partition = i32::from(to.partition.get());
-        let basis: [Param<'_>; 5] = [&to.lock, &fenced, &last, &partition, &position];
+        let basis: [Param<'_>; 5] = [&to.lock, &plain.fenced, &last, &partition, &position];
         let written = match self.streams.len() {
             1 => {
                 let one: [Param<'_>; 9] = [
@@ -64,12 +71,12 @@ impl Rows<'_> {
                     &self.metadata,
                     &self.payloads,
                 ];
-                let heads: [Param<'_>; 2] = [&self.heads, &self.bases];
-                let (append, heads) = match self.heads.is_empty() {
-                    true => (&APPEND_ALL, &heads[..0]),
-                    false => (&APPEND_ALL_LOOKED_UP, &heads[..]),
+                let unknown: [Param<'_>; 4] = [&self.heads, &self.bases, &plain.names, &plain.blocks];
+                let (append, unknown) = match self.heads.is_empty() && plain.names.is_empty() {
+                    true => (&APPEND_ALL, &unknown[..0]),
+                    false => (&APPEND_ALL_UNKNOWN, &unknown[..]),
                 };
-                conn.execute(append, &[&basis[..], &all, heads].concat()).await?
+                conn.execute(append, &[&basis[..], &all, unknown].concat()).await?
             }
         };
         Ok((written > 0).then_some(Start { position, as_known: true }))
@@ -80,58 +87,65 @@ impl Rows<'_> {
 // their lock, so what they see may be old; but if somebody has written since, the position is taken, and if
 // somebody has fenced, the sequence has moved, which all see at once. A `CASE` is evaluated in its order. Of which
 // log it is need not be asked: no other has that event at its end.
-macro_rules! if_undisturbed {
-    ($select:literal, $rest:literal, $($of_rows:ident)*) => {
-        Sql::new(
-            concat!(
-                "INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name, tags,
-                                         metadata, payload) ",
-                $select,
-                " WHERE CASE WHEN pg_try_advisory_xact_lock($1)
-                             THEN pg_sequence_last_value('{s}.fenced'::regclass) = $2 ELSE false END
-                    AND (SELECT e.position = $5 AND e.id = $3 FROM {s}.events e WHERE e.partition = $4
-                         ORDER BY e.position DESC LIMIT 1)",
-                $rest
-            ),
-            &[
-                Type::INT8,
-                Type::INT8,
-                Type::UUID,
-                Type::INT4,
-                Type::INT8,
-                $(Type::$of_rows),*
-            ],
-        )
+macro_rules! undisturbed {
+    () => {
+        "CASE WHEN pg_try_advisory_xact_lock($1)
+              THEN pg_sequence_last_value('{s}.fenced'::regclass) = $2 ELSE false END
+         AND (SELECT e.position = $5 AND e.id = $3 FROM {s}.events e WHERE e.partition = $4
+              ORDER BY e.position DESC LIMIT 1)"
     };
 }
 
-pub(crate) static APPEND_ONE: Sql = if_undisturbed!(
-    "SELECT $4, $5 + 1, $6, $7, $8, $9, $10, $11, $12, $13, $14",
-    "",
-    INT8 INT8 INT8 UUID TEXT TEXT TEXT TEXT BYTEA
-);
+macro_rules! insert {
+    () => {
+        "INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name, tags,
+                                 metadata, payload) "
+    };
+}
 
 // Lists in the place of columns are taken apart side by side, and one that is shorter than the others goes on
 // with `NULL`. In the place of a table, each would be stored once more first.
-macro_rules! append_all {
-    ($rest:literal, $($of_rest:ident)*) => {
-        if_undisturbed!(
-            "SELECT $4, generate_series($5 + 1, $5 + cardinality($6)), unnest($6), unnest($7), unnest($8),
-                    unnest($9), unnest($10), unnest($11), unnest($12), unnest($13), unnest($14)",
-            $rest,
-            INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY BYTEA_ARRAY
-                $($of_rest)*
-        )
+macro_rules! select_all {
+    () => {
+        "SELECT $4, generate_series($5 + 1, $5 + cardinality($6)), unnest($6), unnest($7), unnest($8),
+                unnest($9), unnest($10), unnest($11), unnest($12), unnest($13), unnest($14)"
     };
 }
 
-pub(crate) static APPEND_ALL: Sql = append_all!("",);
+macro_rules! types {
+    ($($of_rows:ident)*) => {
+        &[Type::INT8, Type::INT8, Type::UUID, Type::INT4, Type::INT8, $(Type::$of_rows),*]
+    };
+}
 
-pub(crate) static APPEND_ALL_LOOKED_UP: Sql = append_all!(
-    " AND NOT EXISTS (SELECT FROM unnest($15, $16) AS h (stream, base)
-                      WHERE coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = h.stream
-                                      ORDER BY e.version DESC LIMIT 1), 0) <> h.base)",
-    TEXT_ARRAY INT8_ARRAY
+pub(crate) static APPEND_ONE: Sql = Sql::new(
+    concat!(insert!(), "SELECT $4, $5 + 1, $6, $7, $8, $9, $10, $11, $12, $13, $14 WHERE ", undisturbed!()),
+    types!(INT8 INT8 INT8 UUID TEXT TEXT TEXT TEXT BYTEA),
+);
+
+pub(crate) static APPEND_ALL: Sql = Sql::new(
+    concat!(insert!(), select_all!(), " WHERE ", undisturbed!()),
+    types!(INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY BYTEA_ARRAY),
+);
+
+/// The same, where some streams or names are not known.
+pub(crate) static APPEND_ALL_UNKNOWN: Sql = Sql::new(
+    concat!(
+        "WITH basis AS (SELECT 1 WHERE ",
+        undisturbed!(),
+        " AND NOT EXISTS (SELECT FROM unnest($15, $16) AS h (stream, base)
+                          WHERE coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = h.stream
+                                          ORDER BY e.version DESC LIMIT 1), 0) <> h.base)),
+              named AS (INSERT INTO {s}.names (name, partition, block)
+                        SELECT unnest($17), $4, unnest($18) FROM basis ON CONFLICT DO NOTHING) ",
+        insert!(),
+        select_all!(),
+        " FROM basis"
+    ),
+    types!(
+        INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY BYTEA_ARRAY
+            TEXT_ARRAY INT8_ARRAY TEXT_ARRAY INT8_ARRAY
+    ),
 );
 
 static FENCED: Sql = Sql::new("SELECT pg_sequence_last_value('{s}.fenced'::regclass)", &[]);

@@ -18,7 +18,7 @@ use crate::error::Fault;
 use crate::inline::{Effects, Held};
 use crate::known::Shared;
 use crate::open::Conn;
-use crate::plain;
+use crate::plain::{self, Plain};
 use crate::writer::Job;
 
 /// A group that is on its way.
@@ -49,9 +49,9 @@ pub(crate) enum Came {
 }
 
 /// How a group is written.
-enum Way {
-    /// With a plain statement, if so many writers were fenced so far.
-    Plainly(i64),
+enum Way<'a> {
+    /// With a plain statement.
+    Plainly(Plain<'a>),
     /// With the function `append_group`, given the block of the index of names that has its names.
     ByFunction(Option<i64>),
     /// Not at all: there is nothing to write, and what was asked is looked up.
@@ -95,10 +95,10 @@ async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append]) -
         let Some(mut facts) = Facts::assumed(group, to, &known) else { return Came::NotSent };
         let none = Held::default();
         let (outcomes, rows) = append::decide(&mut facts, &mut Effects::new(&none), group);
-        let way = match known.fenced() {
+        let way = match rows.plain(&known) {
             _ if rows.is_empty() => Way::Nothing,
-            Some(fenced) if rows.is_plain(&known) => Way::Plainly(fenced),
-            _ => Way::ByFunction(known.block_with(rows.names.iter().copied())),
+            Some(plain) => Way::Plainly(plain),
+            None => Way::ByFunction(known.block_with(rows.names.iter().copied())),
         };
         // From now on it is taken to be written. If that turns out to be wrong, it is forgotten.
         if let Some((position, _)) = facts.end() {
@@ -107,8 +107,8 @@ async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append]) -
         (facts, outcomes, rows, way)
     };
     let done = match way {
-        Way::Plainly(fenced) => {
-            let done = rows.write_plainly(conn, to, fenced).await;
+        Way::Plainly(plain) => {
+            let done = rows.write_plainly(conn, to, &plain).await;
             let in_vain = match &done {
                 Ok(start) => start.is_none(),
                 Err(fault) => fault.is(&SqlState::UNIQUE_VIOLATION),

@@ -228,7 +228,9 @@ impl Group {
     /// place.
     fn take(&mut self) -> Vec<Job> {
         self.bytes = 0;
-        let mut jobs = std::mem::take(&mut self.jobs);
+        // The next one will be about as large.
+        let next = Vec::with_capacity(self.jobs.len());
+        let mut jobs = std::mem::replace(&mut self.jobs, next);
         jobs.retain(|job| !job.answer.is_closed());
         jobs
     }

@@ -56,8 +56,8 @@ const PLACES: [(&str, &[u64]); 3] = [
 
 /// Writes 800 events in appends of these sizes. If there are two stores, they take turns now and then: what
 /// one of them knows of the index of names, the other may have moved. Single events and groups, tagged and
-/// not, take different ways into the log.
-async fn blocks(stores: usize, counts: &[u64]) -> Option<PostgresStore> {
+/// not, take different ways into the log: every `tagged`th event has a tag.
+async fn blocks(stores: usize, counts: &[u64], tagged: u64) -> Option<PostgresStore> {
     let cluster = pg_cluster::shared()?;
     let url = with(cluster.url(), &format!("schema={}", schema()));
     let mut all = Vec::new();
@@ -71,7 +71,7 @@ async fn blocks(stores: usize, counts: &[u64]) -> Option<PostgresStore> {
             let named = PLACES.iter().find(|(_, places)| places.contains(&position));
             let mut event = event("A/1", position.to_string());
             event.name = named.map_or("Common", |(name, _)| name).into();
-            let tag = (position % 3 == 0).then(|| Tag::new("third", &(position % 2)));
+            let tag = (position % tagged == 0).then(|| Tag::new("third", &(position % 2)));
             event.tags = tag.into_iter().collect();
             event
         });
@@ -90,8 +90,10 @@ async fn the_index_of_names_has_every_event() {
     for (stores, counts) in
         [(2, &[1, 1, 1, 7, 1, 2, 30, 1][..]), (1, &[1]), (1, &[7]), (1, &[20]), (1, &[300])]
     {
-        let Some(store) = blocks(stores, counts).await else { return };
-        check(&store).await;
+        for tagged in [3, 192] {
+            let Some(store) = blocks(stores, counts, tagged).await else { return };
+            check(&store).await;
+        }
     }
 }
 
