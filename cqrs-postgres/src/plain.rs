@@ -5,6 +5,7 @@
 //! of the time that the function `append_group` does, which is given lists and looks everything up.
 
 use tokio_postgres::types::Type;
+use uuid::Uuid;
 
 use crate::append::{Rows, Start, Target};
 use crate::error::Fault;
@@ -14,6 +15,8 @@ use crate::open::{Conn, Param, Sql};
 /// What a plain statement needs beside the rows.
 #[derive(Debug)]
 pub(crate) struct Plain<'a> {
+    /// The position and the id of the log's last event.
+    end: (i64, Uuid),
     /// How often a writer was fenced so far.
     fenced: i64,
     /// Names that the index of names may not have for the blocks in which the events will lie, and these blocks.
@@ -25,12 +28,14 @@ impl<'a> Rows<'a> {
     /// What a plain statement needs, if one can write these: if it is only events, without a tag and a key, and
     /// enough is known. As long as the log ends as is known, so is what is seen of it before they are written.
     pub(crate) fn plain(&self, known: &Known) -> Option<Plain<'a>> {
-        let (position, _) = self.end?;
-        let (names, blocks): (Vec<_>, Vec<_>) = known.lacks_names(position, &self.names).into_iter().unzip();
-        let only_events = self.key_names.is_empty() && self.tag_names.is_empty();
+        let (fenced, end) = (known.fenced()?, self.end?);
+        if !(self.key_names.is_empty() && self.tag_names.is_empty()) {
+            return None;
+        }
+        let (names, blocks): (Vec<_>, Vec<_>) = known.lacks_names(end.0, &self.names).into_iter().unzip();
         // Of one event all has to be known; of several, what is not is looked up and added.
         let known_enough = self.streams.len() > 1 || (self.heads.is_empty() && names.is_empty());
-        (only_events && known_enough).then_some(Plain { fenced: known.fenced()?, names, blocks })
+        known_enough.then_some(Plain { end, fenced, names, blocks })
     }
 
     /// Writes them with a plain statement, if nobody has the lock and nothing has happened meanwhile; or else
@@ -41,7 +46,7 @@ impl<'a> Rows<'a> {
         to: &Target,
         plain: &Plain<'_>,
     ) -> Result<Option<Start>, Fault> {
-        let Some((position, last)) = self.end else { return Ok(None) };
+        let (position, last) = plain.end;
         let partition = i32::from(to.partition.get());
         let basis: [Param<'_>; 5] = [&to.lock, &plain.fenced, &last, &partition, &position];
         let written = match self.streams.len() {
@@ -118,15 +123,22 @@ macro_rules! types {
     };
 }
 
+macro_rules! types_of_all {
+    ($($of_unknown:ident)*) => {
+        types!(
+            INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY BYTEA_ARRAY
+                $($of_unknown)*
+        )
+    };
+}
+
 pub(crate) static APPEND_ONE: Sql = Sql::new(
     concat!(insert!(), "SELECT $4, $5 + 1, $6, $7, $8, $9, $10, $11, $12, $13, $14 WHERE ", undisturbed!()),
     types!(INT8 INT8 INT8 UUID TEXT TEXT TEXT TEXT BYTEA),
 );
 
-pub(crate) static APPEND_ALL: Sql = Sql::new(
-    concat!(insert!(), select_all!(), " WHERE ", undisturbed!()),
-    types!(INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY BYTEA_ARRAY),
-);
+pub(crate) static APPEND_ALL: Sql =
+    Sql::new(concat!(insert!(), select_all!(), " WHERE ", undisturbed!()), types_of_all!());
 
 /// The same, where some streams or names are not known.
 pub(crate) static APPEND_ALL_UNKNOWN: Sql = Sql::new(
@@ -142,10 +154,7 @@ pub(crate) static APPEND_ALL_UNKNOWN: Sql = Sql::new(
         select_all!(),
         " FROM basis"
     ),
-    types!(
-        INT8_ARRAY INT8_ARRAY INT8_ARRAY UUID_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY TEXT_ARRAY BYTEA_ARRAY
-            TEXT_ARRAY INT8_ARRAY TEXT_ARRAY INT8_ARRAY
-    ),
+    types_of_all!(TEXT_ARRAY INT8_ARRAY TEXT_ARRAY INT8_ARRAY),
 );
 
 static FENCED: Sql = Sql::new("SELECT pg_sequence_last_value('{s}.fenced'::regclass)", &[]);

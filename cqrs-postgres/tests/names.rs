@@ -71,7 +71,7 @@ async fn blocks(stores: usize, counts: &[u64], tagged: u64) -> Option<PostgresSt
             let named = PLACES.iter().find(|(_, places)| places.contains(&position));
             let mut event = event("A/1", position.to_string());
             event.name = named.map_or("Common", |(name, _)| name).into();
-            let tag = (position % tagged == 0).then(|| Tag::new("third", &(position % 2)));
+            let tag = (position % tagged == 0).then(|| Tag::new("tagged", &(position % 2)));
             event.tags = tag.into_iter().collect();
             event
         });
@@ -90,6 +90,8 @@ async fn the_index_of_names_has_every_event() {
     for (stores, counts) in
         [(2, &[1, 1, 1, 7, 1, 2, 30, 1][..]), (1, &[1]), (1, &[7]), (1, &[20]), (1, &[300])]
     {
+        // Most appends are without a tag in the second: only those are written with a plain statement. Both
+        // have the one event that `check` asks for by tag, at 768.
         for tagged in [3, 192] {
             let Some(store) = blocks(stores, counts, tagged).await else { return };
             check(&store).await;
@@ -120,7 +122,7 @@ async fn check(store: &PostgresStore) {
     }
     // With a tag, an intersection of two lists that leap.
     let names = vec!["Rare".into(), "Seldom".into()];
-    let query = Query::any_of([QueryItem { names, tags: [Tag::new("third", &0)].into_iter().collect() }]);
+    let query = Query::any_of([QueryItem { names, tags: [Tag::new("tagged", &0)].into_iter().collect() }]);
     let read = LogRead { partition: Partition::ONLY, after: Position::START, up_to: None, query, limit: 100 };
     let found = store.read_log(read).await.unwrap();
     let found: Vec<_> = found.events.iter().map(|event| event.meta.position.get()).collect();
