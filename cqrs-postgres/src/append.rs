@@ -563,7 +563,7 @@ impl Target {
 }
 
 pub(crate) static APPEND: Sql = Sql::new(
-    "SELECT {s}.append_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+    "SELECT {s}.append_group_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
         $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30)",
     &[
         Type::UUID,
@@ -600,7 +600,7 @@ pub(crate) static APPEND: Sql = Sql::new(
 );
 
 // What is read under the lock, each as a statement of its own; they travel together.
-pub(crate) static HEAD: Sql = Sql::new("SELECT {s}.last_position($1)", &[Type::INT4]);
+pub(crate) static HEAD: Sql = Sql::new("SELECT {s}.last_position_v3($1)", &[Type::INT4]);
 static VERSIONS: Sql = Sql::new(
     "SELECT n.number, e.version, e.id FROM unnest($1) WITH ORDINALITY AS n (stream, number)
      JOIN LATERAL (SELECT e.version, e.id FROM {s}.events e WHERE e.stream = n.stream
@@ -614,8 +614,8 @@ static KEYS: Sql = Sql::new(
 );
 static IDS: Sql = Sql::new("SELECT e.id FROM {s}.events e WHERE e.id = ANY ($1)", &[Type::UUID_ARRAY]);
 static MATCHES: Sql = Sql::new(
-    "SELECT (SELECT max({s}.last_match($1, ARRAY(SELECT json_array_elements_text(i -> 'names')),
-                ARRAY(SELECT json_array_elements_text(i -> 'tags')), n.after, {s}.last_position($1)))
+    "SELECT (SELECT max({s}.last_match_v3($1, ARRAY(SELECT json_array_elements_text(i -> 'names')),
+                ARRAY(SELECT json_array_elements_text(i -> 'tags')), n.after, {s}.last_position_v3($1)))
              FROM json_array_elements(n.items::json) i)
      FROM unnest($2, $3) WITH ORDINALITY AS n (items, after, number) ORDER BY n.number",
     &[Type::INT4, Type::TEXT_ARRAY, Type::INT8_ARRAY],

@@ -17,7 +17,7 @@ use crate::open::{Conn, Sql};
 use crate::statements::{self, Refused};
 
 static COMMIT: Sql = Sql::new(
-    "SELECT {s}.commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+    "SELECT {s}.commit_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     &[
         Type::TEXT,
         Type::INT4,

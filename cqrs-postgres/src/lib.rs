@@ -123,7 +123,11 @@ impl Drop for Shared {
 }
 
 impl PostgresStore {
-    /// Opens the store that a URL names, and creates it if its schema is not there or empty.
+    /// Opens the store that a URL names, and creates it if its schema does not exist or is empty.
+    ///
+    /// A store of an older schema version is not changed: see [`migrate`](Self::migrate). A store of a newer one
+    /// is opened if this program knows enough to read it; if it does not know enough to write to it, every
+    /// call that writes fails with [`StoreErrorKind::Unsupported`].
     ///
     /// Beside what `libpq` knows, the URL takes `schema=NAME` (`cqrs` unless set), `partitions=NUMBER`
     /// for a log that is created (1 unless set), and `pgbouncer=true`.
@@ -131,13 +135,35 @@ impl PostgresStore {
     /// # Errors
     /// - [`StoreErrorKind::Invalid`]: the URL cannot be understood, the database does not exist, the
     ///   schema is another application's, or the log has another number of partitions.
-    /// - [`StoreErrorKind::Unsupported`]: the server is too old, the database is not in UTF-8, or a newer
-    ///   version of this crate wrote the tables.
+    /// - [`StoreErrorKind::Unsupported`]: the server is too old, the database is not in UTF-8, the store has
+    ///   an older schema version and has to be migrated, or a newer one that this program cannot read.
     /// - [`StoreErrorKind::Corrupt`]: a part of the schema is missing.
     /// - [`StoreErrorKind::Unavailable`]: the server cannot be reached, is full, or is a standby.
     /// - [`StoreErrorKind::Failed`]: the user is not let in, or lacks a right.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         Self::builder(url).open().await
+    }
+
+    /// Migrates the store that a URL names to this program's schema version, and creates it if it does not
+    /// exist. A store that needs no migration is left as it is.
+    ///
+    /// It runs in one transaction, as a user who owns the schema: once, before the first program of a new
+    /// release opens the store. Programs of the release before continue to work as far as the guide page
+    /// says for the version. For another schema, write it into the URL or use [`PostgresBuilder::migrate`].
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`StoreErrorKind::Unavailable`] if other transactions keep a table locked.
+    pub async fn migrate(url: &str) -> Result<(), StoreError> {
+        Self::builder(url).migrate().await
+    }
+
+    /// Returns the statements that [`migrate`](Self::migrate) would run now, for review or for `psql`. The text
+    /// is empty if there is nothing to do.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn migration_sql(url: &str) -> Result<String, StoreError> {
+        Self::builder(url).migration_sql().await
     }
 
     /// Sets up a store that differs from [`open`](Self::open).
@@ -170,6 +196,12 @@ impl PostgresStore {
         let Shared { place, meta, .. } = &*self.shared;
         let walk = async { verify::verify(&place.connect(Role::Reader, *meta).await?, *meta).await };
         walk.await.map_err(|fault| fault.told("verify the log"))
+    }
+
+    /// Refuses to write to a store of a newer schema version that this program can only read.
+    fn writable(&self) -> Result<(), StoreError> {
+        let Shared { meta, place, .. } = &*self.shared;
+        meta.versions.writable(&place.schema).map_err(|fault| fault.told("write"))
     }
 
     /// The partition, if it is there.
@@ -216,6 +248,7 @@ impl PostgresStore {
         append: Append,
     ) -> Result<Appended, AppendError> {
         self.shared.limits.check(&append)?;
+        self.writable()?;
         if let Some(other) = append
             .inline
             .iter()
@@ -350,9 +383,37 @@ impl PostgresBuilder {
         self.connect().await.map_err(|fault| fault.told(&doing))
     }
 
-    async fn connect(self) -> Result<PostgresStore, Fault> {
+    /// Migrates the store to this program's schema version: see [`PostgresStore::migrate`].
+    ///
+    /// # Errors
+    /// As [`PostgresStore::migrate`].
+    pub async fn migrate(self) -> Result<(), StoreError> {
+        let doing = format!("migrate {}", url::shown(&self.url));
+        let migrate = async {
+            let (place, partitions) = self.place()?;
+            place.migrate(partitions).await
+        };
+        migrate.await.map_err(|fault| fault.told(&doing))
+    }
+
+    /// Returns the statements of a migration: see [`PostgresStore::migration_sql`].
+    ///
+    /// # Errors
+    /// As [`PostgresStore::migration_sql`].
+    pub async fn migration_sql(self) -> Result<String, StoreError> {
+        let doing = format!("plan the migration of {}", url::shown(&self.url));
+        let plan = async {
+            let (place, partitions) = self.place()?;
+            place.migration_sql(partitions).await
+        };
+        plan.await.map_err(|fault| fault.told(&doing))
+    }
+
+    /// Where the store is, and the number of partitions that it has to have.
+    fn place(&self) -> Result<(Arc<Place>, Option<u16>), Fault> {
         let asked = url::parse(&self.url)?;
-        let schema = Schema::new(self.schema.or(asked.schema).as_deref().unwrap_or("cqrs"))?;
+        let schema =
+            Schema::new(self.schema.as_ref().or(asked.schema.as_ref()).map_or("cqrs", String::as_str))?;
         let bouncer = self.bouncer || asked.bouncer;
         let partitions = self.partitions.or(asked.partitions);
         if partitions == Some(0) {
@@ -365,7 +426,11 @@ impl PostgresBuilder {
             idle: Duration::from_secs(10),
         };
         let place = Place::new(asked.config, schema, bouncer, timeouts, asked.roots.as_deref())?;
-        let place = Arc::new(place);
+        Ok((Arc::new(place), partitions))
+    }
+
+    async fn connect(self) -> Result<PostgresStore, Fault> {
+        let (place, partitions) = self.place()?;
         let meta = place.prepare(partitions).await?;
         let news = Arc::new(News::new(meta.partitions));
         let lost = Arc::new(Lost::default());
@@ -424,6 +489,7 @@ impl EventStore for PostgresStore {
         let partition = self.partition_of(stream);
         Box::pin(async move {
             let Shared { readers, lost, .. } = &*self.shared;
+            self.writable()?;
             // A fence would wait for whoever has the turn, and they for what they read behind it.
             lost.settle(readers).await.map_err(|fault| fault.told(writer::RESERVING))?;
             let turn = self.writer(partition)?.reserve().await?;
@@ -511,6 +577,7 @@ impl EventStore for PostgresStore {
     fn save_snapshot(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             self.shared.limits.check_snapshot(&snapshot)?;
+            self.writable()?;
             let save = async { snapshots::save(&*self.shared.keepers.share().await?, &snapshot).await };
             save.await.map_err(|fault| fault.told("save a snapshot"))
         })
@@ -522,6 +589,7 @@ impl EventStore for PostgresStore {
             if stream.as_str().contains('\0') {
                 return Ok(());
             }
+            self.writable()?;
             let forget = async { snapshots::forget(&*self.shared.keepers.share().await?, &stream).await };
             forget.await.map_err(|fault| fault.told("forget a snapshot"))
         })
@@ -546,6 +614,7 @@ impl ReadStore for PostgresStore {
         let consumer = consumer.to_owned();
         Box::pin(async move {
             without_nul("the consumer", &consumer)?;
+            self.writable()?;
             let claim = async { documents::claim(&*self.shared.keepers.share().await?, &consumer).await };
             claim.await.map_err(|fault| fault.told("claim a consumer"))
         })
@@ -567,6 +636,7 @@ impl ReadStore for PostgresStore {
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move {
             batch.check()?;
+            self.writable()?;
             if let Some(handlers) = &batch.handlers {
                 let commit = self.commit_statements(&batch, handlers);
                 return commit.await.map_err(|fault| fault.told("commit read models"))?;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::drive::Drive;
 use crate::error::Fault;
-use crate::schema::{self, Meta, Schema};
+use crate::schema::{self, Meta, Schema, Versions};
 use crate::tls;
 
 /// Before this version, an index of many equal entries grows without bounds.
@@ -124,12 +124,30 @@ impl Place {
         Ok(Self { config, schema, bouncer, timeouts, tls })
     }
 
-    /// Finds the store, or creates it or brings it forward.
+    /// Finds the store, or creates it.
     pub(crate) async fn prepare(self: &Arc<Self>, partitions: Option<u16>) -> Result<Meta, Fault> {
+        let conn = self.connect_unchecked().await?;
+        schema::prepare(&conn.client, &self.schema, partitions).await
+    }
+
+    /// Creates the store, or migrates it to this program's version.
+    pub(crate) async fn migrate(self: &Arc<Self>, partitions: Option<u16>) -> Result<(), Fault> {
+        let conn = self.connect_unchecked().await?;
+        schema::migrate(&conn.client, &self.schema, partitions).await
+    }
+
+    /// The statements of a migration.
+    pub(crate) async fn migration_sql(self: &Arc<Self>, partitions: Option<u16>) -> Result<String, Fault> {
+        let conn = self.connect_unchecked().await?;
+        schema::migration_sql(&conn.client, &self.schema, partitions).await
+    }
+
+    /// A connection to a server that will do, whatever its schema holds.
+    async fn connect_unchecked(self: &Arc<Self>) -> Result<Conn, Fault> {
         let (conn, drive) = self.connect_any(Role::Writer).await?;
         drive.on_its_own();
         check_server(&conn.client).await?;
-        schema::prepare(&conn.client, &self.schema, partitions).await
+        Ok(conn)
     }
 
     /// A connection to the log that was opened, or a fault if another one stands there now. Its work is done
@@ -147,7 +165,7 @@ impl Place {
         meta: Meta,
     ) -> Result<(Conn, Drive), Fault> {
         let (conn, mut drive) = self.connect_any(role).await?;
-        drive.along(check_log(&conn, meta)).await?;
+        drive.along(check_log(&conn, meta, role)).await?;
         Ok((conn, drive))
     }
 
@@ -235,17 +253,24 @@ fn judge(number: i32, version: &str, encoding: &str, recovering: bool) -> Result
     Ok(())
 }
 
-async fn check_log(conn: &Conn, meta: Meta) -> Result<(), Fault> {
-    static META: Sql = Sql::new("SELECT log, partitions FROM {s}.meta", &[]);
+/// Refuses a log that is not the one that was opened, and one that was migrated meanwhile beyond what this
+/// program knows.
+async fn check_log(conn: &Conn, meta: Meta, role: Role) -> Result<(), Fault> {
+    static META: Sql =
+        Sql::new("SELECT m.log, m.partitions, m.version, m.min_reader, m.min_writer FROM {s}.meta m", &[]);
     let row = conn.rows(&META, &[]).await?;
     let row = row.first().ok_or_else(|| Fault::corrupt("the log has no id"))?;
     let there: (Uuid, i32) = (row.try_get(0)?, row.try_get(1)?);
-    match there == (meta.log.0, i32::from(meta.partitions)) {
-        true => Ok(()),
-        false => Err(Fault::corrupt(format!(
+    if there != (meta.log.0, i32::from(meta.partitions)) {
+        return Err(Fault::corrupt(format!(
             "the log {} was replaced by {} since it was opened",
             meta.log, there.0
-        ))),
+        )));
+    }
+    let versions = Versions::of_row(row, 2)?;
+    match role {
+        Role::Reader => versions.readable(&conn.place.schema),
+        Role::Writer | Role::Guest => versions.writable(&conn.place.schema),
     }
 }
 

@@ -139,7 +139,7 @@ of_log!(
     BY_ITEMS,
     [Type::TEXT],
     "SELECT f.* FROM (SELECT DISTINCT m.position FROM json_array_elements($5::json) i,
-         LATERAL {s}.matches($1, ARRAY(SELECT json_array_elements_text(i -> 'names')),
+         LATERAL {s}.matches_v3($1, ARRAY(SELECT json_array_elements_text(i -> 'names')),
              ARRAY(SELECT json_array_elements_text(i -> 'tags')), $2, least($3, h.position), $4)
              AS m (position)
          ORDER BY m.position LIMIT $4) p

@@ -1,4 +1,4 @@
-//! The tables of a schema of the database, and how one of an older version is brought forward.
+//! The tables of a schema of the database, and the migration of older versions.
 //!
 //! A schema holds one log with its read models; several can live in one database. Its name stands in
 //! the statements as `{s}`.
@@ -33,14 +33,24 @@
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::id::{Partition, StreamId};
 use cqrs_core::store::LogId;
-use tokio_postgres::Client;
-use tokio_postgres::types::{ToSql, Type};
-use uuid::Uuid;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use crate::error::Fault;
 
-/// The version of the tables that this program writes. It stands in the table `meta`.
-pub(crate) const VERSION: i32 = 2;
+/// The version of the schema that this program creates and works with. The table `meta` stores it, with the
+/// versions that a program has to know to read the store ([`MIN_READER`]) and to write to it
+/// ([`MIN_WRITER`]).
+///
+/// A program opens a store of a newer version if it knows those: a change that older programs can ignore,
+/// such as a column with a default, raises the version alone. So an old and a new release run next to each
+/// other, and a release can be rolled back. Programs of version 1 and 2 know no such numbers and refuse every
+/// newer version.
+pub(crate) const VERSION: i32 = 3;
+/// The lowest version that a program has to know to read a store that this program has created or migrated.
+const MIN_READER: i32 = 3;
+/// The lowest version that a program has to know to write to it.
+const MIN_WRITER: i32 = 3;
 
 /// The relations of a store, all of them made at once.
 const TABLES: [&str; 11] = [
@@ -153,12 +163,32 @@ CREATE CONSTRAINT TRIGGER batch_is_closed AFTER INSERT OR UPDATE OF batch ON {s}
     EXECUTE FUNCTION {s}.batch_is_closed();
 "#;
 
-/// The functions of the newest version. They know no state of their own, so a migration replaces them.
+/// Version 3: the versions that a program has to know, and the columns that this version adds.
+///
+/// A program of version 2 that is still open keeps its functions and continues to append. Its projections stop
+/// instead, because it does not know which events belong to a consumer, and would skip those of newer programs:
+/// the function that moves their checkpoints is gone.
+const TABLES_3: &str = r#"
+ALTER TABLE {s}.meta ADD COLUMN min_reader integer NOT NULL DEFAULT 3;
+ALTER TABLE {s}.meta ADD COLUMN min_writer integer NOT NULL DEFAULT 3;
+DROP FUNCTION IF EXISTS {s}.commit(
+    text, integer, bigint, integer[], uuid[], bigint[], uuid[], uuid, bigint, uuid, text, text[], bytea[], text[]
+);
+"#;
+
+/// What leads from each version to the next one, from nothing on. Version 2 had other functions than version 1,
+/// and the same tables.
+const STEPS: [&str; VERSION as usize] = [TABLES_1, "", TABLES_3];
+
+/// The functions of this version.
+///
+/// Their names end with the version that introduced them in this form. A function that changes gets a new name,
+/// and the old one stays for the programs that call it, until a version raises [`MIN_WRITER`] past them.
 ///
 /// The planner is kept from walking through a table: it plans once for a connection, and often while
 /// the table is still small. Nor is a plan compiled that only looks dear because of that.
 const FUNCTIONS: &str = r#"
-CREATE OR REPLACE FUNCTION {s}.last_position(p_partition integer) RETURNS bigint
+CREATE OR REPLACE FUNCTION {s}.last_position_v3(p_partition integer) RETURNS bigint
 LANGUAGE sql STABLE AS $f$
     SELECT coalesce((SELECT e.position FROM {s}.events e WHERE e.partition = p_partition
                      ORDER BY e.position DESC LIMIT 1), 0)
@@ -171,7 +201,7 @@ $f$;
 -- nothing, and then nothing was written, because the assumption does not hold. If each append of the group is
 -- about one stream, it may be written `p_partly`: without the rows of streams that have moved, whose numbers in
 -- `p_heads || p_sure` come behind the position, and their versions behind those.
-CREATE OR REPLACE FUNCTION {s}.append_group(
+CREATE OR REPLACE FUNCTION {s}.append_group_v3(
     p_log uuid, p_writer uuid, p_lock bigint, p_partition integer, p_certain boolean,
     p_partly boolean, p_end bigint, p_last uuid, p_block bigint,
     p_sure text[], p_sure_bases bigint[], p_sure_lasts uuid[],
@@ -288,7 +318,7 @@ END
 $f$;
 
 -- From now on nothing comes that this writer has sent and that is still under way.
-CREATE OR REPLACE FUNCTION {s}.fence(p_lock bigint, p_writer uuid) RETURNS void
+CREATE OR REPLACE FUNCTION {s}.fence_v3(p_lock bigint, p_writer uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $f$
 BEGIN
     PERFORM pg_advisory_xact_lock(p_lock);
@@ -299,7 +329,7 @@ END
 $f$;
 
 -- The first position from `p_from` to `p_upto` that has one of the names. It leaps from block to block.
-CREATE OR REPLACE FUNCTION {s}.next_named(
+CREATE OR REPLACE FUNCTION {s}.next_named_v3(
     p_partition integer, p_names text[], p_from bigint, p_upto bigint
 ) RETURNS bigint LANGUAGE plpgsql STABLE
 SET enable_seqscan TO off SET enable_bitmapscan TO off SET jit TO off AS $f$
@@ -325,7 +355,7 @@ END
 $f$;
 
 -- The same from the other end: the last position behind `p_after`, up to `p_upto`.
-CREATE OR REPLACE FUNCTION {s}.last_named(
+CREATE OR REPLACE FUNCTION {s}.last_named_v3(
     p_partition integer, p_names text[], p_after bigint, p_upto bigint
 ) RETURNS bigint LANGUAGE plpgsql STABLE
 SET enable_seqscan TO off SET enable_bitmapscan TO off SET jit TO off AS $f$
@@ -353,7 +383,7 @@ $f$;
 -- The positions of the events that have one of the names and all of the tags, ascending. The names and
 -- each tag are ascending lists that can leap, and an intersection leaps from one to the next: its cost
 -- follows the rarest of them, however long the others are.
-CREATE OR REPLACE FUNCTION {s}.matches(
+CREATE OR REPLACE FUNCTION {s}.matches_v3(
     p_partition integer, p_names text[], p_tags text[], p_after bigint, p_upto bigint, p_limit bigint
 ) RETURNS SETOF bigint LANGUAGE plpgsql STABLE
 SET enable_seqscan TO off SET enable_bitmapscan TO off SET jit TO off AS $f$
@@ -369,7 +399,7 @@ BEGIN
     ELSIF cardinality(p_tags) = 0 THEN
         -- Where one is, others are near: up to 1,024 positions are read at once.
         LOOP
-            v_at := {s}.next_named(p_partition, p_names, v_at, p_upto);
+            v_at := {s}.next_named_v3(p_partition, p_names, v_at, p_upto);
             IF v_at IS NULL THEN RETURN; END IF;
             RETURN QUERY SELECT e.position FROM {s}.events e
                 WHERE e.partition = p_partition AND e.position >= v_at
@@ -399,7 +429,7 @@ BEGIN
             END IF;
         END LOOP;
         IF cardinality(p_names) > 0 THEN
-            v_found := {s}.next_named(p_partition, p_names, v_at, p_upto);
+            v_found := {s}.next_named_v3(p_partition, p_names, v_at, p_upto);
             IF v_found IS NULL THEN RETURN; END IF;
             IF v_found > v_at THEN
                 v_at := v_found;
@@ -413,8 +443,8 @@ BEGIN
 END
 $f$;
 
--- The last position that `matches` would give, from the other end.
-CREATE OR REPLACE FUNCTION {s}.last_match(
+-- The last position that `matches_v3` would give, from the other end.
+CREATE OR REPLACE FUNCTION {s}.last_match_v3(
     p_partition integer, p_names text[], p_tags text[], p_after bigint, p_upto bigint
 ) RETURNS bigint LANGUAGE plpgsql STABLE
 SET enable_seqscan TO off SET enable_bitmapscan TO off SET jit TO off AS $f$
@@ -437,7 +467,7 @@ BEGIN
             END IF;
         END LOOP;
         IF cardinality(p_names) > 0 THEN
-            v_found := {s}.last_named(p_partition, p_names, p_after, v_at);
+            v_found := {s}.last_named_v3(p_partition, p_names, p_after, v_at);
             IF v_found IS NULL THEN RETURN NULL; END IF;
             IF v_found < v_at THEN
                 v_at := v_found;
@@ -455,7 +485,7 @@ $f$;
 -- moves it, so it sees what was committed until then. An update
 -- that is joined to the list would lock and log each row once where the upsert does it twice; but planned while
 -- the table is empty, it walks the list for each document.
-CREATE OR REPLACE FUNCTION {s}.commit(
+CREATE OR REPLACE FUNCTION {s}.commit_v3(
     p_consumer text, p_partition integer, p_epoch bigint,
     p_from_partitions integer[], p_from_logs uuid[], p_from_positions bigint[], p_from_events uuid[],
     p_to_log uuid, p_to_position bigint, p_to_event uuid,
@@ -563,6 +593,7 @@ impl Schema {
 pub(crate) struct Meta {
     pub(crate) log: LogId,
     pub(crate) partitions: u16,
+    pub(crate) versions: Versions,
 }
 
 impl Meta {
@@ -575,19 +606,61 @@ impl Meta {
     }
 }
 
+/// The version of a schema, and the versions that a program has to know to use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Versions {
+    schema: i32,
+    min_reader: i32,
+    min_writer: i32,
+}
+
+impl Versions {
+    /// From a row that has the three numbers at its end, from column `first` on.
+    pub(crate) fn of_row(row: &Row, first: usize) -> Result<Self, Fault> {
+        let schema: i32 = row.try_get(first)?;
+        // Before version 3 there were none, and a program had to know the version itself.
+        let min_reader = row.try_get::<_, Option<i32>>(first + 1)?.unwrap_or(schema);
+        let min_writer = row.try_get::<_, Option<i32>>(first + 2)?.unwrap_or(schema);
+        Ok(Self { schema, min_reader, min_writer })
+    }
+
+    /// Refuses a store that this program does not know how to read.
+    pub(crate) fn readable(&self, schema: &Schema) -> Result<(), Fault> {
+        self.known("read", self.min_reader.max(1), schema)
+    }
+
+    /// Refuses a store that this program does not know how to write to.
+    pub(crate) fn writable(&self, schema: &Schema) -> Result<(), Fault> {
+        self.known("write to", self.min_writer.max(self.min_reader), schema)
+    }
+
+    fn known(&self, doing: &str, needed: i32, schema: &Schema) -> Result<(), Fault> {
+        if needed <= VERSION {
+            return Ok(());
+        }
+        Err(Fault::new(
+            StoreErrorKind::Unsupported,
+            format!(
+                "the schema `{}` has version {}; a program that knows version {needed} can {doing} it, and this program knows version {VERSION}: deploy a newer release",
+                schema.name, self.schema
+            ),
+        ))
+    }
+}
+
 /// What a schema turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
     /// Nothing of a store is in it, or it is not there.
     Nothing,
-    /// A store of an older version, which has to be brought forward.
+    /// A store of an older version, which has to be migrated.
     Older(i32),
-    /// A store of this version.
+    /// A store that this program can at least read.
     Ready(Meta),
 }
 
-/// Finds the store of a schema; creates it or brings it forward if need be. Who finds it ready needs
-/// no more rights than to read.
+/// Finds the store of a schema, or creates it. Opening a store that is there requires no more rights than to
+/// read.
 pub(crate) async fn prepare(
     client: &Client,
     schema: &Schema,
@@ -595,7 +668,8 @@ pub(crate) async fn prepare(
 ) -> Result<Meta, Fault> {
     let meta = match inspect(client, schema).await? {
         Found::Ready(meta) => meta,
-        Found::Nothing | Found::Older(_) => migrate(client, schema, partitions).await?,
+        Found::Nothing => change(client, schema, partitions, false).await?,
+        Found::Older(version) => return Err(outdated(schema, version)),
     };
     match partitions {
         Some(wanted) if wanted != meta.partitions => Err(Fault::new(
@@ -609,17 +683,59 @@ pub(crate) async fn prepare(
     }
 }
 
-async fn migrate(client: &Client, schema: &Schema, partitions: Option<u16>) -> Result<Meta, Fault> {
-    // Whoever comes second waits, and finds it done.
+/// Creates the store of a schema, or migrates it to this program's version.
+pub(crate) async fn migrate(client: &Client, schema: &Schema, partitions: Option<u16>) -> Result<(), Fault> {
+    match inspect(client, schema).await? {
+        Found::Ready(_) => Ok(()),
+        Found::Nothing | Found::Older(_) => change(client, schema, partitions, true).await.map(drop),
+    }
+}
+
+/// The statements that [`migrate`] runs, with its transaction around them; nothing if there is nothing to do.
+pub(crate) async fn migration_sql(
+    client: &Client,
+    schema: &Schema,
+    partitions: Option<u16>,
+) -> Result<String, Fault> {
+    let from = match inspect(client, schema).await? {
+        Found::Ready(_) => return Ok(String::new()),
+        Found::Nothing => 0,
+        Found::Older(version) => version,
+    };
+    let statements = statements(client, schema, from, partitions).await?;
+    Ok(format!("{BEGIN};\n{};\n{statements}COMMIT;\n", lock(schema)))
+}
+
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+/// Lets one program at a time change a schema. The one that comes second finds it done. Changing a table may
+/// take long, but waiting for its lock must not, because every other statement on the table waits meanwhile.
+fn lock(schema: &Schema) -> String {
     let lock = hash(&format!("cqrs schema {}", schema.name)).cast_signed();
-    client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+    format!(
+        "SET LOCAL lock_timeout = '30s';
+SELECT pg_advisory_xact_lock({lock});
+SET LOCAL lock_timeout = '5s';
+SET LOCAL statement_timeout = 0"
+    )
+}
+
+async fn change(
+    client: &Client,
+    schema: &Schema,
+    partitions: Option<u16>,
+    migrates: bool,
+) -> Result<Meta, Fault> {
+    client.batch_execute(BEGIN).await?;
     let done = async {
-        client.batch_execute(&format!("SELECT pg_advisory_xact_lock({lock})")).await?;
-        match inspect(client, schema).await? {
-            Found::Ready(_) => {}
-            Found::Nothing => create(client, schema, partitions.unwrap_or(1)).await?,
-            Found::Older(_) => bring_forward(client, schema).await?,
-        }
+        client.batch_execute(&lock(schema)).await?;
+        let from = match inspect(client, schema).await? {
+            Found::Ready(meta) => return Ok(Found::Ready(meta)),
+            Found::Older(version) if !migrates => return Err(outdated(schema, version)),
+            Found::Older(version) => version,
+            Found::Nothing => 0,
+        };
+        client.batch_execute(&statements(client, schema, from, partitions).await?).await?;
         inspect(client, schema).await
     }
     .await;
@@ -627,39 +743,43 @@ async fn migrate(client: &Client, schema: &Schema, partitions: Option<u16>) -> R
         Ok(Found::Ready(meta)) => client.batch_execute("COMMIT").await.map(|()| meta).map_err(Fault::from),
         Ok(_) => Err(Fault::corrupt("the schema is not there after it was created")),
         Err(fault) => {
-            // If this fails too, the connection ends and takes the transaction along.
+            // If this fails too, the connection ends, and its transaction with it.
             let _ = client.batch_execute("ROLLBACK").await;
             Err(fault)
         }
     }
 }
 
-async fn create(client: &Client, schema: &Schema, partitions: u16) -> Result<(), Fault> {
+/// The statements that lead from a version to this program's; version 0 is a schema without a store.
+async fn statements(
+    client: &Client,
+    schema: &Schema,
+    from: i32,
+    partitions: Option<u16>,
+) -> Result<String, Fault> {
+    let mut text = format!("-- The schema {} from version {from} to version {VERSION}.\n", schema.name);
     let there = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
     if client.query_typed(there, &[(&schema.name, Type::TEXT)]).await?.is_empty() {
-        client.batch_execute(&schema.text("CREATE SCHEMA {s}")).await?;
+        text += "CREATE SCHEMA {s};\n";
     }
-    client.batch_execute(&schema.text(TABLES_1)).await?;
-    client.batch_execute(&schema.text(FUNCTIONS)).await?;
-    let meta = "INSERT INTO {s}.meta (one, store, version, log, partitions) VALUES (1, 'cqrs', $1, $2, $3)";
-    let meta = schema.text(meta);
-    let (log, partitions) = (Uuid::new_v4(), i32::from(partitions));
-    let values: [(&(dyn ToSql + Sync), Type); 3] =
-        [(&VERSION, Type::INT4), (&log, Type::UUID), (&partitions, Type::INT4)];
-    client.execute_typed(&meta, &values).await?;
-    Ok(())
+    for step in STEPS.iter().skip(usize::try_from(from).unwrap_or(STEPS.len())) {
+        text += step;
+    }
+    text += FUNCTIONS;
+    text += &match from {
+        0 => format!(
+            "INSERT INTO {{s}}.meta (one, store, version, min_reader, min_writer, log, partitions)
+    VALUES (1, 'cqrs', {VERSION}, {MIN_READER}, {MIN_WRITER}, gen_random_uuid(), {});\n",
+            partitions.unwrap_or(1)
+        ),
+        _ => format!(
+            "UPDATE {{s}}.meta SET version = {VERSION}, min_reader = {MIN_READER}, min_writer = {MIN_WRITER};\n"
+        ),
+    };
+    Ok(schema.text(&text))
 }
 
-/// Brings an older store to the newest version, a step for each. Version 1 had other functions, the same tables:
-/// its own stay, so that programs which still use them go on until they end.
-async fn bring_forward(client: &Client, schema: &Schema) -> Result<(), Fault> {
-    client.batch_execute(&schema.text(FUNCTIONS)).await?;
-    let version = schema.text("UPDATE {s}.meta SET version = $1");
-    client.execute_typed(&version, &[(&VERSION, Type::INT4)]).await?;
-    Ok(())
-}
-
-/// Tells what a schema is. Nothing is written.
+/// Reports what a schema is. Nothing is written.
 async fn inspect(client: &Client, schema: &Schema) -> Result<Found, Fault> {
     let tables = "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = $1 AND c.relname::text = ANY ($2)";
@@ -672,27 +792,27 @@ async fn inspect(client: &Client, schema: &Schema) -> Result<Found, Fault> {
     if !there.contains(&"meta") {
         return Err(foreign(schema, there.first().copied().unwrap_or_default()));
     }
-    let (version, meta) = read_meta(client, schema).await?;
-    match version {
-        VERSION => match TABLES.iter().find(|table| !there.contains(table)) {
-            None => Ok(Found::Ready(meta)),
-            Some(missing) => Err(Fault::corrupt(format!("the table `{missing}` is missing"))),
-        },
-        newer if newer > VERSION => Err(Fault::new(
-            StoreErrorKind::Unsupported,
-            format!(
-                "the tables of the schema `{}` have version {newer}, and this program knows them up to {VERSION}: a newer program wrote them",
-                schema.name
-            ),
-        )),
-        older if older > 0 => Ok(Found::Older(older)),
-        other => Err(impossible(other)),
+    let meta = read_meta(client, schema).await?;
+    let version = meta.versions.schema;
+    if version < 1 {
+        return Err(impossible(version));
+    }
+    meta.versions.readable(schema)?;
+    match TABLES.iter().find(|table| !there.contains(table)) {
+        Some(missing) => Err(Fault::corrupt(format!("the table `{missing}` is missing"))),
+        None if version < VERSION => Ok(Found::Older(version)),
+        None => Ok(Found::Ready(meta)),
     }
 }
 
-async fn read_meta(client: &Client, schema: &Schema) -> Result<(i32, Meta), Fault> {
+async fn read_meta(client: &Client, schema: &Schema) -> Result<Meta, Fault> {
     use tokio_postgres::error::SqlState;
-    let select = schema.text("SELECT version, log, partitions FROM {s}.meta WHERE store = 'cqrs'");
+    // An older version has no columns for the last two.
+    let select = schema.text(
+        "SELECT m.log, m.partitions, m.version, (to_jsonb(m) ->> 'min_reader')::integer,
+                (to_jsonb(m) ->> 'min_writer')::integer
+         FROM {s}.meta m WHERE m.store = 'cqrs'",
+    );
     let rows = match client.query_typed(&select, &[]).await.map_err(Fault::from) {
         Err(fault) if fault.is(&SqlState::UNDEFINED_COLUMN) || fault.is(&SqlState::UNDEFINED_FUNCTION) => {
             return Err(foreign(schema, "meta"));
@@ -700,10 +820,20 @@ async fn read_meta(client: &Client, schema: &Schema) -> Result<(i32, Meta), Faul
         done => done?,
     };
     let row = rows.first().ok_or_else(|| Fault::corrupt("the log has no id"))?;
-    let partitions: i32 = row.try_get(2)?;
+    let partitions: i32 = row.try_get(1)?;
     let partitions =
         u16::try_from(partitions).map_err(|_| Fault::corrupt("its number of partitions cannot be"))?;
-    Ok((row.try_get(0)?, Meta { log: LogId(row.try_get(1)?), partitions }))
+    Ok(Meta { log: LogId(row.try_get(0)?), partitions, versions: Versions::of_row(row, 2)? })
+}
+
+fn outdated(schema: &Schema, version: i32) -> Fault {
+    Fault::new(
+        StoreErrorKind::Unsupported,
+        format!(
+            "the schema `{}` has version {version}, and this program requires version {VERSION}: call `PostgresStore::migrate` once as the owner of the schema; `PostgresStore::migration_sql` returns its statements for review",
+            schema.name
+        ),
+    )
 }
 
 fn impossible(version: i32) -> Fault {

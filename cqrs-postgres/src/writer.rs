@@ -131,7 +131,7 @@ pub(crate) struct Lost {
     all: std::sync::Mutex<Vec<(Target, Uuid)>>,
 }
 
-static FENCE: Sql = Sql::new("SELECT {s}.fence($1, $2)", &[Type::INT8, Type::UUID]);
+static FENCE: Sql = Sql::new("SELECT {s}.fence_v3($1, $2)", &[Type::INT8, Type::UUID]);
 
 impl Lost {
     fn add(&self, target: Target, writer: Uuid) {
