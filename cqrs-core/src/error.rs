@@ -189,6 +189,8 @@ pub enum FoldFault {
     Misfit(Misfit),
     /// It names no document.
     Key(NotAKey),
+    /// The key that it names breaks a limit.
+    Limit(StoreError),
     /// The stored document that it changes does not fit its type.
     Document(CodecError),
     /// The projection's own statements failed on it.
@@ -305,6 +307,7 @@ impl StdError for FoldError {
             FoldFault::Decode(error) => error,
             FoldFault::Misfit(error) => error,
             FoldFault::Key(error) => error,
+            FoldFault::Limit(error) => error,
             FoldFault::Document(error) => error,
             FoldFault::Handler(error) => &**error,
             FoldFault::Panicked(error) => error,

@@ -34,6 +34,10 @@
 //!   which not every database can hold; contents may hold any bytes. A claim or a batch that has it in one
 //!   gives [`Invalid`](crate::error::StoreErrorKind::Invalid) and writes nothing; a read of what cannot be
 //!   there finds nothing.
+//! - **Limits.** The name of a consumer or a collection has 1 to [`MAX_NAME_BYTES`] bytes, a document's key
+//!   at most [`MAX_KEY_BYTES`], a document at most [`MAX_DOCUMENT_BYTES`]. They are the same on every store,
+//!   so that read models can move between stores. A claim or a batch past a limit gives
+//!   [`Invalid`](crate::error::StoreErrorKind::Invalid) with a message that names the limit, and writes nothing.
 //! - **Order.** [`list`](ReadStore::list) gives documents by the bytes of their key's text.
 //! - **Cancellation.** Any future may be dropped; a dropped commit took place as a whole or not at
 //!   all.
@@ -152,15 +156,62 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Refuses a batch that has U+0000 in one of its texts. Every store calls this first.
+    /// Rejects a batch past a limit or with U+0000 in one of its texts. Every store calls this first.
     ///
     /// # Errors
-    /// [`Invalid`](crate::error::StoreErrorKind::Invalid) with a message that names the text.
+    /// [`Invalid`](crate::error::StoreErrorKind::Invalid) with a message that names the text and the limit.
     pub fn check(&self) -> Result<(), StoreError> {
-        without_nul("the consumer", &self.consumer)?;
-        without_nul("the collection", &self.collection)?;
-        self.writes.iter().try_for_each(|(key, _)| without_nul("the document's key", key))
+        check_name("consumer", &self.consumer)?;
+        check_name("collection", &self.collection)?;
+        self.writes.iter().try_for_each(|(key, content)| {
+            check_key(key)?;
+            check_document(content.as_ref().map_or(0, Bytes::len))
+        })
     }
+}
+
+/// The longest name of a consumer or a collection, in bytes of UTF-8.
+pub const MAX_NAME_BYTES: usize = 200;
+/// The longest key of a document, in bytes of UTF-8. Databases index it.
+pub const MAX_KEY_BYTES: usize = 1_024;
+/// The largest document, in bytes.
+pub const MAX_DOCUMENT_BYTES: usize = 16 << 20;
+
+/// Rejects a name that no store takes; `what` is what it names, such as `consumer`. Every store calls this
+/// in [`ReadStore::claim`].
+///
+/// # Errors
+/// [`Invalid`](crate::error::StoreErrorKind::Invalid) with a message that names the limit.
+pub fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
+    if name.is_empty() {
+        return Err(StoreError::invalid(format!("the {what}'s name is empty")));
+    }
+    check_size(&format!("the {what}'s name"), name.len(), MAX_NAME_BYTES)?;
+    without_nul(format_args!("the {what}'s name"), name)
+}
+
+/// Rejects a document's key that no store takes.
+///
+/// # Errors
+/// [`Invalid`](crate::error::StoreErrorKind::Invalid) with a message that names the limit.
+pub fn check_key(key: &str) -> Result<(), StoreError> {
+    check_size("the document's key", key.len(), MAX_KEY_BYTES)?;
+    without_nul("the document's key", key)
+}
+
+/// Rejects a document of a size that no store takes.
+///
+/// # Errors
+/// [`Invalid`](crate::error::StoreErrorKind::Invalid) with a message that names the limit.
+pub fn check_document(bytes: usize) -> Result<(), StoreError> {
+    check_size("the document", bytes, MAX_DOCUMENT_BYTES)
+}
+
+fn check_size(what: &str, bytes: usize, limit: usize) -> Result<(), StoreError> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(StoreError::invalid(format!("{what} has {bytes} bytes; the limit is {limit}")))
 }
 
 /// Why a batch was not committed.

@@ -16,6 +16,7 @@ use crate::error::DecodeError;
 use crate::event::{EventSet, Shape, Stored, decode};
 use crate::id::StreamId;
 use crate::projection::{Mode, Projection, SqlProjection};
+use crate::read_store::check_name;
 
 /// One aggregate or projection, as the macros submit it. Also the type's own description of
 /// itself, for [`Registry::with`].
@@ -267,11 +268,27 @@ impl Registry {
     /// [`RegistryError`] with all that is doubled or missing.
     pub fn check(&self, services: &Services) -> Result<(), RegistryError> {
         let mut faults = Vec::new();
+        self.check_limits(&mut faults);
         self.check_names(&mut faults);
         self.check_events(&mut faults);
         self.check_successors(&mut faults);
         self.check_services(services, &mut faults);
         if faults.is_empty() { Ok(()) } else { Err(RegistryError { faults }) }
+    }
+
+    /// Names that a store would reject with the first append or commit. The macros check what is written in
+    /// an attribute; traits that are implemented by hand are checked here.
+    fn check_limits(&self, faults: &mut Vec<String>) {
+        for entry in &self.0 {
+            if let Err(error) = check_name(entry.word(), entry.name) {
+                faults.push(format!("{entry:?}: {error}"));
+            }
+            for name in (entry.events)().iter().flat_map(EventEntry::stored_names) {
+                if let Err(error) = check_name("event", name) {
+                    faults.push(format!("in {entry:?}: {error}"));
+                }
+            }
+        }
     }
 
     fn check_names(&self, faults: &mut Vec<String>) {

@@ -185,7 +185,7 @@ use uuid::Uuid;
 use crate::begun::Begun;
 use crate::consumer::Consumer;
 use crate::error::{FoldError, StoreError, StoreErrorKind};
-use crate::event::{NewEvent, RecordedEvent, Stored, Tag, Tags};
+use crate::event::{Metadata, NewEvent, RecordedEvent, Stored, Tag, Tags};
 use crate::id::{Partition, Position, StreamId, Version};
 
 /// A boxed future, so that a store can be used as a trait object.
@@ -405,6 +405,9 @@ impl fmt::Debug for Reservation {
 pub struct Limits {
     /// Events in one append.
     pub batch_events: usize,
+    /// All payloads and metadata of one append together. A larger append would hold the log's lock for
+    /// longer than other writers wait for it.
+    pub append_bytes: usize,
     /// One event's payload.
     pub payload_bytes: usize,
     /// One event's metadata, as [`Metadata::size`](crate::event::Metadata::size) counts it.
@@ -429,6 +432,7 @@ impl Limits {
     pub const fn standard() -> Self {
         Self {
             batch_events: 1_000,
+            append_bytes: 16 << 20,
             payload_bytes: 1 << 20,
             metadata_bytes: 16 << 10,
             name_bytes: 200,
@@ -474,46 +478,115 @@ impl Limits {
         Ok(())
     }
 
-    /// Refuses an append that breaks a limit, has U+0000 in one of its texts or has an empty idempotency
+    /// Rejects an append that breaks a limit, has U+0000 in one of its texts or has an empty idempotency
     /// key. Every store calls this first.
     ///
     /// # Errors
     /// [`StoreErrorKind::Invalid`] with a message that names the limit, what breaks it and by how
     /// much.
     pub fn check(&self, append: &Append) -> Result<(), StoreError> {
-        let within = |what: &str, of: &dyn fmt::Display, unit: &str, size: usize, limit: usize| {
-            if size <= limit {
-                return Ok(());
-            }
-            Err(StoreError::invalid(format!("{what} of {of} has {size} {unit}; the limit is {limit}")))
-        };
-        let whole = &"this append";
-        within("the batch", whole, "events", append.events.len(), self.batch_events)?;
+        self.check_count(append.events.len())?;
         if let Some(key) = &append.key {
-            if key.key.is_empty() {
-                // Forgotten rather than meant: the second such command would be taken for the first.
-                return Err(StoreError::invalid(format!("the idempotency key of {} is empty", key.stream)));
-            }
-            within("the idempotency key", &key.stream, "bytes", key.key.len(), self.key_bytes)?;
-            within("the stream id", whole, "bytes", key.stream.as_str().len(), self.stream_bytes)?;
+            self.check_key(key)?;
         }
+        let mut bytes = 0;
         for event in &append.events {
-            let stream = &event.stream;
-            if event.name.is_empty() || event.schema_version == 0 {
-                let message = format!("an event of {stream} has no name or the schema version 0");
-                return Err(StoreError::invalid(message));
-            }
-            within("the stream id", whole, "bytes", stream.as_str().len(), self.stream_bytes)?;
-            within("the event name", stream, "bytes", event.name.len(), self.name_bytes)?;
-            within("the payload", &event.name, "bytes", event.payload.len(), self.payload_bytes)?;
-            within("the metadata", &event.name, "bytes", event.metadata.size(), self.metadata_bytes)?;
-            within("the tag list", &event.name, "tags", event.tags.len(), self.tags)?;
-            for tag in &event.tags {
-                within("a tag", &event.name, "bytes", tag.as_str().len(), self.tag_bytes)?;
-            }
+            self.check_event(event)?;
+            bytes += event.payload.len() + event.metadata.size();
         }
-        check_texts(append)
+        self.check_bytes(bytes)?;
+        check_guard(&append.guard)
     }
+
+    /// Rejects a number of events that is too large for one append. The engine calls this before it folds
+    /// a decision, which may take long.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(crate) fn check_count(&self, events: usize) -> Result<(), StoreError> {
+        let limit = self.batch_events;
+        if events <= limit {
+            return Ok(());
+        }
+        Err(StoreError::invalid(format!(
+            "the batch of this append has {events} events; the limit is {limit}: split the work into several commands"
+        )))
+    }
+
+    /// Rejects a total of payloads and metadata that is too large for one append.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(crate) fn check_bytes(&self, bytes: usize) -> Result<(), StoreError> {
+        let limit = self.append_bytes;
+        if bytes <= limit {
+            return Ok(());
+        }
+        Err(StoreError::invalid(format!(
+            "the events of this append have {bytes} bytes in total; the limit is {limit}: split the work into several commands"
+        )))
+    }
+
+    /// Rejects an idempotency key that no append may carry. The engine calls this before a handler runs.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(crate) fn check_key(&self, key: &CommandKey) -> Result<(), StoreError> {
+        let CommandKey { stream, key } = key;
+        if key.is_empty() {
+            // Forgotten rather than meant: the second such command would be taken for the first.
+            return Err(StoreError::invalid(format!("the idempotency key of {stream} is empty")));
+        }
+        within("the idempotency key", stream, "bytes", key.len(), self.key_bytes)?;
+        without_nul("the idempotency key", key)?;
+        self.check_stream(stream)
+    }
+
+    /// Rejects metadata that no event may carry. The engine calls this before a handler runs.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(crate) fn check_metadata(
+        &self,
+        of: &dyn fmt::Display,
+        metadata: &Metadata,
+    ) -> Result<(), StoreError> {
+        within("the metadata", of, "bytes", metadata.size(), self.metadata_bytes)?;
+        metadata.texts().try_for_each(|text| without_nul("the metadata", text))
+    }
+
+    fn check_event(&self, event: &NewEvent) -> Result<(), StoreError> {
+        let (stream, name) = (&event.stream, &event.name);
+        if name.is_empty() || event.schema_version == 0 {
+            let message = format!("an event of {stream} has no name or the schema version 0");
+            return Err(StoreError::invalid(message));
+        }
+        self.check_stream(stream)?;
+        within("the event name", stream, "bytes", name.len(), self.name_bytes)?;
+        without_nul("the event name", name)?;
+        within("the payload", name, "bytes", event.payload.len(), self.payload_bytes)?;
+        self.check_metadata(name, &event.metadata)?;
+        within("the tag list", name, "tags", event.tags.len(), self.tags)?;
+        for tag in &event.tags {
+            within("a tag", name, "bytes", tag.as_str().len(), self.tag_bytes)?;
+            without_nul("the tag", tag.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+/// Rejects a size past its limit.
+fn within(
+    what: &str,
+    of: &dyn fmt::Display,
+    unit: &str,
+    size: usize,
+    limit: usize,
+) -> Result<(), StoreError> {
+    if size <= limit {
+        return Ok(());
+    }
+    Err(StoreError::invalid(format!("{what} of {of} has {size} {unit}; the limit is {limit}")))
 }
 
 /// Refuses a text that has the character U+0000.
@@ -529,20 +602,6 @@ pub fn without_nul(what: impl fmt::Display, text: &str) -> Result<(), StoreError
     let shown: String = text.chars().take(100).collect();
     let message = format!("{what} {shown:?} has the character U+0000, which no text of a log has");
     Err(StoreError::invalid(message))
-}
-
-fn check_texts(append: &Append) -> Result<(), StoreError> {
-    if let Some(key) = &append.key {
-        without_nul("the stream id", key.stream.as_str())?;
-        without_nul("the idempotency key", &key.key)?;
-    }
-    for event in &append.events {
-        without_nul("the stream id", event.stream.as_str())?;
-        without_nul("the event name", &event.name)?;
-        event.tags.iter().try_for_each(|tag| without_nul("the tag", tag.as_str()))?;
-        event.metadata.texts().try_for_each(|text| without_nul("the metadata", text))?;
-    }
-    check_guard(&append.guard)
 }
 
 fn check_guard(guard: &Guard) -> Result<(), StoreError> {

@@ -70,10 +70,10 @@ use cqrs_core::consumer::{Database as _, Handlers};
 use cqrs_core::engine::{StoreScheme, Stores};
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore, check_name};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Limits,
-    LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent, unsupported, without_nul,
+    LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent, unsupported,
 };
 
 // The page's programs are compiled with the tests.
@@ -613,7 +613,7 @@ impl ReadStore for PostgresStore {
     fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
         let consumer = consumer.to_owned();
         Box::pin(async move {
-            without_nul("the consumer", &consumer)?;
+            check_name("consumer", &consumer)?;
             self.writable()?;
             let claim = async { documents::claim(&*self.shared.keepers.share().await?, &consumer).await };
             claim.await.map_err(|fault| fault.told("claim a consumer"))

@@ -70,10 +70,10 @@ use cqrs_core::consumer::Database as _;
 use cqrs_core::engine::{StoreScheme, Stores};
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore, check_name};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
-    LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent, without_nul,
+    LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent,
 };
 use tokio::sync::oneshot;
 
@@ -384,7 +384,7 @@ impl ReadStore for SqliteStore {
     fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
         let claiming = Claiming(consumer.to_owned());
         Box::pin(async move {
-            without_nul("the consumer", &claiming.0)?;
+            check_name("consumer", &claiming.0)?;
             self.shared.writer.write(claiming).await
         })
     }

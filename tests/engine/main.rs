@@ -16,6 +16,7 @@ mod flawed;
 mod held;
 mod inline;
 mod lag;
+mod limits;
 mod live;
 mod racing;
 mod reads;

@@ -16,6 +16,7 @@ use crate::error::{FoldError, FoldFault, Panicked};
 use crate::event::{EventSet, RecordedEvent, decode};
 use crate::id::Id as _;
 use crate::projection::{Keys, Projection};
+use crate::read_store::check_key;
 use crate::store::Query;
 
 /// A `#[projection]` as a consumer.
@@ -158,6 +159,7 @@ impl<'a, P: Projection> Router<'a, P> {
                 // Writing to a `String` fails only if the key's own `Display` does, and `to_string` panics then.
                 write!(text, "{}", key.as_text())
                     .map_err(|_| FoldFault::Panicked(Panicked::new(&"its key cannot be printed")))?;
+                check_key(text).map_err(FoldFault::Limit)?;
                 if only.is_none_or(|only| only == text.as_str()) {
                     batch.places.push(place(places, text));
                 }

@@ -199,8 +199,7 @@ impl Inner {
         let _inside = self.gate.enter().ok_or(Failure::ShutDown)?;
         let plan = self.aggregates.get(&request.aggregate.0);
         let plan = *plan.ok_or(Failure::NotRegistered(request.aggregate.1))?;
-        // A slot is kept for a while, also if the command is refused: ids of any size would fill memory.
-        self.log.limits().check_stream(&request.stream)?;
+        self.check_limits(request)?;
         let slot = self.slots.of(&request.stream);
         let mut turn = Turn::new(&slot);
         // A handler that reaches outside must not run twice; a pure one may, and saves the look-up.
@@ -273,6 +272,15 @@ impl Inner {
             }
             Err((proof, error)) => Ok(Box::pin(self.resolve(request, proof, error)).await?),
         }
+    }
+
+    /// Rejects what no append may carry before a handler calls a service for it. A slot is kept for a while,
+    /// also if the command is rejected: ids of any size would fill memory.
+    fn check_limits(&self, request: &Request) -> Result<(), StoreError> {
+        let limits = self.log.limits();
+        limits.check_stream(&request.stream)?;
+        limits.check_metadata(&request.command, &request.metadata)?;
+        request.key.as_ref().map_or(Ok(()), |key| limits.check_key(key))
     }
 
     /// Begins anew behind an append that was not written, with a reservation if that has happened too often.
@@ -412,9 +420,10 @@ impl Inner {
         if attempt.is_refused() {
             return Box::pin(self.answer(request, attempt, turn, at, Answer::Refused)).await;
         }
-        if attempt.is_empty() && request.key.is_none() {
+        if attempt.count() == 0 && request.key.is_none() {
             return Box::pin(self.answer(request, attempt, turn, at, Answer::Accepted)).await;
         }
+        self.log.limits().check_count(attempt.count())?;
         let events = attempt.encode(&|| NewEventParts {
             id: self.ids.next(now),
             stream: request.stream.clone(),
@@ -740,8 +749,8 @@ trait Attempt: Send {
     fn decide<'s>(&'s mut self, version: Version, around: &Surroundings<'s>) -> Option<BoxFuture<'s, ()>>;
     /// Whether the decision is a refusal.
     fn is_refused(&self) -> bool;
-    /// Whether the decision has no events.
-    fn is_empty(&self) -> bool;
+    /// The number of events in the decision.
+    fn count(&self) -> usize;
     /// The decision's events, to be appended.
     fn encode(&self, parts: &dyn Fn() -> NewEventParts) -> Result<Vec<NewEvent>, Failure>;
     /// Folds the decision into the state.
@@ -803,8 +812,8 @@ impl<A: Handle<C>, C: Command> Attempt for Typed<A, C> {
         matches!(self.decided, Some(Err(_)) | None)
     }
 
-    fn is_empty(&self) -> bool {
-        matches!(&self.decided, Some(Ok(events)) if events.is_empty())
+    fn count(&self) -> usize {
+        self.decided.as_ref().map_or(0, |decided| decided.as_ref().map_or(0, Vec::len))
     }
 
     fn encode(&self, parts: &dyn Fn() -> NewEventParts) -> Result<Vec<NewEvent>, Failure> {

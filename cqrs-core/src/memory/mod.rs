@@ -30,11 +30,10 @@ use crate::error::StoreError;
 use crate::event::RecordedEvent;
 use crate::hash::Fnv;
 use crate::id::{Partition, Position, StreamId};
-use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore, check_name};
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Inline,
     Limits, LogId, LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, unsupported,
-    without_nul,
 };
 
 /// A log and its read models in memory. A clone is another handle of the same store.
@@ -388,7 +387,7 @@ impl ReadStore for MemoryStore {
     fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
         let consumer = consumer.to_owned();
         Box::pin(async move {
-            without_nul("the consumer", &consumer)?;
+            check_name("consumer", &consumer)?;
             Ok(write(&self.shared.documents).claim(consumer))
         })
     }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use cqrs_core::consumer::Database as _;
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position};
-use cqrs_core::read_store::{Batch, Checkpoint, CommitError, ReadStore};
+use cqrs_core::read_store::{
+    Batch, Checkpoint, CommitError, MAX_DOCUMENT_BYTES, MAX_KEY_BYTES, MAX_NAME_BYTES, ReadStore,
+};
 use cqrs_core::store::LogId;
 use uuid::Uuid;
 
@@ -413,6 +415,43 @@ pub(super) async fn no_name_of_a_document_has_a_nul(world: World) -> Check {
     let behind = documents.list("c", Some("a\0b".to_owned()), 9).await?;
     let behind: Vec<&str> = behind.iter().map(|(key, _)| &**key).collect();
     same("the keys behind one that cannot be", &behind, &vec!["ab"])
+}
+
+pub(super) async fn documents_have_the_same_limits_everywhere(world: World) -> Check {
+    let documents = world.documents()?;
+    let epoch = documents.claim("p").await?.epoch;
+    let long = |size: usize| "x".repeat(size);
+    let plain = || batch(epoch, None, at(1));
+    let of = |writes| Batch { writes, ..plain() };
+    let beside = |write| vec![put("a", "x"), put("b", "x"), put("c", "x"), write];
+    let too_large: Vec<(usize, Batch)> = vec![
+        (MAX_KEY_BYTES, of(beside(put(&long(MAX_KEY_BYTES + 1), "x")))),
+        (MAX_DOCUMENT_BYTES, of(beside(put("d", &long(MAX_DOCUMENT_BYTES + 1))))),
+        (MAX_NAME_BYTES, Batch { collection: long(MAX_NAME_BYTES + 1), ..of(vec![put("a", "x")]) }),
+        (MAX_NAME_BYTES, Batch { consumer: long(MAX_NAME_BYTES + 1), ..plain() }),
+    ];
+    for (limit, batch) in too_large {
+        let named = match documents.commit(batch).await {
+            Err(CommitError::Store(error)) => {
+                error.kind() == StoreErrorKind::Invalid && error.to_string().contains(&limit.to_string())
+            }
+            _ => false,
+        };
+        ensure!(named, "expected a refusal as Invalid that names the limit of {limit}");
+        same("the checkpoint", &checkpoint(&documents, "p").await?, &None)?;
+        same("a document of the batch", &get(&documents, "c", "a").await?, &None)?;
+    }
+    let refused = documents.claim(&long(MAX_NAME_BYTES + 1)).await.err().map(|error| error.kind());
+    same("a claim by a name past the limit", &refused, &Some(StoreErrorKind::Invalid))?;
+    let (name, key, large) = (long(MAX_NAME_BYTES), long(MAX_KEY_BYTES), long(MAX_DOCUMENT_BYTES));
+    let epoch = documents.claim(&name).await?.epoch;
+    let writes = vec![put(&key, "x"), put("large", &large)];
+    let batch =
+        Batch { consumer: name.clone(), collection: name.clone(), writes, ..batch(epoch, None, at(1)) };
+    documents.commit(batch).await?;
+    same("the document with the longest key", &get(&documents, &name, &key).await?, &bytes("x"))?;
+    let stored = get(&documents, &name, "large").await?.map(|document| document.len());
+    same("the size of the largest document", &stored, &Some(MAX_DOCUMENT_BYTES))
 }
 
 pub(super) async fn other_handles_see_what_is_committed(world: World) -> Check {

@@ -39,6 +39,22 @@ pub(super) async fn a_batch_may_have_so_many_events(world: World) -> Check {
         .await
 }
 
+pub(super) async fn an_append_may_have_so_many_bytes(world: World) -> Check {
+    let limits = world.log.limits();
+    limit(world, "total", limits.append_bytes, |world, size| {
+        let each = limits.payload_bytes.min(size).max(1);
+        let mut left = size;
+        let mut events = Vec::new();
+        while left > 0 {
+            let payload = vec![b'7'; each.min(left)];
+            left -= payload.len();
+            events.push(world.event(&world.stream("a")).about(Metadata::new()).saying(payload));
+        }
+        Append::new(events, Guard::Any)
+    })
+    .await
+}
+
 pub(super) async fn a_payload_may_be_so_long(world: World) -> Check {
     let most = world.log.limits().payload_bytes;
     limit(world, "payload", most, |world, size| one(world.event(&world.stream("a")).saying(vec![b'7'; size])))

@@ -273,6 +273,8 @@ rules! { $
     limits {
         a_batch_may_have_so_many_events []
             "`Limits::batch_events`: one more gives Invalid, with a message that names the limit.";
+        an_append_may_have_so_many_bytes []
+            "`Limits::append_bytes`: one more in all events gives Invalid, with a message that names the limit.";
         a_payload_may_be_so_long []
             "`Limits::payload_bytes`: one more gives Invalid, with a message that names the limit.";
         metadata_may_be_so_long []
@@ -425,6 +427,8 @@ rules! { $
             "Keys that differ in a byte are different documents.";
         no_name_of_a_document_has_a_nul [Documents]
             "U+0000 in the name of a consumer, a collection or a document gives Invalid; a read of it finds nothing.";
+        documents_have_the_same_limits_everywhere [Documents]
+            "A name, a key or a document at its limit is accepted; one byte more gives Invalid with a message that names the limit, and writes nothing.";
         other_handles_see_what_is_committed [Documents, SecondHandle]
             "A read that starts after a commit sees it, and a claim fences, on any handle of the same store.";
         a_dropped_commit_is_whole_or_nothing [Documents]

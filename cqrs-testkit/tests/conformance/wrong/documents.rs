@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use cqrs_core::error::StoreError;
-use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, MAX_KEY_BYTES, ReadStore};
 use cqrs_core::store::{BoxFuture, LogId};
 use cqrs_core::{Partition, Position};
 use uuid::Uuid;
@@ -39,6 +39,7 @@ impl Wrong {
         match self.flaw {
             Flaw::TrimsDocumentKeys => key.trim().to_owned(),
             Flaw::LeavesNulOutOfKeys => key.replace('\0', ""),
+            Flaw::CutsDocumentKeys => key.chars().take(MAX_KEY_BYTES).collect(),
             _ => key.to_owned(),
         }
     }

@@ -164,6 +164,7 @@ fn generous(flaw: Flaw) -> Limits {
     let mut limits = Limits::standard();
     let limit = match flaw {
         Flaw::NoBatchLimit => &mut limits.batch_events,
+        Flaw::NoAppendBytesLimit => &mut limits.append_bytes,
         Flaw::NoPayloadLimit => &mut limits.payload_bytes,
         Flaw::NoMetadataLimit => &mut limits.metadata_bytes,
         Flaw::NoNameLimit => &mut limits.name_bytes,
