@@ -1,5 +1,6 @@
 //! Faults of SQLite, told by what a caller can do about them.
 
+use std::fmt;
 use std::sync::Arc;
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
@@ -42,6 +43,12 @@ impl Fault {
         self
     }
 
+    /// The same fault in other words.
+    pub(crate) fn saying(mut self, words: String) -> Self {
+        self.words = words;
+        self
+    }
+
     /// With the place in the log that it concerns.
     pub(crate) fn at(mut self, position: i64) -> Self {
         self.words = format!("the event at position {position}: {}", self.words);
@@ -52,6 +59,11 @@ impl Fault {
         self.cause.as_ref().and_then(|cause| cause.sqlite_error_code()) == Some(code)
     }
 
+    /// Whether another connection holds a lock, which may pass.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is(ErrorCode::DatabaseBusy) || self.is(ErrorCode::DatabaseLocked)
+    }
+
     /// With what could not be done in front: `cannot append: the disk is full`.
     pub(crate) fn told(&self, doing: &str) -> StoreError {
         let error = StoreError::new(self.kind, format!("cannot {doing}: {}", self.words));
@@ -59,6 +71,13 @@ impl Fault {
             Some(cause) => error.because(Arc::clone(cause)),
             None => error,
         }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)?;
+        self.cause.as_ref().map_or(Ok(()), |cause| write!(f, " ({cause})"))
     }
 }
 

@@ -8,7 +8,7 @@ use foldhash::HashMap;
 use rusqlite::Connection;
 
 use crate::error::Fault;
-use crate::read;
+use crate::{read, schema};
 
 /// Streams in one generation, of which there are two.
 const GENERATION: usize = 8_192;
@@ -34,6 +34,8 @@ impl Known {
             return Ok(head);
         }
         self.forget();
+        // Another process may have migrated the file.
+        schema::current(conn)?.writable()?;
         let head = read::last_position(conn)?;
         self.seen = Some((now, head));
         Ok(head)
@@ -93,7 +95,7 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded_and_what_is_in_use_stays() -> rusqlite::Result<()> {
         let conn = Connection::open_in_memory()?;
-        crate::schema::prepare(&conn).map_err(|_| rusqlite::Error::InvalidQuery)?;
+        schema::prepare(&conn).map_err(|_| rusqlite::Error::InvalidQuery)?;
         let mut known = Known::default();
         for round in 0..5 {
             known.remember(&"A/hot".parse().map_err(|_| rusqlite::Error::InvalidQuery)?, 7);
@@ -112,7 +114,7 @@ mod tests {
         let open = || Connection::open(dir.path().join("log.db"));
         let (one, other) = (open()?, open()?);
         one.pragma_update(None, "journal_mode", "WAL")?;
-        crate::schema::prepare(&one).map_err(|fault| fault.told("prepare"))?;
+        schema::prepare(&one).map_err(|fault| fault.told("prepare"))?;
         let write = |conn: &Connection, position: i64| {
             conn.execute(
                 "INSERT INTO cqrs_events VALUES (?1, ?1, 1, 0, 0, randomblob(16), 'A/1', 'B', NULL, NULL, x'')",

@@ -46,6 +46,7 @@ pub use rusqlite;
 mod append;
 mod documents;
 mod error;
+mod file;
 mod fold;
 mod guard;
 mod inline;
@@ -128,17 +129,54 @@ impl SqliteStore {
     /// Opens the store in a file, and creates it if the file is not there or empty.
     ///
     /// # Errors
-    /// - [`StoreErrorKind::Invalid`]: the path is a directory, its parent does not exist, or the file
-    ///   is another application's database.
-    /// - [`StoreErrorKind::Unsupported`]: a newer version of this crate wrote it, or the file system
-    ///   cannot keep a WAL.
-    /// - [`StoreErrorKind::Corrupt`]: it is not a database, or a damaged one.
+    /// - [`StoreErrorKind::Invalid`]: the path is a URI, a directory or another thing that is not a file, its
+    ///   parent does not exist, the file has two names, or it is another application's database.
+    /// - [`StoreErrorKind::Unsupported`]: its tables have an older version and have to be
+    ///   [migrated](Self::migrate), or a newer one that this program cannot read; or the file system cannot
+    ///   keep a WAL.
+    /// - [`StoreErrorKind::Corrupt`]: it is not a database, or a damaged one, or its WAL is missing.
     /// - [`StoreErrorKind::Unavailable`]: another process keeps it locked.
     /// - [`StoreErrorKind::Failed`]: it cannot be read or written.
     ///
     /// A file that is refused is left as it was.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::builder(path).open().await
+    }
+
+    /// Migrates the tables of a file to this program's version, and creates them if the file is empty or does
+    /// not exist. A file that needs no migration is left as it is.
+    ///
+    /// Run it once, before the first program of a new release opens the file. It runs in one transaction, and
+    /// no program may have the file open meanwhile. Copy the file first: a program of the release before
+    /// cannot open it afterwards, unless the guide page says so for the version.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`StoreErrorKind::Unavailable`] if the file is still open somewhere.
+    pub async fn migrate(path: impl AsRef<Path>) -> Result<(), StoreError> {
+        Self::builder(path).migrate().await
+    }
+
+    /// Returns the statements that [`migrate`](Self::migrate) would run now, for review or for the `sqlite3`
+    /// shell. The text is empty if there is nothing to do.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn migration_sql(path: impl AsRef<Path>) -> Result<String, StoreError> {
+        Self::builder(path).migration_sql().await
+    }
+
+    /// Gives the log in a file a new id, and returns it.
+    ///
+    /// Call it for a copy that is to continue beside its original, and for a file that went back in time:
+    /// one that was restored from a backup, or has lost its WAL. The checkpoints and snapshots in the same file
+    /// move to the new id in the same transaction, so that read models in the file continue. Receipts of the
+    /// original, and checkpoints in other stores, are rejected from then on, because their log has another id.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), except that a missing WAL is accepted; [`StoreErrorKind::Invalid`] if there is
+    /// no log in the file; [`StoreErrorKind::Unavailable`] if the file is open somewhere.
+    pub async fn assign_new_log_id(path: impl AsRef<Path>) -> Result<LogId, StoreError> {
+        Self::builder(path).assign_new_log_id().await
     }
 
     /// Sets up a store that differs from [`open`](Self::open).
@@ -195,6 +233,49 @@ impl SqliteBuilder {
         self
     }
 
+    /// Migrates the file: see [`SqliteStore::migrate`].
+    ///
+    /// # Errors
+    /// As [`SqliteStore::migrate`].
+    pub async fn migrate(self) -> Result<(), StoreError> {
+        self.on_the_file("migrate", |place| place.migrate()).await
+    }
+
+    /// Returns the statements of a migration: see [`SqliteStore::migration_sql`].
+    ///
+    /// # Errors
+    /// As [`SqliteStore::migration_sql`].
+    pub async fn migration_sql(self) -> Result<String, StoreError> {
+        self.on_the_file("plan the migration of", |place| place.migration_sql()).await
+    }
+
+    /// Assigns a new log id: see [`SqliteStore::assign_new_log_id`].
+    ///
+    /// # Errors
+    /// As [`SqliteStore::assign_new_log_id`].
+    pub async fn assign_new_log_id(self) -> Result<LogId, StoreError> {
+        self.on_the_file("assign a new log id to", |place| place.assign_new_log_id()).await
+    }
+
+    /// Works on a file that no store has opened, on a thread of its own.
+    async fn on_the_file<T: Send + 'static>(
+        self,
+        doing: &str,
+        work: impl FnOnce(Place) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let doing = format!("{doing} {}", self.path.display());
+        let (answer, outcome) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("cqrs-sqlite-file".to_owned());
+        let started = thread.spawn(move || {
+            let done = Place::new(&self.path, self.patience).and_then(work);
+            let _ = answer.send(done);
+        });
+        let failed = |words: String| Fault::new(StoreErrorKind::Failed, words).told(&doing);
+        started.map_err(|error| failed(format!("no thread can be started ({error})")))?;
+        let done = outcome.await.map_err(|_| failed("its thread has stopped".to_owned()))?;
+        done.map_err(|fault| fault.told(&doing))
+    }
+
     /// Opens the store.
     ///
     /// # Errors
@@ -202,37 +283,29 @@ impl SqliteBuilder {
     pub async fn open(self) -> Result<SqliteStore, StoreError> {
         let doing = format!("open {}", self.path.display());
         let told = |fault: Fault| fault.told(&doing);
-        refuse_special(&self.path).map_err(told)?;
-        let place = Place { path: self.path, patience: self.patience };
         let news = Arc::new(News::new());
         let (writer, jobs) = Writer::new();
         let (opened, opening) = oneshot::channel();
         let thread = std::thread::Builder::new().name("cqrs-sqlite-write".to_owned());
-        let (at, heard) = (place.clone(), Arc::clone(&news));
-        let started = thread.spawn(move || match at.writer() {
-            Ok((conn, log)) => {
-                let _ = opened.send(Ok(log));
-                Thread::new(conn, log, at.patience, heard).run(jobs);
+        let heard = Arc::clone(&news);
+        let started = thread.spawn(move || {
+            let place = Place::new(&self.path, self.patience);
+            match place.and_then(|place| Ok((place.writer()?, place))) {
+                Ok(((conn, log), place)) => {
+                    let _ = opened.send(Ok((place.clone(), log)));
+                    Thread::new(conn, place, log, heard).run(jobs);
+                }
+                Err(fault) => _ = opened.send(Err(fault)),
             }
-            Err(fault) => _ = opened.send(Err(fault)),
         });
         let failed = |words: String| told(Fault::new(StoreErrorKind::Failed, words));
         started.map_err(|error| failed(format!("no thread can be started ({error})")))?;
-        let log = opening.await.map_err(|_| failed("its thread has stopped".to_owned()))?.map_err(told)?;
+        let opened = opening.await.map_err(|_| failed("its thread has stopped".to_owned()))?;
+        let (place, log) = opened.map_err(told)?;
         let readers = Arc::new(Readers::new(place.clone(), self.readers));
         let shared = Shared { place, log, limits: self.limits, writer, readers, news };
         Ok(SqliteStore { shared: Arc::new(shared) })
     }
-}
-
-/// Names that SQLite takes for something else than a file.
-fn refuse_special(path: &Path) -> Result<(), Fault> {
-    let words = match path.as_os_str().as_encoded_bytes() {
-        b"" => "no file is named; write `sqlite:PATH`",
-        b":memory:" => "this store lives in a file; for a store in memory write `memory:`",
-        _ => return Ok(()),
-    };
-    Err(Fault::new(StoreErrorKind::Invalid, words))
 }
 
 /// The path in `sqlite:PATH`. Two slashes begin a host, of which there is none before a third.

@@ -78,8 +78,8 @@ impl News {
                 conn = place.reader().ok();
             }
             // A fault shows to whoever reads; here it is tried again.
-            match conn.as_ref().map(read::last_position) {
-                Some(Ok(head)) => self.publish(head),
+            match conn.as_ref().map(|conn| (read::last_position(conn), place.file.check())) {
+                Some((Ok(head), Ok(()))) => self.publish(head),
                 _ => conn = None,
             }
         }

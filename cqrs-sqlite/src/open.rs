@@ -3,15 +3,18 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::store::LogId;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::Fault;
-use crate::{schema, statements, wal};
+use crate::file::{self, Content, OpenFile, Registered, beside, length};
+use crate::schema::{self, Found};
+use crate::{snapshots, statements, wal};
 
 /// Before this version, a file could be damaged when two connections reset the WAL together.
 const OLDEST: i32 = 3_051_003;
@@ -29,46 +32,206 @@ pub(crate) struct Place {
     pub(crate) path: PathBuf,
     /// How long to wait for another process that holds the file.
     pub(crate) patience: Duration,
+    pub(crate) file: Arc<OpenFile>,
+    /// Dropped after all connections, as a place is kept beside each of them.
+    _registered: Arc<Registered>,
 }
 
 impl Place {
-    /// Opens the file for writing, and creates or migrates the store in it.
-    pub(crate) fn writer(&self) -> Result<(Connection, LogId), Fault> {
+    /// Checks the path, and the file as far as that is possible without SQLite.
+    pub(crate) fn new(path: &Path, patience: Duration) -> Result<Self, Fault> {
         check_library()?;
-        check_path(&self.path)?;
-        wal::check(&self.path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut conn = self.connect(flags)?;
-        // A file that turns out not to be ours is left as it is, its WAL included.
+        let path = file::resolve(path)?;
+        let registered = Registered::after(&path, || {
+            check_file(&path)?;
+            wal::check(&path)
+        })?;
+        let file = Arc::new(OpenFile::new(path.clone()));
+        Ok(Self { path, patience, file, _registered: Arc::new(registered) })
+    }
+
+    /// Opens the file for writing, and creates the store in it if it is empty.
+    pub(crate) fn writer(&self) -> Result<(Connection, LogId), Fault> {
+        let found = self.look(|conn| {
+            let found = schema::inspect(conn)?;
+            match found {
+                Found::Empty => {}
+                Found::Older(version) => return Err(schema::outdated(version)),
+                Found::Ready(_) => self.has_its_wal(conn)?,
+            }
+            Ok(found)
+        })?;
+        let mut conn = match found {
+            Found::Empty => self.create()?,
+            Found::Older(_) | Found::Ready(_) => self.connect(READ_WRITE)?,
+        };
+        // Until it is known to be whole, closing it must not change it.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        schema::inspect(&conn)?;
         if conn.is_readonly("main")? {
             return Err(Fault::new(StoreErrorKind::Failed, "the file cannot be written"));
         }
-        self.set_up(&conn)?;
-        let prepared = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        schema::prepare(&prepared)?;
-        prepared.commit()?;
+        self.set_up(&conn).map_err(|fault| self.cannot_open(fault))?;
         let log = schema::log_id(&conn)?;
         statements::watch(&mut conn)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         // From now on it waits in its own way, and never but for the lock.
         conn.busy_timeout(Duration::ZERO)?;
+        self.file.opened()?;
         Ok((conn, log))
+    }
+
+    /// Creates the store in a file that is empty or not there. It is written before the file has a WAL, so
+    /// that the main file alone is never an empty log.
+    fn create(&self) -> Result<Connection, Fault> {
+        let new = !self.path.exists();
+        let create = || {
+            let conn = self.connect(READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+            if conn.is_readonly("main")? {
+                return Err(Fault::new(StoreErrorKind::Failed, "the file cannot be written"));
+            }
+            durable(&conn)?;
+            let creating = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate)?;
+            schema::prepare(&creating)?;
+            creating.commit()?;
+            Ok(conn)
+        };
+        let created = create().and_then(|conn| {
+            self.set_up(&conn)?;
+            // An empty database may have had a WAL before.
+            conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;
+            Ok(conn)
+        });
+        if created.is_err() && new && length(&self.path) == 0 {
+            // SQLite has created the file before anything else.
+            let _ = std::fs::remove_file(&self.path);
+        }
+        created.map_err(|fault| self.cannot_open(fault))
+    }
+
+    /// Brings the tables to this program's version, and creates them if the file is empty or not there.
+    pub(crate) fn migrate(&self) -> Result<(), Fault> {
+        let found = self.look(|conn| {
+            let found = schema::inspect(conn)?;
+            match found {
+                Found::Empty => Ok(found),
+                Found::Older(_) | Found::Ready(_) => self.has_its_wal(conn).map(|()| found),
+            }
+        })?;
+        match found {
+            Found::Empty => self.create().map(drop),
+            Found::Older(_) => self.alone(schema::migrate),
+            Found::Ready(_) => Ok(()),
+        }
+    }
+
+    /// The statements that [`migrate`](Self::migrate) would run now.
+    pub(crate) fn migration_sql(&self) -> Result<String, Fault> {
+        self.look(schema::migration_sql)
+    }
+
+    /// Makes the file a log of its own, and with it all that in the same file is about the log.
+    pub(crate) fn assign_new_log_id(&self) -> Result<LogId, Fault> {
+        match self.look(schema::inspect)? {
+            Found::Empty => return Err(Fault::new(StoreErrorKind::Invalid, "it has no log")),
+            Found::Older(version) => return Err(schema::outdated(version)),
+            Found::Ready(versions) => versions.writable()?,
+        }
+        self.alone(|conn| {
+            let (old, new) = (schema::log_id(conn)?, LogId(uuid::Uuid::new_v4()));
+            conn.execute("UPDATE cqrs_meta SET log = ?1, wal = 0", (new.0.as_bytes(),))?;
+            conn.execute(
+                "UPDATE cqrs_checkpoints SET log = ?1 WHERE log = ?2",
+                (new.0.as_bytes(), old.0.as_bytes()),
+            )?;
+            snapshots::assign(conn, old, new)?;
+            Ok(new)
+        })
+    }
+
+    /// Changes the file in one transaction while nobody else has it open.
+    ///
+    /// Without a WAL, a transaction that excludes others waits until they have closed the file. Whoever opens
+    /// it afterwards sees the change.
+    fn alone<T>(&self, change: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        let in_use = |fault: Fault| match fault.is_busy() {
+            true => Fault::new(
+                StoreErrorKind::Unavailable,
+                "another program, or another part of this one, has the file open: close it there first",
+            ),
+            false => fault,
+        };
+        let conn = self.without_wal().map_err(in_use)?;
+        let changing = Transaction::new_unchecked(&conn, TransactionBehavior::Exclusive);
+        let changing = changing.map_err(|error| in_use(error.into()))?;
+        let changed = change(&changing)?;
+        changing.commit()?;
+        // It may be open somewhere else by now. Then the next store that opens it does this.
+        let _ = journal_mode(&conn, "WAL");
+        Ok(changed)
+    }
+
+    /// Opens the file and removes its WAL, once nobody else has it open.
+    fn without_wal(&self) -> Result<Connection, Fault> {
+        let begun = Instant::now();
+        loop {
+            let conn = self.connect(READ_WRITE)?;
+            if conn.is_readonly("main")? {
+                return Err(Fault::new(StoreErrorKind::Failed, "the file cannot be written"));
+            }
+            durable(&conn)?;
+            match journal_mode(&conn, "DELETE") {
+                Ok(_) => return Ok(conn),
+                // This connection has the file open as well, so it is closed: another one may be waiting for that.
+                Err(fault) if fault.is_busy() && begun.elapsed() < self.patience => {
+                    drop(conn);
+                    std::thread::sleep(crate::writer::pause() * 20);
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    /// Reads the file before it is known to be a store of ours, and leaves no trace beside it.
+    fn look<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        let conn = if length(&self.path) == 0 {
+            Connection::open_in_memory()?
+        } else if length(&beside(&self.path, "-wal")) == 0 {
+            immutable(&self.path)?
+        } else {
+            let conn = self.connect(READ_WRITE)?;
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            if !beside(&self.path, "-shm").exists() {
+                // The index of the WAL is kept in memory, and not in a file.
+                conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            }
+            conn
+        };
+        read(&conn).map_err(|fault| self.cannot_open(fault))
+    }
+
+    /// Refuses a file that says that commits follow in its WAL, if there is none.
+    fn has_its_wal(&self, conn: &Connection) -> Result<(), Fault> {
+        if schema::expects_wal(conn)? && length(&beside(&self.path, "-wal")) == 0 {
+            return Err(Fault::corrupt(format!(
+                "its WAL {} is missing, and with it the last commits: the file was copied or moved alone while it \
+                 was open. Put the WAL back, or copy a file that was closed; to continue without those commits, call \
+                 `SqliteStore::assign_new_log_id`",
+                beside(&self.path, "-wal").display()
+            )));
+        }
+        Ok(())
     }
 
     /// Opens a store that is there for reading.
     pub(crate) fn reader(&self) -> Result<Connection, Fault> {
         // Even a reader writes to the index of the WAL, so the file is not opened read-only.
-        let conn = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let conn = self.connect(READ_WRITE)?;
         conn.pragma_update(None, "query_only", true)?;
         Ok(conn)
     }
 
     fn connect(&self, flags: OpenFlags) -> Result<Connection, Fault> {
-        let conn = Connection::open_with_flags(&self.path, flags)?;
+        let conn = Connection::open_with_flags(&self.path, flags).map_err(|e| self.cannot_open(e.into()))?;
         conn.busy_timeout(self.patience)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS);
         // Else a statement with `LIMIT ?` is compiled anew for each value.
@@ -78,18 +241,28 @@ impl Place {
         Ok(conn)
     }
 
+    /// Says which of the two it is that cannot be written: SQLite says the same of both.
+    fn cannot_open(&self, fault: Fault) -> Fault {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        let writable = !directory.metadata().is_ok_and(|directory| directory.permissions().readonly());
+        match fault.is(ErrorCode::CannotOpen) && self.path.exists() && !self.path.is_dir() {
+            true => fault.saying(format!(
+                "the file cannot be opened for writing: SQLite needs rights to read and write the file and its \
+                 directory {}{}",
+                directory.display(),
+                if writable { "" } else { ", which is read-only" }
+            )),
+            false => fault,
+        }
+    }
+
     fn set_up(&self, conn: &Connection) -> Result<(), Fault> {
-        let mode: String = retry(self.patience, || {
-            conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
-        })?;
+        let mode = retry(self.patience, || journal_mode(conn, "WAL"))?;
         if !mode.eq_ignore_ascii_case("wal") {
             let words = format!("the file system has no room for a WAL (SQLite stays with `{mode}`)");
             return Err(Fault::new(StoreErrorKind::Unsupported, words));
         }
-        // With less, a loss of power takes appends that were acknowledged.
-        conn.pragma_update(None, "synchronous", "FULL")?;
-        // The same for macOS, where an fsync alone does not reach the disk.
-        conn.pragma_update(None, "fullfsync", true)?;
+        durable(conn)?;
         // In pages, 32 MiB. The later the WAL is written back, the more often a page was changed that
         // is then written once; with SQLite's 1,000 that would be every few groups.
         conn.pragma_update(None, "wal_autocheckpoint", 8_192)?;
@@ -99,13 +272,51 @@ impl Place {
     }
 }
 
+// Without `SQLITE_OPEN_URI`. Some builds of SQLite take `file:` for a URI all the same; an absolute path
+// never begins so.
+const READ_WRITE: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
+
+fn durable(conn: &Connection) -> Result<(), Fault> {
+    // With less, a loss of power takes appends that were acknowledged.
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    // The same for macOS, where an fsync alone does not reach the disk.
+    conn.pragma_update(None, "fullfsync", true)?;
+    Ok(())
+}
+
+/// Opens the main file alone, as it is on the disk: without its WAL, without a lock, and without creating
+/// anything.
+fn immutable(path: &Path) -> Result<Connection, Fault> {
+    let mut uri = b"file:".to_vec();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(*byte),
+            other => uri.extend_from_slice(format!("%{other:02x}").as_bytes()),
+        }
+    }
+    uri.extend_from_slice(b"?immutable=1");
+    let uri = String::from_utf8_lossy(&uri).into_owned();
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    Ok(Connection::open_with_flags(uri, flags)?)
+}
+
+/// What the main file says of itself.
+pub(crate) fn content(path: &Path) -> Result<Content, Fault> {
+    schema::content(&immutable(path)?)
+}
+
+fn journal_mode(conn: &Connection, mode: &str) -> Result<String, Fault> {
+    Ok(conn.pragma_update_and_check(None, "journal_mode", mode, |row| row.get(0))?)
+}
+
 /// Tries again as long as another process holds the file. Changing the journal's mode does not wait
 /// by itself.
-fn retry<T>(patience: Duration, mut attempt: impl FnMut() -> rusqlite::Result<T>) -> Result<T, Fault> {
-    let begun = std::time::Instant::now();
+fn retry<T>(patience: Duration, mut attempt: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
+    let begun = Instant::now();
     loop {
-        match attempt().map_err(Fault::from) {
-            Err(fault) if fault.kind() == StoreErrorKind::Unavailable && begun.elapsed() < patience => {
+        match attempt() {
+            Err(fault) if fault.is_busy() && begun.elapsed() < patience => {
                 std::thread::sleep(Duration::from_millis(2));
             }
             done => return done,
@@ -123,22 +334,28 @@ fn check_library() -> Result<(), Fault> {
     Err(Fault::new(StoreErrorKind::Unsupported, words))
 }
 
-/// Refuses by name what SQLite would take for a new database, or tell in one word.
-fn check_path(path: &Path) -> Result<(), Fault> {
-    let invalid = |words: String| Err(Fault::new(StoreErrorKind::Invalid, words));
-    if path.is_dir() {
-        return invalid("it is a directory".to_owned());
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
-        return invalid(format!("the directory {} does not exist; create it first", parent.display()));
+/// Refuses what SQLite would take for a new database, or describe by a single word.
+fn check_file(path: &Path) -> Result<(), Fault> {
+    if length(path) == 0 {
+        let wal = beside(path, "-wal");
+        if length(&wal) > 0 {
+            // SQLite would remove it, and with it what is in it.
+            return Err(Fault::corrupt(format!(
+                "the file is {}, but its WAL {} has content: put the file back, or remove its WAL",
+                if path.exists() { "empty" } else { "missing" },
+                wal.display()
+            )));
+        }
+        return Ok(());
     }
     // What cannot be read will be told by SQLite.
     let Some(start) = start_of(path) else { return Ok(()) };
-    if !start.is_empty() && !start.starts_with(MAGIC) {
+    if !start.starts_with(MAGIC) {
         return Err(Fault::corrupt("the file is not an SQLite database"));
     }
-    if cut_off(path, &start) && !has_wal(path) && cut_off(path, &start) {
+    let without_wal = || length(&beside(path, "-wal")) == 0;
+    // While there is a WAL, the file's end may be in the midst of being written, and is no fault.
+    if cut_off(path, &start) && without_wal() && cut_off(path, &start) {
         return Err(Fault::corrupt("the file was cut off: it does not end with a whole page"));
     }
     Ok(())
@@ -158,15 +375,7 @@ fn cut_off(path: &Path, start: &[u8]) -> bool {
         Some(&[high, low]) => u64::from(u16::from_be_bytes([high, low])),
         _ => return false,
     };
-    let length = std::fs::metadata(path).map_or(0, |file| file.len());
-    size > 0 && !length.is_multiple_of(size)
-}
-
-/// While there is a WAL, the file's end may be in the midst of being written, and is no fault.
-fn has_wal(path: &Path) -> bool {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    std::fs::metadata(wal).is_ok_and(|wal| wal.len() > 0)
+    size > 0 && !length(path).is_multiple_of(size)
 }
 
 #[cfg(test)]
@@ -178,12 +387,12 @@ mod tests {
     #[test]
     fn a_writer_hears_at_once_that_the_lock_is_taken() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
-        let place = Place { path: dir.path().join("store.db"), patience: Duration::from_secs(3_600) };
         let told = |fault: Fault| fault.told("open the file");
+        let place = Place::new(&dir.path().join("store.db"), Duration::from_secs(3_600)).map_err(told)?;
         let ((one, _), (other, _)) = (place.writer().map_err(told)?, place.writer().map_err(told)?);
         one.execute_batch("BEGIN IMMEDIATE")?;
         let refused = other.execute_batch("BEGIN IMMEDIATE").map_err(Fault::from);
-        assert!(refused.is_err_and(|fault| fault.is(rusqlite::ErrorCode::DatabaseBusy)));
+        assert!(refused.is_err_and(|fault| fault.is(ErrorCode::DatabaseBusy)));
         one.execute_batch("COMMIT")?;
         other.execute_batch("BEGIN IMMEDIATE; COMMIT")?;
         Ok(())

@@ -113,6 +113,32 @@ fn decode(row: &Row<'_>) -> Result<Snapshot, Fault> {
     Ok(snapshot)
 }
 
+/// Makes snapshots of one log those of another, which has the same events. One that cannot be read is
+/// removed: it is a cache.
+pub(crate) fn assign(conn: &Connection, old: LogId, new: LogId) -> Result<(), Fault> {
+    let mut select = conn.prepare(
+        "SELECT stream, log, version, position, fingerprint, checksum, state FROM cqrs_snapshots
+         WHERE log = ?1 AND stream > ?2 ORDER BY stream LIMIT 1",
+    )?;
+    let mut update = conn.prepare("UPDATE cqrs_snapshots SET log = ?2, checksum = ?3 WHERE stream = ?1")?;
+    let mut remove = conn.prepare("DELETE FROM cqrs_snapshots WHERE stream = ?1")?;
+    let mut last = String::new();
+    loop {
+        let mut rows = select.query((old.0.as_bytes(), &last))?;
+        let Some(row) = rows.next()? else { return Ok(()) };
+        row.get_ref(0)?.as_str()?.clone_into(&mut last);
+        let snapshot = decode(row);
+        drop(rows);
+        match snapshot {
+            Ok(snapshot) => {
+                let sum = sum(&Snapshot { log: new, ..snapshot });
+                update.execute((&last, new.0.as_bytes(), sum))?;
+            }
+            Err(_) => _ = remove.execute((&last,))?,
+        }
+    }
+}
+
 /// A CRC-32 of all of it.
 fn sum(snapshot: &Snapshot) -> u32 {
     let Snapshot { stream, log, version, position, fingerprint, state } = snapshot;

@@ -19,10 +19,11 @@
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::Fault;
+use crate::file::beside;
 
 const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
@@ -86,12 +87,6 @@ impl Damage {
             wal.display()
         ))
     }
-}
-
-fn beside(database: &Path, end: &str) -> PathBuf {
-    let mut name = database.as_os_str().to_owned();
-    name.push(end);
-    name.into()
 }
 
 fn look(database: &Path) -> Option<Damage> {

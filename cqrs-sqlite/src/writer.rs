@@ -12,6 +12,7 @@ use crate::append::{Ids, Tx};
 use crate::error::Fault;
 use crate::known::Known;
 use crate::news::News;
+use crate::open;
 
 /// Something that is written inside the transaction of a group.
 pub(crate) trait Write: Send + 'static {
@@ -225,9 +226,10 @@ fn stopped(doing: &str, kind: StoreErrorKind) -> StoreError {
 
 /// The thread's own side.
 pub(crate) struct Thread {
+    // Dropped before the place: see there.
     conn: Connection,
+    place: open::Place,
     log: LogId,
-    patience: Duration,
     news: Arc<News>,
     known: Known,
 }
@@ -245,8 +247,8 @@ enum Stop {
 }
 
 impl Thread {
-    pub(crate) fn new(conn: Connection, log: LogId, patience: Duration, news: Arc<News>) -> Self {
-        Self { conn, log, patience, news, known: Known::default() }
+    pub(crate) fn new(conn: Connection, place: open::Place, log: LogId, news: Arc<News>) -> Self {
+        Self { conn, place, log, news, known: Known::default() }
     }
 
     /// Works until nobody is left who could send.
@@ -297,11 +299,13 @@ impl Thread {
 
     /// Gives the head after the commit, or leaves the file as it was.
     fn attempt(&mut self, group: &mut [Box<dyn Job>], ids: Ids) -> Result<i64, Stop> {
-        self.begin().map_err(Stop::Whole)?;
+        self.place.file.check().and_then(|()| self.begin()).map_err(Stop::Whole)?;
         let written = self.write(group, ids).map_err(Stop::One);
         let done = written.and_then(|head| {
             let commit = self.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
-            commit.map(|_| head).map_err(|error| Stop::Whole(Fault::from(error).while_committing()))
+            commit.map_err(|error| Stop::Whole(Fault::from(error).while_committing()))?;
+            // What went to a file that no name leads to any more is lost with it.
+            self.place.file.check().map(|()| head).map_err(Stop::Whole)
         });
         match &done {
             Ok(head) => self.known.committed(*head),
@@ -328,7 +332,7 @@ impl Thread {
             let begin = self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute(()));
             match begin.map_err(Fault::from) {
                 Ok(_) => return Ok(()),
-                Err(fault) if fault.is(ErrorCode::DatabaseBusy) && begun.elapsed() < self.patience => {
+                Err(fault) if fault.is(ErrorCode::DatabaseBusy) && begun.elapsed() < self.place.patience => {
                     std::thread::sleep(pause());
                 }
                 Err(fault) => return Err(fault),
@@ -347,7 +351,7 @@ impl Thread {
 
 /// By chance, so that two that wait part ways, and about as short as the moment between two groups of another
 /// process.
-fn pause() -> Duration {
+pub(crate) fn pause() -> Duration {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Duration::from_micros(50 + u64::from(now.subsec_nanos() / 100 % 100))
 }

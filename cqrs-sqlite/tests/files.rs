@@ -102,14 +102,53 @@ async fn a_users_own_tables_may_live_beside_ours() {
     assert_eq!(store.verify().await.unwrap().events, 60);
 }
 
+/// A file states what a program has to know to read it and to write to it. This program knows version 3.
 #[tokio::test]
-async fn a_newer_schema_is_refused() {
+async fn a_newer_schema_is_used_as_far_as_it_allows() {
     let dir = dir();
     let path = filled(dir.path()).await;
-    Connection::open(&path).unwrap().pragma_update(None, "user_version", 3).unwrap();
-    refused(&path, StoreErrorKind::Unsupported, "its tables have version 3").await;
+    let state = |tables: i32, reader: i32, writer: i32| {
+        let conn = Connection::open(&path).unwrap();
+        conn.pragma_update(None, "user_version", tables).unwrap();
+        let numbers = "UPDATE cqrs_meta SET min_reader = ?1, min_writer = ?2";
+        conn.execute(numbers, (reader, writer)).unwrap();
+    };
+    let append = async |payload: &str| {
+        let store = SqliteStore::open(&path).await.unwrap();
+        assert_eq!(read_stream(&store, "Account/1").await.len(), 20);
+        store.append(Append::new(vec![event("Account/0", payload)], Guard::Any)).await
+    };
+    state(4, 3, 3);
+    append("a newer file that allows it").await.unwrap();
+    state(4, 3, 4);
+    let error = append("a newer file that does not").await.unwrap_err();
+    let AppendError::Store(error) = error else { panic!("{error}") };
+    assert_eq!(error.kind(), StoreErrorKind::Unsupported);
+    assert!(error.to_string().contains("a program that knows version 4 can write to them"), "{error}");
+    at_rest(&path);
+    state(4, 4, 4);
+    refused(&path, StoreErrorKind::Unsupported, "a program that knows version 4 can read them").await;
+    // One that no longer states it there.
+    Connection::open(&path).unwrap().execute_batch("ALTER TABLE cqrs_meta DROP COLUMN min_reader").unwrap();
+    refused(&path, StoreErrorKind::Unsupported, "a program that knows version 4 can read them").await;
     Connection::open(&path).unwrap().pragma_update(None, "user_version", -1).unwrap();
     refused(&path, StoreErrorKind::Corrupt, "the impossible version -1").await;
+}
+
+/// Another process migrates the file while it is open: the next append hears of it.
+#[tokio::test]
+async fn a_file_that_is_migrated_while_it_is_open_is_written_as_far_as_it_allows() {
+    let dir = dir();
+    let path = dir.path().join("open.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let append = || store.append(Append::new(vec![event("A/1", "x")], Guard::Any));
+    append().await.unwrap();
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("UPDATE cqrs_meta SET min_writer = 4; PRAGMA user_version = 4").unwrap();
+    let Err(AppendError::Store(error)) = append().await else { panic!("it was written") };
+    assert_eq!(error.kind(), StoreErrorKind::Unsupported, "{error}");
+    other.execute_batch("UPDATE cqrs_meta SET min_writer = 3").unwrap();
+    append().await.unwrap();
 }
 
 #[tokio::test]
@@ -193,23 +232,28 @@ async fn a_store_that_is_opened_again_has_all_of_it() {
     check_filled(&SqliteStore::open(&path).await.unwrap()).await;
 }
 
-/// Keep this file as it is: it was written by the first version of the tables. `CQRS_FIXTURE=1` makes
-/// one for a new version.
+/// Keep these files as they are: each was written by that version of the tables.
+const FIXTURES: [&str; 2] = ["v1.db", "v2.db"];
+
+fn fixture(name: &str, dir: &Path) -> std::path::PathBuf {
+    let path = dir.join(name);
+    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name), &path).unwrap();
+    path
+}
+
+/// Opening a file of an older version changes nothing and names the call that does.
 #[tokio::test]
-async fn a_file_of_schema_version_1_is_read() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1.db");
+async fn a_file_of_an_older_version_is_refused_until_it_is_migrated() {
     let dir = dir();
-    if std::env::var_os("CQRS_FIXTURE").is_some() {
-        let path = filled(dir.path()).await;
-        Connection::open(&path).unwrap().execute_batch("VACUUM").unwrap();
-        fs::copy(path, &fixture).unwrap();
+    for name in FIXTURES {
+        let path = fixture(name, dir.path());
+        refused(&path, StoreErrorKind::Unsupported, "call `SqliteStore::migrate`").await;
+        SqliteStore::migrate(&path).await.unwrap();
+        let store = SqliteStore::open(&path).await.unwrap();
+        check_filled(&store).await;
+        store.append(Append::new(vec![event("Account/0", "new")], Guard::Any)).await.unwrap();
+        assert_eq!(store.verify().await.unwrap().events, 61);
     }
-    let path = dir.path().join("v1.db");
-    fs::copy(&fixture, &path).unwrap();
-    let store = SqliteStore::open(&path).await.unwrap();
-    check_filled(&store).await;
-    store.append(Append::new(vec![event("Account/0", "new")], Guard::Any)).await.unwrap();
-    assert_eq!(store.verify().await.unwrap().events, 61);
 }
 
 fn tables(path: &Path) -> (i32, Vec<String>) {
@@ -221,35 +265,72 @@ fn tables(path: &Path) -> (i32, Vec<String>) {
     (version, tables)
 }
 
-/// By however many at once: one migrates, and the tables are those of a file that is new.
+/// By however many at once: one migrates, and the tables are those of a file that is new. The statements
+/// that are shown for review do the same.
 #[tokio::test]
-async fn a_file_of_schema_version_1_is_migrated() {
+async fn a_migrated_file_is_like_a_new_one() {
     let dir = dir();
-    let path = dir.path().join("v1.db");
-    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1.db"), &path).unwrap();
-    let (version, old) = tables(&path);
-    assert_eq!(version, 1);
-    let opens: Vec<_> = (0..4).map(|_| tokio::spawn(SqliteStore::open(path.clone()))).collect();
-    for open in opens {
-        check_filled(&open.await.unwrap().unwrap()).await;
-    }
     let new = dir.path().join("new.db");
     SqliteStore::open(&new).await.unwrap();
-    assert_eq!(tables(&path), tables(&new));
-    assert_ne!(tables(&path).1, old);
+    let expected = tables(&new);
+    assert_eq!(SqliteStore::migration_sql(&new).await.unwrap(), "");
+    for name in FIXTURES {
+        let path = fixture(name, dir.path());
+        assert_ne!(tables(&path), expected);
+        let migrations: Vec<_> = (0..4).map(|_| tokio::spawn(SqliteStore::migrate(path.clone()))).collect();
+        for migration in migrations {
+            migration.await.unwrap().unwrap();
+        }
+        assert_eq!(tables(&path), expected, "{name}");
+        check_filled(&SqliteStore::open(&path).await.unwrap()).await;
+
+        let path = fixture(name, dir.path());
+        let sql = SqliteStore::migration_sql(&path).await.unwrap();
+        Connection::open(&path).unwrap().execute_batch(&sql).unwrap();
+        assert_eq!(tables(&path), expected, "{name}: {sql}");
+        check_filled(&SqliteStore::open(&path).await.unwrap()).await;
+    }
+    // Of a file that is not there, a migration makes a new one; so do its statements.
+    let (called, by_hand) = (dir.path().join("called.db"), dir.path().join("by_hand.db"));
+    let sql = SqliteStore::migration_sql(&by_hand).await.unwrap();
+    assert!(!by_hand.exists());
+    Connection::open(&by_hand).unwrap().execute_batch(&sql).unwrap();
+    SqliteStore::migrate(&called).await.unwrap();
+    for path in [called, by_hand] {
+        assert_eq!(tables(&path), expected);
+        fill(&SqliteStore::open(&path).await.unwrap()).await;
+        check_filled(&SqliteStore::open(&path).await.unwrap()).await;
+    }
+}
+
+/// A program of the release before continues to write what it knows, so nothing is migrated beside it.
+#[tokio::test]
+async fn a_file_that_is_open_is_not_migrated() {
+    let dir = dir();
+    let path = fixture("v2.db", dir.path());
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("PRAGMA journal_mode = WAL; UPDATE cqrs_consumers SET epoch = epoch + 1").unwrap();
+    let builder = SqliteStore::builder(&path).patience(std::time::Duration::from_millis(50));
+    let error = builder.clone().migrate().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
+    assert!(error.to_string().contains("has the file open"), "{error}");
+    assert_eq!(tables(&path).0, 2);
+    drop(other);
+    builder.migrate().await.unwrap();
+    check_filled(&SqliteStore::open(&path).await.unwrap()).await;
 }
 
 #[tokio::test]
 async fn a_migration_that_fails_leaves_the_old_version() {
     let dir = dir();
-    let path = dir.path().join("v1.db");
-    fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1.db"), &path).unwrap();
+    let path = fixture("v1.db", dir.path());
     // Somebody's own table stands where ours is to be.
     Connection::open(&path).unwrap().execute_batch("CREATE TABLE cqrs_snapshots (mine)").unwrap();
-    let error = SqliteStore::open(&path).await.unwrap_err();
+    let error = SqliteStore::migrate(&path).await.unwrap_err();
     assert!(format!("{error:?}").contains("cqrs_snapshots"), "{error:?}");
     assert_eq!(tables(&path).0, 1);
     Connection::open(&path).unwrap().execute_batch("DROP TABLE cqrs_snapshots").unwrap();
+    SqliteStore::migrate(&path).await.unwrap();
     check_filled(&SqliteStore::open(&path).await.unwrap()).await;
 }
 
