@@ -162,7 +162,7 @@ impl<T: Serialize + DeserializeOwned> Kept for T {
     }
 
     fn freeze(&self) -> Result<Bytes, CodecError> {
-        codec::encode::<Json, T>(self)
+        codec::pass_through::<Json, T>(self).map(|(bytes, _)| bytes)
     }
 
     fn thaw(bytes: &[u8]) -> Result<Self, CodecError> {

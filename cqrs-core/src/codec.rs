@@ -1,13 +1,14 @@
 //! The seam between an event's type and its bytes.
 
 use std::cell::Cell;
-use std::fmt;
-use std::sync::LazyLock;
+use std::{fmt, io};
 
 use bytes::Bytes;
-use memchr::memmem::Finder;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::ser::Formatter;
+
+use crate::json;
 
 /// How values become bytes. [`Json`] unless `#[event(codec = …)]` names another.
 ///
@@ -66,8 +67,14 @@ impl<T: Serialize + DeserializeOwned> Storable for T {
 }
 
 /// JSON, as `serde_json` writes it.
+///
+/// Values nest at most [`MAX_DEPTH`] levels deep, which is what `serde_json` reads. Writing stops at that
+/// level, so a deeper value is an error and never exhausts the stack.
 #[derive(Clone, Copy, Debug)]
 pub struct Json;
+
+/// The deepest nesting of arrays and objects that [`Json`] writes and reads.
+pub const MAX_DEPTH: usize = 127;
 
 impl Codec for Json {
     fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
@@ -75,7 +82,8 @@ impl Codec for Json {
         thread_local!(static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
         let mut scratch = SCRATCH.take();
         scratch.clear();
-        serde_json::to_writer(&mut scratch, value).map_err(CodecError::new)?;
+        let mut serializer = serde_json::Serializer::with_formatter(&mut scratch, Bounded { depth: 0 });
+        value.serialize(&mut serializer).map_err(CodecError::new)?;
         let bytes = Bytes::copy_from_slice(&scratch);
         if scratch.capacity() <= KEPT {
             SCRATCH.set(scratch);
@@ -84,24 +92,68 @@ impl Codec for Json {
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-        serde_json::from_slice(bytes).map_err(CodecError::new)
+        serde_json::from_slice(bytes).map_err(|error| unfit(bytes, error))
     }
 }
 
 /// What a thread keeps to write into, in bytes.
 const KEPT: usize = 16 << 10;
 
-static NULL: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("null"));
+/// Compact JSON that ends at the depth which can be read.
+struct Bounded {
+    depth: usize,
+}
 
-/// Writes a value that is to be stored, and refuses one that would not come back: JSON has no word
-/// for a float that is not a number, and writes `null`, which is read as none.
-pub(crate) fn encode<C: Codec, T: Storable>(value: &T) -> Result<Bytes, CodecError> {
-    let bytes = value.to_bytes::<C>()?;
-    if NULL.find(&bytes).is_some() {
-        let back = T::from_bytes::<C>(&bytes).map(drop);
-        back.map_err(|error| CodecError::new(format!("what it writes could not be read back: {error}")))?;
+impl Bounded {
+    fn enter(&mut self) -> io::Result<()> {
+        if self.depth == MAX_DEPTH {
+            let message =
+                format!("the value nests deeper than {MAX_DEPTH} levels, which JSON readers reject");
+            return Err(io::Error::other(message));
+        }
+        self.depth += 1;
+        Ok(())
     }
-    Ok(bytes)
+}
+
+impl Formatter for Bounded {
+    fn begin_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.enter()?;
+        writer.write_all(b"[")
+    }
+
+    fn end_array<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.depth -= 1;
+        writer.write_all(b"]")
+    }
+
+    fn begin_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.enter()?;
+        writer.write_all(b"{")
+    }
+
+    fn end_object<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.depth -= 1;
+        writer.write_all(b"}")
+    }
+}
+
+/// An error of `serde_json` with the field that it is about, which its own message often leaves out.
+fn unfit(bytes: &[u8], error: serde_json::Error) -> CodecError {
+    match json::path_at(bytes, error.line(), error.column()) {
+        Some(path) => CodecError::new(format!("in `{path}`: {error}")),
+        None => CodecError::new(error),
+    }
+}
+
+/// Writes a value that is to be stored, and reads it back: the value that every later reader gets. A value
+/// that cannot be read back is an error, because it must not be stored.
+pub(crate) fn pass_through<C: Codec, T: Storable>(value: &T) -> Result<(Bytes, T), CodecError> {
+    let bytes = value.to_bytes::<C>()?;
+    match T::from_bytes::<C>(&bytes) {
+        Ok(back) => Ok((bytes, back)),
+        Err(error) => Err(CodecError::new(format!("what it writes cannot be read back: {error}"))),
+    }
 }
 
 /// A value that does not become bytes, or bytes that do not become a value.

@@ -117,6 +117,73 @@ impl DecodeError {
     }
 }
 
+/// An event that cannot be stored: its codec does not write it, or cannot read what it writes.
+///
+/// The engine stores only what its own type reads back, so that no stream ends at an event that no program can
+/// read. See the guide's page on events for what JSON can hold.
+#[derive(Debug)]
+pub struct EncodeError(Box<NotStorable>);
+
+#[derive(Debug)]
+struct NotStorable {
+    event: &'static str,
+    version: u32,
+    written: bool,
+    source: CodecError,
+}
+
+impl EncodeError {
+    pub(crate) fn unwritten(event: &'static str, version: u32, source: CodecError) -> Self {
+        Self(Box::new(NotStorable { event, version, written: false, source }))
+    }
+
+    pub(crate) fn unread(event: &'static str, version: u32, error: DecodeError) -> Self {
+        let source = match error {
+            DecodeError::Payload { source, .. } => source,
+            other => CodecError::new(other),
+        };
+        Self(Box::new(NotStorable { event, version, written: true, source }))
+    }
+
+    /// The event's stored name.
+    #[must_use]
+    pub fn event(&self) -> &'static str {
+        self.0.event
+    }
+
+    /// The version of its shape.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.0.version
+    }
+
+    /// What the codec says.
+    #[must_use]
+    pub fn cause(&self) -> &CodecError {
+        &self.0.source
+    }
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NotStorable { event, version, written, .. } = &*self.0;
+        if *written {
+            write!(
+                f,
+                "the event `{event}` version {version} cannot be read back from what its codec writes; nothing was stored; make its `Serialize` and `Deserialize` agree"
+            )
+        } else {
+            write!(f, "the event `{event}` version {version} does not serialize; nothing was stored")
+        }
+    }
+}
+
+impl StdError for EncodeError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0.source)
+    }
+}
+
 /// Says why no kind of the set knows the stored event.
 pub(crate) fn undecodable<S: EventSet>(stored: &Stored<'_>) -> DecodeError {
     let name = stored.name.to_owned();
@@ -191,7 +258,8 @@ pub enum FoldFault {
     Key(NotAKey),
     /// The key that it names breaks a limit.
     Limit(StoreError),
-    /// The stored document that it changes does not fit its type.
+    /// The document that it changes does not fit its type: what is stored of it, or what the event makes of it,
+    /// which could not be read back.
     Document(CodecError),
     /// The projection's own statements failed on it.
     Handler(BoxError),

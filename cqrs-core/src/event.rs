@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::codec::{Codec, CodecError, Storable};
-use crate::error::DecodeError;
+use crate::codec::{Codec, Storable};
+use crate::error::{DecodeError, EncodeError};
 use crate::id::{Partition, Position, StreamId, Version};
 
 /// A fact that has happened. Derive it; see `#[derive(Event)]`.
@@ -119,8 +119,8 @@ pub trait EventSet: Sized + Send + Sync + 'static {
     /// The event's bytes with its name, version and tags.
     ///
     /// # Errors
-    /// [`CodecError`] if the event's `Serialize` fails.
-    fn encode(&self) -> Result<Encoded, CodecError>;
+    /// [`EncodeError`] if the event's `Serialize` fails.
+    fn encode(&self) -> Result<Encoded, EncodeError>;
 }
 
 /// Decodes a stored event and hands each event of the set that it becomes to `out`.

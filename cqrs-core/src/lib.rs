@@ -12,6 +12,7 @@ pub mod error;
 pub mod event;
 mod hash;
 pub mod id;
+mod json;
 pub mod memory;
 pub mod projection;
 pub mod read_store;

@@ -26,13 +26,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::Poll;
 
-use crate::codec;
 use crate::consumer::AsyncDatabase;
-use crate::error::{BoxError, Panicked};
+use crate::error::{BoxError, EncodeError, Panicked};
 
 // Short names for the signatures that generated code repeats.
 /// What [`EventSet::encode`] gives.
-pub type EncodeResult = Result<Encoded, CodecError>;
+pub type EncodeResult = Result<Encoded, EncodeError>;
 /// Where a decoded event goes.
 pub type Out<'a, E> = &'a mut (dyn FnMut(E) + 'a);
 /// Whether a stored event was known.
@@ -51,10 +50,13 @@ pub type Routed = Result<(), NotAKey>;
 pub type Text<'a> = Cow<'a, str>;
 
 /// `#[derive(Event)]`, in an enum of events: the event's bytes with its name and tags.
-pub fn encode<E: Event>(event: &E) -> Result<Encoded, CodecError> {
+pub fn encode<E: Event>(event: &E) -> EncodeResult {
+    let (name, version) = (E::NAME, E::VERSION);
+    let payload = event.to_bytes::<E::Codec>();
+    let payload = payload.map_err(|error| EncodeError::unwritten(name, version, error))?;
     let mut tags = Tags::default();
     event.tags(&mut tags);
-    Ok(Encoded { name: E::NAME, version: E::VERSION, payload: codec::encode::<E::Codec, E>(event)?, tags })
+    Ok(Encoded { name, version, payload, tags })
 }
 
 /// Decodes a stored event into `E` if it is one of its shapes, today's or a former one; answers

@@ -27,6 +27,9 @@ pub trait Projection: Storable + Sized + Send + Sync + 'static {
     const MODE: Mode;
     /// Whether each event belongs to the document of its stream's id: no `#[on]` has a `key = …`.
     const BY_STREAM: bool;
+    /// Whether the events of a batch are folded into a document without storing it between them:
+    /// `#[projection(fold_in_memory)]`, which documents the risk.
+    const FOLD_IN_MEMORY: bool = false;
 
     /// The document before its first event: the `Default` if no `#[on]` creates, else nothing.
     fn initial() -> Option<Self>;

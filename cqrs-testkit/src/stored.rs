@@ -62,7 +62,7 @@ pub(crate) fn images<S: EventSet>(
 ) -> Result<Vec<Image>, Failure> {
     let image = |(at, event): (usize, &S)| match event.encode() {
         Ok(encoded) => Ok(Image::from(encoded)),
-        Err(error) => Err(unwritable(&what(at), &error)),
+        Err(error) => Err(unwritable(&what(at), error.cause())),
     };
     events.iter().enumerate().map(image).collect()
 }
@@ -92,7 +92,7 @@ fn unreadable(image: &Image, what: &str, why: &str) -> Failure {
 /// Reads a stored event back and makes sure that nothing of it changed on the way.
 pub(crate) fn round_trip<S: EventSet>(image: &Image, what: &str) -> Result<S, Failure> {
     let event = only(read::<S>(image, what)?, image, what)?;
-    let again = event.encode().map_err(|error| unwritable(&format!("{what}, read back,"), &error))?;
+    let again = event.encode().map_err(|error| unwritable(&format!("{what}, read back,"), error.cause()))?;
     unchanged(image, &Image::from(again), what)?;
     Ok(event)
 }

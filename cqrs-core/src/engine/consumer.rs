@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt as _};
 
-use crate::codec::{self, CodecError, Json};
+use crate::codec::{self, Json};
 use crate::consumer::{Consumer, Routed, Unfit, Work};
 use crate::error::{FoldError, FoldFault, Panicked};
 use crate::event::{EventSet, RecordedEvent, decode};
@@ -191,40 +191,71 @@ fn place(places: &mut HashMap<String, usize>, key: &str) -> usize {
 
 impl<P: Projection> Work for DecodedBatch<P> {
     fn fold(self: Box<Self>, documents: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Unfit> {
-        let mut folded: Vec<Option<P>> = Vec::with_capacity(documents.len());
-        // The last event that reaches a document answers for it if it does not serialise.
+        let mut folded: Vec<Document<P>> = Vec::with_capacity(documents.len());
+        // With `fold_in_memory`, the last event that reaches a document answers for it if it cannot be stored.
         let mut last: Vec<usize> = vec![0; documents.len()];
         let mut stored = documents.into_iter();
         for (at, step) in self.steps.iter().enumerate() {
             for place in &self.places[step.places.clone()] {
                 // Places are given in the order in which they are first reached.
                 while folded.len() <= *place {
-                    let document = caught(|| open(stored.next().flatten()).map_err(FoldFault::Document));
+                    let document = caught(|| Document::open(stored.next().flatten()));
                     folded.push(document.map_err(|fault| step.fault(fault))?);
                 }
                 let document = &mut folded[*place];
-                // As between two batches: what an event removed begins anew with the next one.
-                if document.is_none() {
-                    *document = P::initial();
-                }
-                let applied = caught(|| Ok(P::apply(document, &step.event, &step.recorded.meta)?));
+                let applied = caught(|| {
+                    document.apply(step)?;
+                    if P::FOLD_IN_MEMORY { Ok(()) } else { document.store() }
+                });
                 applied.map_err(|fault| step.fault(fault))?;
                 last[*place] = at;
             }
         }
-        let close = |(document, at): (Option<P>, usize)| {
-            let encode =
-                || document.as_ref().map(codec::encode::<Json, P>).transpose().map_err(FoldFault::Document);
-            caught(encode).map_err(|fault| self.steps[at].fault(fault))
+        let close = |(mut document, at): (Document<P>, usize)| {
+            if P::FOLD_IN_MEMORY {
+                caught(|| document.store()).map_err(|fault| self.steps[at].fault(fault))?;
+            }
+            Ok(document.stored)
         };
         folded.into_iter().zip(last).map(close).collect()
     }
 }
 
-fn open<P: Projection>(stored: Option<Bytes>) -> Result<Option<P>, CodecError> {
-    match stored {
-        Some(bytes) => P::from_bytes::<Json>(&bytes).map(Some),
-        None => Ok(P::initial()),
+/// A document in the course of a batch.
+struct Document<P> {
+    value: Option<P>,
+    /// What is to be stored of it.
+    stored: Option<Bytes>,
+}
+
+impl<P: Projection> Document<P> {
+    fn open(stored: Option<Bytes>) -> Result<Self, FoldFault> {
+        let value = match &stored {
+            Some(bytes) => Some(P::from_bytes::<Json>(bytes).map_err(FoldFault::Document)?),
+            None => None,
+        };
+        Ok(Self { value, stored })
+    }
+
+    fn apply(&mut self, step: &Step<P>) -> Result<(), FoldFault> {
+        // A document that an event removed starts over with the next event, as it does in a later batch.
+        if self.value.is_none() {
+            self.value = P::initial();
+        }
+        Ok(P::apply(&mut self.value, &step.event, &step.recorded.meta)?)
+    }
+
+    /// Puts the document into its stored form and continues with what reads back from it. So a document is a
+    /// function of its events, however they are batched, and one that does not read back is never stored.
+    fn store(&mut self) -> Result<(), FoldFault> {
+        (self.stored, self.value) = match &self.value {
+            Some(value) => {
+                let (bytes, value) = codec::pass_through::<Json, P>(value).map_err(FoldFault::Document)?;
+                (Some(bytes), Some(value))
+            }
+            None => (None, None),
+        };
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::aggregate::Misfit;
 use crate::codec::CodecError;
 use crate::context::MissingService;
 use crate::engine::follow::{CatchUpError, ConsumerFault};
-use crate::error::{FoldError, StoreError};
+use crate::error::{EncodeError, FoldError, StoreError};
 use crate::id::{InvalidStreamId, Position, StreamId};
 use crate::store::Conflict;
 
@@ -55,8 +55,9 @@ pub enum Failure {
         /// What is wrong with it.
         misfit: Misfit,
     },
-    /// An event of the decision does not serialise.
-    Encode(CodecError),
+    /// An event of the decision cannot be stored: it does not serialize, or cannot be read back from what its
+    /// codec writes.
+    Encode(EncodeError),
     /// The command's id is not one.
     Id(InvalidStreamId),
     /// An inline projection cannot take an event of the decision.
@@ -128,7 +129,7 @@ impl fmt::Display for Failure {
                 f,
                 "the handler returned `{event}`, which does not fold into the state it was decided on; nothing was written"
             ),
-            Self::Encode(_) => f.write_str("an event of the decision does not serialise"),
+            Self::Encode(error) => error.fmt(f),
             Self::Id(error) => error.fmt(f),
             Self::Inline { projection, .. } => write!(
                 f,
@@ -154,7 +155,7 @@ impl StdError for Failure {
             Self::Store(error) => error.source(),
             Self::Fold(error) => error.source(),
             Self::Undecidable { misfit, .. } => Some(misfit),
-            Self::Encode(error) => Some(error),
+            Self::Encode(error) => error.source(),
             Self::Inline { error, .. } => Some(error),
             Self::InlineBehind { source, .. } => source.as_deref().map(|source| source as _),
             Self::Id(_) | Self::NotRegistered(_) | Self::NoService(_) | Self::ShutDown => None,
@@ -180,8 +181,8 @@ impl From<FoldError> for Failure {
     }
 }
 
-impl From<CodecError> for Failure {
-    fn from(error: CodecError) -> Self {
+impl From<EncodeError> for Failure {
+    fn from(error: EncodeError) -> Self {
         Self::Encode(error)
     }
 }

@@ -22,8 +22,8 @@ use crate::aggregate::{Aggregate, Current, Decided, Decision, Handle, Refusal};
 use crate::begun::Begun;
 use crate::command::Command;
 use crate::context::{Context, Surroundings};
-use crate::error::{FoldError, StoreError, StoreErrorKind};
-use crate::event::{EventSet, Metadata, NewEvent, RecordedEvent, Timestamp};
+use crate::error::{EncodeError, FoldError, StoreError, StoreErrorKind};
+use crate::event::{Encoded, EventSet, Metadata, NewEvent, RecordedEvent, Stored, Timestamp, decode};
 use crate::id::{Id as _, Partition, Position, StreamId, Version};
 use crate::receipt::Receipt;
 use crate::store::{
@@ -424,13 +424,12 @@ impl Inner {
             return Box::pin(self.answer(request, attempt, turn, at, Answer::Accepted)).await;
         }
         self.log.limits().check_count(attempt.count())?;
-        let events = attempt.encode(&|| NewEventParts {
+        let events = attempt.store(&|| NewEventParts {
             id: self.ids.next(now),
             stream: request.stream.clone(),
             time: now,
             metadata: request.metadata.clone(),
         })?;
-        attempt.absorb()?;
         let behind = Version::new(at.version.get() + events.len() as u64);
         let guard = at.guard(&request.stream);
         let append =
@@ -751,10 +750,8 @@ trait Attempt: Send {
     fn is_refused(&self) -> bool;
     /// The number of events in the decision.
     fn count(&self) -> usize;
-    /// The decision's events, to be appended.
-    fn encode(&self, parts: &dyn Fn() -> NewEventParts) -> Result<Vec<NewEvent>, Failure>;
-    /// Folds the decision into the state.
-    fn absorb(&mut self) -> Result<(), Failure>;
+    /// Encodes the decision's events for the append, and folds each as it reads back.
+    fn store(&mut self, parts: &dyn Fn() -> NewEventParts) -> Result<Vec<NewEvent>, Failure>;
 }
 
 /// A command with its type.
@@ -816,30 +813,36 @@ impl<A: Handle<C>, C: Command> Attempt for Typed<A, C> {
         self.decided.as_ref().map_or(0, |decided| decided.as_ref().map_or(0, Vec::len))
     }
 
-    fn encode(&self, parts: &dyn Fn() -> NewEventParts) -> Result<Vec<NewEvent>, Failure> {
-        let Some(Ok(events)) = &self.decided else { return Ok(Vec::new()) };
+    fn store(&mut self, parts: &dyn Fn() -> NewEventParts) -> Result<Vec<NewEvent>, Failure> {
+        let Self { state, decided, .. } = self;
+        let state = state.get_or_insert_with(|| Box::new(Folded::new()));
+        let Some(Ok(events)) = decided else { return Ok(Vec::new()) };
         let mut all = Vec::with_capacity(events.len());
         for event in events {
-            all.push(new_event(event.encode()?, parts()));
+            let encoded = event.encode()?;
+            // A load finds what was stored, not what was returned, and must arrive at the same state.
+            absorb(&mut state.0, &encoded)?;
+            all.push(new_event(encoded, parts()));
         }
         Ok(all)
     }
-
-    fn absorb(&mut self) -> Result<(), Failure> {
-        let Self { state, decided, .. } = self;
-        let state = state.get_or_insert_with(|| Box::new(Folded::new()));
-        let Some(Ok(events)) = decided else { return Ok(()) };
-        for event in events {
-            if let Err(misfit) = A::apply(&mut state.0, event) {
-                return Err(Failure::Undecidable { event: event.encode()?.name, misfit });
-            }
-        }
-        Ok(())
-    }
 }
 
-fn new_event(encoded: crate::event::Encoded, parts: NewEventParts) -> NewEvent {
+/// Folds an event as a load would after the append.
+fn absorb<A: Aggregate>(state: &mut Option<A>, encoded: &Encoded) -> Result<(), Failure> {
+    let Encoded { name, version, ref payload, .. } = *encoded;
+    let mut misfit = Ok(());
+    decode::<A::Event>(&Stored { name, version, payload }, &mut |event| {
+        if misfit.is_ok() {
+            misfit = A::apply(state, &event);
+        }
+    })
+    .map_err(|error| EncodeError::unread(name, version, error))?;
+    misfit.map_err(|misfit| Failure::Undecidable { event: name, misfit })
+}
+
+fn new_event(encoded: Encoded, parts: NewEventParts) -> NewEvent {
     let NewEventParts { id, stream, time, metadata } = parts;
-    let crate::event::Encoded { name, version, payload, tags } = encoded;
+    let Encoded { name, version, payload, tags } = encoded;
     NewEvent { id, stream, name: Cow::Borrowed(name), schema_version: version, payload, tags, time, metadata }
 }

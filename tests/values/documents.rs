@@ -1,0 +1,231 @@
+//! A document is a function of its events: not of their batches, the mode, or a restart.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cqrs::Registry;
+use cqrs::engine::{CatchUpError, Compared, ConsumerFault, Failure, ReadError};
+use cqrs::error::FoldFault;
+use cqrs::prelude::*;
+
+use crate::{chain, places};
+
+#[derive(Event, Serialize, Deserialize)]
+pub struct Ticked {
+    pub n: u32,
+}
+
+#[derive(Command)]
+pub struct Tick {
+    #[id]
+    pub id: String,
+    pub times: u32,
+}
+
+#[derive(Default)]
+pub struct Clock {
+    pub n: u32,
+}
+
+#[aggregate(id = String)]
+impl Clock {
+    #[handle]
+    fn tick(&self, cmd: Tick) -> Vec<Ticked> {
+        (1..=cmd.times).map(|more| Ticked { n: self.n + more }).collect()
+    }
+    #[apply]
+    fn ticked(&mut self, event: &Ticked) {
+        self.n = event.n;
+    }
+}
+
+/// The same document in each mode.
+macro_rules! laps {
+    ($module:ident, $name:literal, $($option:tt)*) => {
+        pub mod $module {
+            use super::*;
+
+            #[derive(Default, Debug, PartialEq, Serialize, Deserialize)]
+            pub struct Laps {
+                pub laps: u32,
+                #[serde(skip)]
+                pub ticks: u32,
+                pub limit: Option<Option<u32>>,
+                pub was_cleared: bool,
+            }
+
+            #[projection(name = $name, key = String, $($option)*)]
+            impl Laps {
+                #[on]
+                fn ticked(&mut self, event: &Ticked) {
+                    self.ticks += 1;
+                    if self.ticks == 3 {
+                        self.laps += 1;
+                        self.ticks = 0;
+                    }
+                    self.was_cleared |= self.limit == Some(None);
+                    self.limit = event.n.is_multiple_of(2).then_some(None);
+                }
+            }
+        }
+    };
+}
+
+laps!(following, "laps", mode = async);
+laps!(inline, "laps-inline", mode = inline);
+laps!(live, "laps-live", mode = live);
+
+fn registry() -> Registry {
+    let registry = Registry::new().with::<Clock>();
+    registry.with::<following::Laps>().with::<inline::Laps>().with::<live::Laps>()
+}
+
+async fn laps(engine: &Engine, id: &str) -> BTreeMap<&'static str, String> {
+    let id = id.to_owned();
+    let text = |laps: Option<(u32, bool)>| format!("{laps:?}");
+    let following = engine.get::<following::Laps>(&id).await.unwrap();
+    let inline = engine.get::<inline::Laps>(&id).await.unwrap();
+    let live = engine.get::<live::Laps>(&id).await.unwrap();
+    [
+        ("async", text(following.map(|laps| (laps.laps, laps.was_cleared)))),
+        ("inline", text(inline.map(|laps| (laps.laps, laps.was_cleared)))),
+        ("live", text(live.map(|laps| (laps.laps, laps.was_cleared)))),
+    ]
+    .into()
+}
+
+#[tokio::test]
+async fn a_document_does_not_depend_on_batches_modes_or_restarts() {
+    for place in places("batches") {
+        let mut engine = place.open(&registry()).await;
+        let mut seen = Vec::new();
+        for (id, batches, restarts) in
+            [("one", vec![9], false), ("each", vec![1; 9], false), ("mixed", vec![2, 5, 1, 1], true)]
+        {
+            for times in batches {
+                engine.execute(Tick { id: id.into(), times }).await.unwrap();
+                engine.catch_up().await.unwrap();
+                if restarts {
+                    engine.shutdown().await;
+                    engine = place.open(&registry()).await;
+                }
+            }
+            seen.extend(laps(&engine, id).await.into_values());
+        }
+        seen.dedup();
+        assert_eq!(seen, ["Some((0, false))"], "what is not stored has no effect");
+        let verification = engine.verify().await.unwrap();
+        assert!(verification.is_sound(), "{verification}");
+        engine.shutdown().await;
+    }
+}
+
+/// Documents that serde writes and cannot read.
+macro_rules! unreadable {
+    ($module:ident, $name:literal, $mode:ident) => {
+        pub mod $module {
+            use super::*;
+
+            #[derive(Default, Serialize, Deserialize)]
+            pub struct View {
+                #[serde(skip_serializing_if = "Vec::is_empty")]
+                pub tags: Vec<u32>,
+            }
+
+            #[projection(name = $name, key = String, mode = $mode)]
+            impl View {
+                #[on]
+                fn ticked(&mut self, event: &Ticked) {
+                    if event.n.is_multiple_of(3) {
+                        self.tags.clear();
+                    } else {
+                        self.tags.push(event.n);
+                    }
+                }
+            }
+        }
+    };
+}
+
+unreadable!(broken_async, "view", async);
+unreadable!(broken_inline, "view-inline", inline);
+unreadable!(broken_live, "view-live", live);
+
+#[tokio::test]
+async fn a_document_that_does_not_read_back_is_never_stored() {
+    for place in places("unread") {
+        let tick = |id: &str, times| Tick { id: id.into(), times };
+        // With others in the batch, and more events of the same key after the one at fault.
+        let engine = place
+            .open(&Registry::new().with::<Clock>().with::<broken_async::View>().with::<broken_live::View>())
+            .await;
+        engine.execute(tick("fine", 2)).await.unwrap();
+        engine.execute(tick("faulty", 4)).await.unwrap();
+        let error = engine.catch_up().await.unwrap_err();
+        let CatchUpError::Stopped { projection: "view", fault: ConsumerFault::Event(fault) } = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!(
+            (fault.event(), fault.version().get()),
+            ("Ticked", 3),
+            "the event that made it unreadable"
+        );
+        assert!(matches!(fault.fault(), FoldFault::Document(_)));
+        assert!(chain(&error).contains("missing field `tags`"), "{}", chain(&error));
+        for id in ["fine", "faulty"] {
+            let view = engine.get::<broken_async::View>(&id.to_owned()).await.unwrap().unwrap();
+            assert_eq!(view.tags, [1, 2], "all before the event is in effect");
+        }
+        let read = engine.get::<broken_live::View>(&"faulty".to_owned()).await;
+        assert!(
+            matches!(&read, Err(ReadError::Fold(fault)) if fault.version().get() == 3),
+            "not readable live either"
+        );
+        engine.shutdown().await;
+    }
+    for place in places("refused") {
+        let engine = place.open(&Registry::new().with::<Clock>().with::<broken_inline::View>()).await;
+        engine.execute(Tick { id: "a".into(), times: 2 }).await.unwrap();
+        let error = engine.execute(Tick { id: "a".into(), times: 1 }).await.unwrap_err();
+        let text = chain(&error);
+        assert!(matches!(error, ExecuteError::Failed(Failure::Inline { .. })), "{text}");
+        assert!(text.contains("missing field `tags`"), "{text}");
+        assert_eq!(engine.load::<Clock>(&"a".into()).await.unwrap().version.get(), 2, "nothing was stored");
+        engine.execute(Tick { id: "b".into(), times: 1 }).await.unwrap();
+        engine.shutdown().await;
+    }
+}
+
+/// As an older release stored it, before documents were read back.
+#[tokio::test]
+async fn verify_reports_a_stored_document_that_cannot_be_read() {
+    use cqrs::Partition;
+    use cqrs::memory::MemoryStore;
+    use cqrs::read_store::{Batch, ReadStore as _};
+
+    let store = MemoryStore::new();
+    let registry = Registry::new().with::<Clock>().with::<broken_async::View>();
+    let engine =
+        Engine::builder().registry(registry).without_background().build(store.clone()).await.unwrap();
+    engine.execute(Tick { id: "a".into(), times: 2 }).await.unwrap();
+    engine.catch_up().await.unwrap();
+    assert!(engine.verify().await.unwrap().is_sound());
+    let claim = store.claim("view").await.unwrap();
+    let batch = Batch {
+        consumer: "view".into(),
+        partition: Partition::ONLY,
+        epoch: claim.epoch,
+        to: claim.checkpoints[&Partition::ONLY],
+        from: claim.checkpoints,
+        collection: "view".into(),
+        writes: vec![("a".into(), Some(Bytes::from("{}")))],
+        handlers: None,
+    };
+    store.commit(batch).await.unwrap();
+    let verification = engine.verify().await.unwrap();
+    assert!(!verification.is_sound());
+    assert!(
+        matches!(verification.projections[0].compared, Compared::Different { count: 1, .. }),
+        "{verification}"
+    );
+}
