@@ -69,6 +69,24 @@ impl Fault {
         told || ["40", "53", "57", "58", "XX", "25006", "55P03"].iter().any(|of| code.code().starts_with(of))
     }
 
+    pub(crate) fn words(&self) -> &str {
+        &self.words
+    }
+
+    /// The same fault, told in other words.
+    pub(crate) fn saying(mut self, words: String) -> Self {
+        self.words = words;
+        self
+    }
+
+    /// With what else there is to know.
+    pub(crate) fn with(mut self, note: Option<&str>) -> Self {
+        if let Some(note) = note {
+            self.words = format!("{}; {note}", self.words);
+        }
+        self
+    }
+
     /// With the place in the log that it concerns.
     pub(crate) fn at(mut self, position: i64) -> Self {
         self.words = format!("the event at position {position}: {}", self.words);
@@ -154,6 +172,10 @@ fn classify_driver(error: &tokio_postgres::Error) -> (StoreErrorKind, String) {
     let cause = error.source().map_or_else(|| text.clone(), ToString::to_string);
     if error.is_closed() {
         return (Unavailable, "the connection to the server was lost".to_owned());
+    }
+    if cause.contains("does not allow writes") {
+        let words = "the server only reads: it is a standby, or `default_transaction_read_only` is on";
+        return (Unavailable, words.to_owned());
     }
     if text.starts_with("error connecting")
         || text.starts_with("error communicating")

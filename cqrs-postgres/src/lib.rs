@@ -40,6 +40,8 @@
 
 mod append;
 mod at_once;
+mod credentials;
+mod dial;
 mod documents;
 mod drive;
 mod error;
@@ -82,6 +84,9 @@ use cqrs_core::store::{
 struct Guide;
 
 use self::append::Target;
+pub use self::credentials::Credentials;
+use self::credentials::Passwords;
+use self::dial::Dialer;
 use self::error::Fault;
 use self::guard::number;
 use self::news::News;
@@ -177,6 +182,7 @@ impl PostgresStore {
             patience: Duration::from_secs(5),
             readers: 4,
             limits: Limits::standard(),
+            source: None,
         }
     }
 
@@ -316,12 +322,13 @@ pub struct PostgresBuilder {
     patience: Duration,
     readers: usize,
     limits: Limits,
+    source: Option<Arc<credentials::Ask>>,
 }
 
 impl std::fmt::Debug for PostgresBuilder {
     // A URL may hold a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PostgresBuilder({})", url::shown(&self.url))
+        write!(f, "PostgresBuilder({})", url::shown_text(&self.url))
     }
 }
 
@@ -374,12 +381,39 @@ impl PostgresBuilder {
         self
     }
 
+    /// Sets a source of credentials. It is called for each new connection, so that a token that expires or a
+    /// password that is changed is replaced while the store is open. The password in the URL, `PGPASSWORD` and
+    /// password files are not used then.
+    ///
+    /// A source that fails or does not answer within 10 seconds gives
+    /// [`StoreErrorKind::Unavailable`](cqrs_core::error::StoreErrorKind::Unavailable), and is called again for
+    /// the next connection.
+    ///
+    /// ```no_run
+    /// # use cqrs_postgres::{Credentials, PostgresStore};
+    /// # async fn token() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn run() -> Result<(), cqrs_core::error::StoreError> {
+    /// let url = "postgres://bank@db.example/bank";
+    /// let source = || async { Ok(Credentials::password(token().await?)) };
+    /// let store = PostgresStore::builder(url).credentials(source).open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn credentials<F>(mut self, source: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Credentials, Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        self.source = Some(Arc::new(move || Box::pin(source())));
+        self
+    }
+
     /// Opens the store.
     ///
     /// # Errors
     /// As [`PostgresStore::open`].
     pub async fn open(self) -> Result<PostgresStore, StoreError> {
-        let doing = format!("open {}", url::shown(&self.url));
+        let doing = format!("open {}", url::shown_text(&self.url));
         self.connect().await.map_err(|fault| fault.told(&doing))
     }
 
@@ -388,7 +422,7 @@ impl PostgresBuilder {
     /// # Errors
     /// As [`PostgresStore::migrate`].
     pub async fn migrate(self) -> Result<(), StoreError> {
-        let doing = format!("migrate {}", url::shown(&self.url));
+        let doing = format!("migrate {}", url::shown_text(&self.url));
         let migrate = async {
             let (place, partitions) = self.place()?;
             place.migrate(partitions).await
@@ -401,7 +435,7 @@ impl PostgresBuilder {
     /// # Errors
     /// As [`PostgresStore::migration_sql`].
     pub async fn migration_sql(self) -> Result<String, StoreError> {
-        let doing = format!("plan the migration of {}", url::shown(&self.url));
+        let doing = format!("plan the migration of {}", url::shown_text(&self.url));
         let plan = async {
             let (place, partitions) = self.place()?;
             place.migration_sql(partitions).await
@@ -425,7 +459,9 @@ impl PostgresBuilder {
             statement: self.patience + Duration::from_secs(25),
             idle: Duration::from_secs(10),
         };
-        let place = Place::new(asked.config, schema, bouncer, timeouts, asked.roots.as_deref())?;
+        let passwords = Passwords { source: self.source.clone(), file: asked.passfile.clone() };
+        let dialer = Dialer::new(&asked, passwords)?;
+        let place = Place::new(asked.config, schema, bouncer, timeouts, dialer);
         Ok((Arc::new(place), partitions))
     }
 

@@ -14,10 +14,11 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, RowStream, Statement};
 use uuid::Uuid;
 
+use crate::dial::Dialer;
 use crate::drive::Drive;
 use crate::error::Fault;
 use crate::schema::{self, Meta, Schema, Versions};
-use crate::tls;
+use crate::url;
 
 /// Before this version, an index of many equal entries grows without bounds.
 const OLDEST: i32 = 130_000;
@@ -30,7 +31,7 @@ pub(crate) struct Place {
     /// session, neither a setting nor a prepared statement nor an ear.
     pub(crate) bouncer: bool,
     pub(crate) timeouts: Timeouts,
-    tls: tls::Connector,
+    dialer: Dialer,
 }
 
 impl std::fmt::Debug for Place {
@@ -38,8 +39,8 @@ impl std::fmt::Debug for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "Place({:?}, schema {}, bouncer {})",
-            self.config.get_hosts(),
+            "Place({}, schema {}, bouncer {})",
+            url::shown(&self.config),
             self.schema.name(),
             self.bouncer
         )
@@ -107,10 +108,8 @@ impl Place {
         schema: Schema,
         bouncer: bool,
         timeouts: Timeouts,
-        #[cfg_attr(not(feature = "tls"), allow(unused_variables, reason = "said below"))] roots: Option<
-            &std::path::Path,
-        >,
-    ) -> Result<Self, Fault> {
+        dialer: Dialer,
+    ) -> Self {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(Duration::from_secs(10));
         }
@@ -120,8 +119,7 @@ impl Place {
         // A peer that has vanished without a word is noticed within half a minute.
         config.keepalives_idle(Duration::from_secs(15)).keepalives_interval(Duration::from_secs(5));
         config.keepalives_retries(3).tcp_user_timeout(Duration::from_secs(30));
-        let tls = tls::connector(config.get_ssl_mode(), roots)?;
-        Ok(Self { config, schema, bouncer, timeouts, tls })
+        Self { config, schema, bouncer, timeouts, dialer }
     }
 
     /// Finds the store, or creates it.
@@ -178,7 +176,7 @@ impl Place {
             config.options(options);
         }
         let doubt = Arc::new(AtomicBool::new(false));
-        let (client, connection) = config.connect(tls::Connector::clone(&self.tls)).await?;
+        let (client, connection) = self.dialer.connect(&config).await?;
         let drive = Drive::new(drive(connection, Arc::clone(&doubt)));
         Ok((
             Conn { client, place: Arc::clone(self), id: Uuid::new_v4(), doubt, known: Mutex::default() },
@@ -222,7 +220,7 @@ impl Place {
     pub(crate) async fn listen(&self, heard: impl Fn() + Send + 'static) -> Result<Client, Fault> {
         let mut config = self.config.clone();
         config.application_name("cqrs listening");
-        let (client, connection) = config.connect(tls::Connector::clone(&self.tls)).await?;
+        let (client, connection) = self.dialer.connect(&config).await?;
         tokio::spawn(hear(connection, heard));
         client.batch_execute(&format!("LISTEN \"{}\"", self.schema.channel())).await?;
         Ok(client)

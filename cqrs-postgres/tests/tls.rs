@@ -19,6 +19,85 @@ use support::{connect, event, schema, with};
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
+/// An address of this machine that is not its loopback, if it has one.
+fn address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent; the system only chooses a way.
+    socket.connect("192.0.2.1:9").ok()?;
+    socket
+        .local_addr()
+        .ok()
+        .map(|address| address.ip())
+        .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
+}
+
+/// A server, or someone on the way to it, that says it has no TLS. Gives what it is sent after that.
+async fn without_tls(listener: tokio::net::TcpListener) -> Vec<u8> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (mut socket, _) = listener.accept().await.unwrap();
+    let (mut request, mut rest) = ([0; 8], Vec::new());
+    socket.read_exact(&mut request).await.unwrap();
+    socket.write_all(b"N").await.unwrap();
+    let _ = socket.read_to_end(&mut rest).await;
+    rest
+}
+
+/// A remote host that offers no TLS is sent nothing, whether the URL is silent or says `prefer`.
+#[tokio::test]
+async fn a_remote_host_is_not_spoken_to_in_the_clear() {
+    let Some(address) = address() else { return };
+    for options in ["", "?sslmode=prefer", "?sslmode=disable"] {
+        let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let url = format!("postgres://ada:pw@{address}:{port}/bank{options}");
+        if options == "?sslmode=disable" {
+            // The control: what is disabled is not asked for, and the first eight bytes are the user's.
+            let (mut socket, begun) = tokio::join!(async { listener.accept().await.unwrap().0 }, async {
+                tokio::time::timeout(std::time::Duration::from_secs(2), PostgresStore::open(&url)).await
+            });
+            assert!(begun.is_err());
+            let mut sent = [0; 8];
+            tokio::io::AsyncReadExt::read_exact(&mut socket, &mut sent).await.unwrap();
+            assert_eq!(sent[4..], [0, 3, 0, 0], "{sent:?}");
+            continue;
+        }
+        let (sent, opened) = tokio::join!(without_tls(listener), PostgresStore::open(&url));
+        let error = opened.unwrap_err();
+        assert!(sent.is_empty(), "{options}: {sent:?}");
+        assert!(error.to_string().contains("server does not support TLS"), "{options}: {error}");
+    }
+}
+
+/// A client shows its certificate to a server that wants one.
+#[tokio::test]
+async fn a_client_has_a_certificate_of_its_own() {
+    let Some(cluster) = pg_cluster::own(&[]) else { return };
+    let server = cluster.server();
+    let (ours, authority) = offer_as(server);
+    let trust = "ALTER SYSTEM SET ssl_ca_file = 'authority.pem'";
+    server.psql("postgres", trust).unwrap();
+    server.psql("postgres", "CREATE ROLE ada LOGIN SUPERUSER").unwrap();
+    let rules = std::fs::read_to_string(server.data().join("pg_hba.conf")).unwrap();
+    write(server, "pg_hba.conf", &format!("hostssl all ada all cert\n{rules}"));
+    server.stop("fast").unwrap();
+    server.go().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "ada");
+    let certificate = write(server, "ada.crt", &params.signed_by(&key, &authority).unwrap().pem());
+    let key = write(server, "ada.key", &key.serialize_pem());
+    let url = |options: &str| {
+        let url = server.url("ada", "", "postgres").replacen("127.0.0.1", "localhost", 1);
+        with(&url, &format!("schema={}{}{options}", schema(), trusting(&ours)))
+    };
+    let mine = format!("&sslcert={}&sslkey={}", certificate.display(), key.display());
+    PostgresStore::open(&url(&mine)).await.unwrap();
+    let error = refused(&url("")).await;
+    assert_eq!(error.kind(), StoreErrorKind::Failed, "{error}");
+    let broken = format!("&sslcert={}&sslkey={}", certificate.display(), certificate.display());
+    assert!(refused(&url(&broken)).await.to_string().contains("ada.crt holds no private key"));
+}
+
 fn authority(name: &str) -> Authority {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -38,6 +117,11 @@ fn write(server: &Server, name: &str, text: &str) -> PathBuf {
 
 /// Has a server offer TLS with a certificate for `localhost`, and gives the file of its authority.
 fn offer(server: &Server) -> PathBuf {
+    offer_as(server).0
+}
+
+/// The same, with the authority itself.
+fn offer_as(server: &Server) -> (PathBuf, Authority) {
     let authority = authority("ours");
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -47,7 +131,7 @@ fn offer(server: &Server) -> PathBuf {
     server.psql("postgres", "ALTER SYSTEM SET ssl = on").unwrap();
     server.stop("fast").unwrap();
     server.go().unwrap();
-    write(server, "authority.pem", &authority.pem())
+    (write(server, "authority.pem", &authority.pem()), authority)
 }
 
 fn url(server: &Server, host: &str, options: &str) -> String {

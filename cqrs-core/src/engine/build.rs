@@ -37,13 +37,22 @@ pub struct EngineBuilder {
     read_models: Option<Url>,
 }
 
-/// Where a store is. It may carry a password, which lies behind the scheme.
+/// Where a store is. It may carry a password, so no part of it but the scheme is shown.
 struct Url(String);
 
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:…", self.0.split(':').next().unwrap_or_default())
+        write!(f, "{}:…", scheme(&self.0).unwrap_or_default())
     }
+}
+
+/// The scheme of a URL, if it has one. A connection string such as `host=… password=…` has none, whatever
+/// comes before its first colon.
+fn scheme(url: &str) -> Option<&str> {
+    let (scheme, _) = url.split_once(':')?;
+    let letters = |one: char| one.is_ascii_alphanumeric() || "+-.".contains(one);
+    let is_one = scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.chars().all(letters);
+    is_one.then_some(scheme)
 }
 
 impl Default for EngineBuilder {
@@ -261,12 +270,12 @@ pub struct StoreScheme {
 inventory::collect!(StoreScheme);
 
 async fn open_stores(url: &str) -> Result<Stores, OpenError> {
-    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+    if url == "memory:" || url == "memory" {
+        return Ok(MemoryStore::new().into());
+    }
+    let scheme = scheme(url).unwrap_or_default();
     if scheme == "memory" {
-        if rest.is_empty() {
-            return Ok(MemoryStore::new().into());
-        }
-        let message = format!("{url:?} names a store in memory by {rest:?}: write `memory:`");
+        let message = "a store in memory has no name, and a text follows `memory:`: write `memory:`";
         return Err(OpenError::Store(StoreError::new(StoreErrorKind::Invalid, message)));
     }
     match inventory::iter::<StoreScheme>().find(|known| known.scheme == scheme) {
@@ -275,7 +284,7 @@ async fn open_stores(url: &str) -> Result<Stores, OpenError> {
             let linked = inventory::iter::<StoreScheme>().map(|known| known.scheme);
             let mut known: Vec<_> = std::iter::once("memory").chain(linked).collect();
             known.sort_unstable();
-            Err(OpenError::UnknownScheme { url: url.to_owned(), known })
+            Err(OpenError::UnknownScheme { scheme: scheme.to_owned(), known })
         }
     }
 }
@@ -286,8 +295,8 @@ async fn open_stores(url: &str) -> Result<Stores, OpenError> {
 pub enum OpenError {
     /// No store that is linked into the program opens such a URL.
     UnknownScheme {
-        /// The URL.
-        url: String,
+        /// The scheme: what comes before the URL's first `:`. Empty if the text is not a URL.
+        scheme: String,
         /// The schemes that can be opened.
         known: Vec<&'static str>,
     },
@@ -302,9 +311,11 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownScheme { url, known } => {
-                // A URL may carry a password, which lies behind its scheme.
-                let scheme = url.split(':').next().unwrap_or_default();
+            Self::UnknownScheme { scheme, known } if scheme.is_empty() => {
+                let known = known.join(":`, `");
+                write!(f, "no store can be opened by a text that does not begin with the scheme of a URL; this program knows `{known}:`")
+            }
+            Self::UnknownScheme { scheme, known } => {
                 let known = known.join(":`, `");
                 write!(f, "no store here opens `{scheme}:…`; this program knows `{known}:`. A store is brought by a feature of the crate `cqrs`, or by a crate of its own that is linked")
             }
