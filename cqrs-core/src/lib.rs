@@ -21,6 +21,7 @@ pub mod registry;
 mod shape;
 pub mod store;
 pub mod text;
+mod timer;
 
 #[doc(hidden)]
 #[path = "private.rs"]

@@ -69,6 +69,13 @@ pub struct Collect {
     pub account: u64,
     pub cents: u64,
 }
+/// Decided by somebody outside who takes his time.
+#[derive(Command)]
+pub struct Appraise {
+    #[id]
+    pub account: u64,
+    pub millis: u64,
+}
 /// Several events at once.
 #[derive(Command)]
 pub struct Exchange {
@@ -131,6 +138,11 @@ impl Account {
     async fn collect(&self, cmd: Collect) -> Deposited {
         tokio::task::yield_now().await;
         Deposited { cents: cmd.cents }
+    }
+    #[handle]
+    async fn appraise(&self, cmd: Appraise) -> Deposited {
+        tokio::time::sleep(std::time::Duration::from_millis(cmd.millis)).await;
+        Deposited { cents: 1 }
     }
     #[handle]
     async fn confess(&self, _: Confess, context: &Context) -> Result<(), AccountError> {

@@ -24,4 +24,5 @@ mod registry;
 mod review;
 mod several;
 mod verify;
+mod waits;
 mod writes;

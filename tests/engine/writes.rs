@@ -286,11 +286,11 @@ async fn an_append_of_unknown_outcome_is_looked_up() {
     store.next(Call::Append, Fault::After(StoreErrorKind::Unknown));
     bank.execute(Deposit { account: 1, cents: 1 }).key("d").await.unwrap();
     assert_eq!(balance(&bank, 1).await, 6);
-    // It was not written: the caller hears that it is not known, and may repeat it by its key.
+    // It was not written, which is final: the caller hears so, and may repeat it.
     store.next(Call::Append, Fault::Before(StoreErrorKind::Unknown));
     let failed = bank.execute(Deposit { account: 1, cents: 1 }).key("e").await.unwrap_err();
     let ExecuteError::Failed(Failure::Store(error)) = failed else { panic!("{failed:?}") };
-    assert_eq!(error.kind(), StoreErrorKind::Unknown);
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable);
     bank.execute(Deposit { account: 1, cents: 1 }).key("e").await.unwrap();
     assert_eq!(balance(&bank, 1).await, 7);
 }

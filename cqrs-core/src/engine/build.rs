@@ -1,16 +1,20 @@
 //! How an engine is put together.
 
 use std::any::TypeId;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use foldhash::HashMap;
 use tokio::sync::{Mutex, watch};
 
+use super::bounded::bounded;
 use super::follow::Follower;
 use super::gate::Gate;
+use super::nested::Waits;
 use super::slots::Slots;
 use super::snapshots::{Plan, Saves};
+use super::timeouts::Timeouts;
 use super::{Engine, Handle, Inner, Runs};
 use crate::consumer::Consumer;
 use crate::context::{Clock, IdSource, Service, Services, SystemClock, TimeOrderedIds};
@@ -35,6 +39,7 @@ pub struct EngineBuilder {
     hot_streams: usize,
     runs: Runs,
     read_models: Option<Url>,
+    timeouts: Timeouts,
 }
 
 /// Where a store is. It may carry a password, so no part of it but the scheme is shown.
@@ -66,6 +71,7 @@ impl Default for EngineBuilder {
             hot_streams: 10_000,
             runs: Runs::Background,
             read_models: None,
+            timeouts: Timeouts::default(),
         }
     }
 }
@@ -106,6 +112,12 @@ impl EngineBuilder {
     /// Of how many streams the process remembers the last state; 10,000 unless set, at least 1.
     pub fn hot_streams(mut self, streams: usize) -> Self {
         self.hot_streams = streams;
+        self
+    }
+
+    /// Sets how long the engine waits for what it depends on: services, the store, other commands, the end.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
         self
     }
 
@@ -156,11 +168,14 @@ impl EngineBuilder {
             stores.documents = open_stores(url).await?.documents;
         }
         registry.check_stores(&stores).map_err(OpenError::Registry)?;
-        let Stores { log, documents } = stores;
+        let Stores { log, documents } = bounded(stores, self.timeouts.store);
         let partitions = log.capabilities().partitions;
         // Asked for now, so that a store that does not answer shows at the start.
         let log_id = log.head(Partition::ONLY).await.map_err(OpenError::Store)?.log;
-        let consumers = registry.consumers();
+        let mut consumers = registry.consumers();
+        // Link-time registration has no order of its own. Of several inline projections that reject an append, the
+        // first by name is the one that is reported.
+        consumers.sort_by_key(|(_, consumer)| consumer.name());
         let inner = Inner {
             inline: inline(&consumers),
             followers: followers(consumers, partitions, self.runs),
@@ -179,6 +194,8 @@ impl EngineBuilder {
             slots: Slots::new(self.hot_streams),
             gate: Gate::default(),
             runs: self.runs,
+            timeouts: self.timeouts,
+            waits: Waits::default(),
         };
         start(Arc::new(inner))
     }
@@ -202,7 +219,7 @@ fn aggregates(registry: &Registry, log: &dyn EventStore) -> HashMap<TypeId, Opti
 /// What is to be followed, and when.
 type Consumers = Vec<(Mode, Arc<dyn Consumer>)>;
 
-fn followers(consumers: Consumers, partitions: u16, runs: Runs) -> HashMap<&'static str, Arc<Follower>> {
+fn followers(consumers: Consumers, partitions: u16, runs: Runs) -> BTreeMap<&'static str, Arc<Follower>> {
     let follow = |(mode, consumer)| {
         let follower = Follower::new(consumer, mode, partitions, runs);
         (follower.name(), Arc::new(follower))
@@ -222,7 +239,7 @@ fn start(inner: Arc<Inner>) -> Result<Engine, OpenError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| OpenError::NoRuntime)?;
         for follower in inner.followers.values() {
             let task = Arc::clone(follower).run(inner.clone(), stopped.clone());
-            running.push(runtime.spawn(task));
+            running.push((follower.name(), runtime.spawn(task)));
         }
     }
     Ok(Engine(Arc::new(Handle { inner, stop, running: Mutex::new(running) })))

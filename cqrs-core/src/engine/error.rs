@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use crate::aggregate::Misfit;
 use crate::codec::CodecError;
@@ -79,6 +80,36 @@ pub enum Failure {
     NotRegistered(&'static str),
     /// The handler needs a service that the engine was not given.
     NoService(MissingService),
+    /// The handler, or a service that it calls, did not answer in time; nothing was written. The limit is
+    /// [`Timeouts::service`](super::Timeouts::service).
+    ServiceTimeout {
+        /// The command's name.
+        command: &'static str,
+        /// Its stream.
+        stream: StreamId,
+        /// For how long it was waited.
+        limit: Duration,
+    },
+    /// Other commands did not leave the queue of the stream in time; nothing was written. The limit is
+    /// [`Timeouts::queue`](super::Timeouts::queue).
+    QueueTimeout {
+        /// The command's name.
+        command: &'static str,
+        /// Its stream.
+        stream: StreamId,
+        /// For how long it has waited.
+        limit: Duration,
+    },
+    /// A handler executes the command, and the command would wait for that handler; nothing was written.
+    Deadlock {
+        /// The command's name.
+        command: &'static str,
+        /// Its stream.
+        stream: StreamId,
+        /// The commands whose handlers are deciding, each with its stream: the one that executes this command on its
+        /// own stream, or those that wait for each other.
+        waiting: Vec<(&'static str, StreamId)>,
+    },
     /// The engine has been shut down.
     ShutDown,
 }
@@ -144,6 +175,23 @@ impl fmt::Display for Failure {
                 "the aggregate `{aggregate}` is not registered with this engine: link the crate that defines it, or add `.with::<{aggregate}>()` to its registry"
             ),
             Self::NoService(error) => error.fmt(f),
+            Self::ServiceTimeout { command, stream, limit } => write!(
+                f,
+                "the handler of `{command}` on {stream} did not decide within {limit:?}; nothing was written; check the services that it calls, or raise `Timeouts::service`"
+            ),
+            Self::QueueTimeout { command, stream, limit } => write!(
+                f,
+                "`{command}` waited {limit:?} for its turn in the queue of {stream}; nothing was written; send it again, or raise `Timeouts::queue`"
+            ),
+            Self::Deadlock { command, stream, waiting } => {
+                let handlers: Vec<_> =
+                    waiting.iter().map(|(command, stream)| format!("`{command}` on {stream}")).collect();
+                let handlers = handlers.join(" and of ");
+                write!(
+                    f,
+                    "`{command}` on {stream} would wait forever: it was executed while the handler of {handlers} is deciding, which has to return first; return its events from that handler, or execute it after that command"
+                )
+            }
             Self::ShutDown => f.write_str("the engine has been shut down"),
         }
     }
@@ -158,7 +206,13 @@ impl StdError for Failure {
             Self::Encode(error) => error.source(),
             Self::Inline { error, .. } => Some(error),
             Self::InlineBehind { source, .. } => source.as_deref().map(|source| source as _),
-            Self::Id(_) | Self::NotRegistered(_) | Self::NoService(_) | Self::ShutDown => None,
+            Self::Id(_)
+            | Self::NotRegistered(_)
+            | Self::NoService(_)
+            | Self::ServiceTimeout { .. }
+            | Self::QueueTimeout { .. }
+            | Self::Deadlock { .. }
+            | Self::ShutDown => None,
         }
     }
 }

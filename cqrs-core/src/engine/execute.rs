@@ -9,13 +9,17 @@
 use std::any::TypeId;
 use std::borrow::Cow;
 use std::future::{self, IntoFuture};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use tracing::Instrument as _;
 
+use super::bounded::late_append;
 use super::error::{ExecuteError, Failure};
-use super::slots::{Flight, Known, Landed, Turn, take_off};
+use super::nested::{self, Deadlock, Deciding, Nesting};
+use super::slots::{Flight, Known, Landed, NoTurn, Pilot, Turn, take_off};
 use super::snapshots::{Folded, Folding, Place, Plan};
 use super::{Engine, Inner};
 use crate::aggregate::{Aggregate, Current, Decided, Decision, Handle, Refusal};
@@ -30,6 +34,7 @@ use crate::store::{
     Append, AppendError, Appended, BoxFuture, CommandKey, Conflict, Direction, Expected, Found, Guard,
     LogRead, Query, Reservation, StreamRead,
 };
+use crate::timer;
 
 /// Events that are read from the log at a time.
 const LOG_PAGE: usize = 1_000;
@@ -43,7 +48,10 @@ impl Engine {
     /// folded into the state before it is written, so no event gets into the log that its own
     /// `#[apply]` cannot take.
     ///
-    /// Dropping the future gives the command up: it took place as a whole or not at all.
+    /// Dropping the future gives the command up: it took place as a whole or not at all. A future that is kept
+    /// without being polled, as under `select!`, keeps its turn in the stream's queue for at most
+    /// [`Timeouts::turn`](super::Timeouts::turn); when it is polled again, it continues, and is decided again if others
+    /// wrote meanwhile.
     ///
     /// # Errors
     /// [`ExecuteError`], which keeps apart that the domain said no, that somebody else wrote
@@ -136,6 +144,22 @@ struct Request {
     reaches_out: bool,
 }
 
+impl Request {
+    /// What a turn has brought.
+    fn taken<T>(&self, turn: Result<T, NoTurn>) -> Result<T, Failure> {
+        turn.map_err(|why| match why {
+            NoTurn::TooLong(limit) => {
+                Failure::QueueTimeout { command: self.command, stream: self.stream.clone(), limit }
+            }
+            NoTurn::Deadlock(cycle) => self.deadlock(&cycle),
+        })
+    }
+
+    fn deadlock(&self, Deadlock(waiting): &Deadlock) -> Failure {
+        Failure::Deadlock { command: self.command, stream: self.stream.clone(), waiting: waiting.clone() }
+    }
+}
+
 /// Why there is no receipt.
 enum Stop {
     /// The attempt holds the refusal, whose type this path does not know.
@@ -169,9 +193,9 @@ impl At {
     }
 
     /// Waits until what it rests on is written; `false` if that is lost.
-    async fn landed(&mut self) -> bool {
+    async fn landed(&mut self, bound: Duration) -> bool {
         let Some(flight) = self.flight.take() else { return true };
-        let landed = flight.landed().await;
+        let landed = flight.landed(bound).await;
         self.position = landed.unwrap_or(self.position);
         landed.is_some()
     }
@@ -196,27 +220,61 @@ impl Inner {
         request: &Request,
         attempt: &mut dyn Attempt,
     ) -> Result<Receipt, Stop> {
-        let _inside = self.gate.enter().ok_or(Failure::ShutDown)?;
+        let inside = self.gate.enter().ok_or(Failure::ShutDown)?;
         let plan = self.aggregates.get(&request.aggregate.0);
         let plan = *plan.ok_or(Failure::NotRegistered(request.aggregate.1))?;
         self.check_limits(request)?;
+        let nesting = match nested::current() {
+            Some(outer) => Some(self.nesting(request, outer)?),
+            None => None,
+        };
         let slot = self.slots.of(&request.stream);
-        let mut turn = Turn::new(&slot);
+        let number = AtomicU64::new(0);
+        let turn = Turn::new(&slot, &request.stream, &self.timeouts, nesting, &number);
+        let mut work = pin!(self.carry_out(request, plan, attempt, turn));
+        future::poll_fn(|cx| {
+            let end = work.as_mut().poll(cx);
+            if end.is_pending() {
+                // A shutdown names it, and those who wait for its turn see that it is polled.
+                inside.list(request.command, &request.stream);
+                match number.load(Ordering::Relaxed) {
+                    0 => {}
+                    turn => slot.beat(turn, cx.waker()),
+                }
+            }
+            end
+        })
+        .await
+    }
+
+    /// What is known of the handler that executes the command.
+    fn nesting(&self, request: &Request, outer: Arc<Deciding>) -> Result<Nesting<'_>, Failure> {
+        Nesting::new(&self.waits, outer, self.log_id, &request.stream)
+            .map_err(|cycle| request.deadlock(&cycle))
+    }
+
+    async fn carry_out(
+        self: &Arc<Self>,
+        request: &Request,
+        plan: Option<Plan>,
+        attempt: &mut dyn Attempt,
+        mut turn: Turn<'_>,
+    ) -> Result<Receipt, Stop> {
         // A handler that reaches outside must not run twice; a pure one may, and saves the look-up.
         if request.reaches_out
             && let Some(first) = Box::pin(self.done_before(request, &mut turn)).await?
         {
             return Ok(first);
         }
-        let mut remembered = recall(attempt, turn.take().await);
+        let mut remembered = recall(attempt, request.taken(turn.take().await)?);
         let mut reserved = None;
-        let mut tries = 1;
+        let mut course = Course::default();
         let end = loop {
             let mut at = match remembered.take() {
                 Some(at) => at,
                 None => Box::pin(self.begin(request, plan, attempt)).await?,
             };
-            let intent = match self.attempt(request, attempt, &mut turn, &mut at).await? {
+            let intent = match self.attempt(request, attempt, &mut turn, &mut at, &mut course).await? {
                 Next::Append(intent) => intent,
                 Next::Receipt(receipt) => return Ok(receipt),
                 Next::Moved => {
@@ -226,14 +284,17 @@ impl Inner {
                 Next::Unfounded => continue,
             };
             let mut ahead = At { version: intent.behind, remembered: true, ..at.clone() };
-            let making = self.renewal(&request.stream, plan, ahead.place());
-            if making.is_some() {
+            let due = plan.filter(|plan| plan.is_due(ahead.place()));
+            if due.is_some() {
                 ahead.snapshot = ahead.version;
+            }
+            if self.gate.is_abandoned() {
+                return Err(Failure::ShutDown.into());
             }
             let (proof, appending) = self.send(intent, reserved.take());
             let mut pilot = None;
-            let end = match Begun::begin(appending).await {
-                Begun::Done(end) => end,
+            let (end, is_late) = match Begun::begin(appending).await {
+                Begun::Done(end) => (end, false),
                 // Whoever comes next decides on what this is about to write.
                 Begun::Running(appending) => {
                     if let Some(last) = proof.last.filter(|_| self.decides_ahead) {
@@ -242,7 +303,7 @@ impl Inner {
                         turn.keep(attempt.remember(At { flight: Some(flight), ..ahead.clone() }));
                         turn.let_go();
                     }
-                    appending.await
+                    self.appended(request, appending, pilot.as_ref()).await
                 }
             };
             let lost = match written(request, &proof, end)? {
@@ -253,24 +314,48 @@ impl Inner {
                         None => turn.keep(attempt.remember(At { position, flight: None, ..ahead })),
                     }
                     turn.let_go();
-                    break Ok((receipt, making));
+                    break Ok((receipt, due));
                 }
                 Written::Elsewhere(receipt) => return Ok(receipt),
-                Written::Perhaps(error) => break Err((proof, error)),
+                Written::Perhaps(error) => break Err((proof, error, is_late)),
                 Written::Not(lost) => (lost, at.flight.take()),
             };
             drop(pilot);
             let again =
-                Box::pin(self.begin_again(request, plan, attempt, &mut turn, lost, &mut tries)).await?;
+                Box::pin(self.begin_again(request, plan, attempt, &mut turn, lost, &mut course)).await?;
             (remembered, reserved) = (Some(again.0), again.1);
         };
         match end {
             Ok((receipt, None)) => Ok(receipt),
-            Ok((receipt, Some(making))) => {
-                Box::pin(self.saves.run(making)).await;
+            Ok((receipt, Some(plan))) => {
+                // Not before: an append whose command nobody polls would keep others from making snapshots.
+                if let Some(making) = self.renewal(&request.stream, plan) {
+                    Box::pin(self.saves.run(making)).await;
+                }
                 Ok(receipt)
             }
-            Err((proof, error)) => Ok(Box::pin(self.resolve(request, proof, error)).await?),
+            Err((proof, error, is_late)) => Ok(Box::pin(self.resolve(request, proof, error, is_late)).await?),
+        }
+    }
+
+    /// Waits for an append that was begun, and says whether the store did not answer in time.
+    async fn appended(
+        &self,
+        request: &Request,
+        mut appending: BoxFuture<'_, Result<Appended, AppendError>>,
+        pilot: Option<&Pilot>,
+    ) -> (Result<Appended, AppendError>, bool) {
+        let limit = self.timeouts.store;
+        let appending = future::poll_fn(|cx| {
+            let end = appending.as_mut().poll(cx);
+            if let (true, Some(pilot)) = (end.is_pending(), pilot) {
+                pilot.beat(cx.waker());
+            }
+            end
+        });
+        match timer::timeout(limit, appending).await {
+            Some(end) => (end, false),
+            None => (Err(late_append(limit, &request.stream).into()), true),
         }
     }
 
@@ -291,26 +376,42 @@ impl Inner {
         attempt: &mut dyn Attempt,
         turn: &mut Turn<'_>,
         (lost, flight): (Lost, Option<Flight>),
-        tries: &mut u32,
+        course: &mut Course,
     ) -> Result<(At, Option<Reservation>), Stop> {
-        if !is_dragged_along(&lost, flight).await {
-            self.recover(lost, *tries).await?;
-            *tries += 1;
+        let mut behind = None;
+        match lost {
+            Lost::Race(conflict) => {
+                if !is_dragged_along(flight, self.timeouts.turn).await {
+                    if course.tries >= self.attempts {
+                        return Err(Stop::Conflict(conflict));
+                    }
+                    tracing::debug!(tries = course.tries, %conflict, "lost a race, deciding again");
+                    pause(course.tries).await;
+                    course.tries += 1;
+                }
+            }
+            // Nobody wrote first, so this is no attempt.
+            Lost::Behind(projection) if course.is_behind() => behind = Some(projection),
+            Lost::Behind(projection) => self.hold_until_complete(projection, course).await?,
         }
-        let mut at = match recall(attempt, turn.take().await) {
+        let mut at = match recall(attempt, request.taken(turn.take().await)?) {
             Some(at) => at,
             None => self.begin(request, plan, attempt).await?,
         };
-        if *tries <= PATIENCE || request.reaches_out {
+        if behind.is_none() && !course.is_due(request.reaches_out) {
             return Ok((at, None));
         }
         let reserved = self.reserve(request, plan, attempt, &mut at).await?;
+        if let Some(projection) = behind {
+            // While it is reserved, no other program's event comes between.
+            self.hold_until_complete(projection, course).await?;
+        }
         Ok((at, reserved))
     }
 
     /// The receipt of an earlier delivery, when nothing of the stream is on its way any more.
     async fn done_before(&self, request: &Request, turn: &mut Turn<'_>) -> Result<Option<Receipt>, Failure> {
-        turn.landed().await;
+        request.taken(turn.landed().await)?;
         self.first_receipt(request).await
     }
 
@@ -323,7 +424,7 @@ impl Inner {
         at: &mut At,
     ) -> Result<Option<Reservation>, Stop> {
         // What flies would wait for the reservation.
-        if !at.landed().await {
+        if !at.landed(self.timeouts.turn).await {
             *at = self.begin(request, plan, attempt).await?;
         }
         let reservation = self.log.reserve(&request.stream).await?;
@@ -331,19 +432,6 @@ impl Inner {
             self.read_on(request, attempt, at).await?;
         }
         Ok(reservation)
-    }
-
-    /// Does what has to be done before an append is tried again.
-    async fn recover(&self, lost: Lost, tries: u32) -> Result<(), Stop> {
-        match lost {
-            Lost::Race(conflict) if tries >= self.attempts => return Err(Stop::Conflict(conflict)),
-            Lost::Race(conflict) => {
-                tracing::debug!(tries, %conflict, "lost a race, deciding again");
-                pause(tries).await;
-            }
-            Lost::Behind(projection) => self.hold_until_complete(projection, tries).await?,
-        }
-        Ok(())
     }
 
     /// Reads the stream, of which the process remembers nothing that could be taken over.
@@ -409,13 +497,16 @@ impl Inner {
         attempt: &mut dyn Attempt,
         turn: &mut Turn<'_>,
         at: &mut At,
+        course: &mut Course,
     ) -> Result<Next, Stop> {
         if let Some(expected) = request.expected.filter(|expected| *expected != at.version) {
             return Box::pin(self.answer(request, attempt, turn, at, Answer::Conflict(expected))).await;
         }
         let now = self.clock.now();
         if !self.decide(request, attempt, at.version, now) {
-            Box::pin(self.decide_outside(request, attempt, at.version, now)).await;
+            let since = Instant::now();
+            Box::pin(self.decide_outside(request, attempt, turn.outer(), at.version, now)).await?;
+            course.took = since.elapsed();
         }
         if attempt.is_refused() {
             return Box::pin(self.answer(request, attempt, turn, at, Answer::Refused)).await;
@@ -446,18 +537,25 @@ impl Inner {
         attempt.decide(version, &Surroundings { context: &context, services: &self.services }).is_none()
     }
 
+    /// Lets a handler decide that reaches outside, and gives it up after a while.
     async fn decide_outside(
         &self,
         request: &Request,
         attempt: &mut dyn Attempt,
+        outer: Option<Arc<Deciding>>,
         version: Version,
         now: Timestamp,
-    ) {
+    ) -> Result<(), Failure> {
         let context = self.context(request, version, now);
         let around = Surroundings { context: &context, services: &self.services };
-        if let Some(later) = attempt.decide(version, &around) {
-            later.await;
-        }
+        let (log, command, stream) = (self.log_id, request.command, request.stream.clone());
+        let deciding = Arc::new(Deciding { log, command, stream, outer });
+        let later = nested::within(&deciding, || attempt.decide(version, &around));
+        let Some(mut later) = later else { return Ok(()) };
+        let decide = future::poll_fn(|cx| nested::within(&deciding, || later.as_mut().poll(cx)));
+        let limit = self.timeouts.service;
+        let late = || Failure::ServiceTimeout { command, stream: request.stream.clone(), limit };
+        timer::timeout(limit, decide).await.ok_or_else(late)
     }
 
     fn context(&self, request: &Request, version: Version, now: Timestamp) -> Context {
@@ -515,21 +613,23 @@ impl Inner {
                 if self.decides_ahead {
                     turn.let_go();
                 }
-                checking.await
+                self.appended(request, checking, None).await.0
             }
         };
         if let Ok(checked) = checked {
             let position = match &at.flight {
                 // Whoever flew may have been dropped, and what it rests on is there all the same.
-                Some(flight) => flight.clone().landed().await.unwrap_or(checked.position),
+                Some(flight) => flight.clone().landed(self.timeouts.turn).await.unwrap_or(checked.position),
                 None => at.position,
             };
             return Ok(Confirmed::Stands(Place { position, ..at.place() }));
         }
         // It does not hold, or the store cannot tell. What can be read is sure.
-        let Some(now) = recall(attempt, turn.take().await) else { return Ok(Confirmed::Unfounded) };
+        let Some(now) = recall(attempt, request.taken(turn.take().await)?) else {
+            return Ok(Confirmed::Unfounded);
+        };
         *at = now;
-        if !at.landed().await {
+        if !at.landed(self.timeouts.turn).await {
             return Ok(Confirmed::Unfounded);
         }
         self.read_on(request, attempt, at).await?;
@@ -558,24 +658,43 @@ impl Inner {
 
     /// Brings an inline projection to the end of the log. Whoever moves it meanwhile, be it another
     /// command, helps.
-    async fn hold_until_complete(&self, projection: &'static str, tries: u32) -> Result<(), Failure> {
-        tracing::debug!(projection, tries, "an inline projection is behind, catching up");
-        let Some(follower) = self.followers.get(projection) else {
-            return Err(Failure::InlineBehind { projection, source: None });
-        };
-        let caught_up = follower.catch_up(self).await;
-        match caught_up {
-            Err(source) => Err(Failure::InlineBehind { projection, source: Some(Box::new(source)) }),
-            Ok(()) if tries >= self.attempts => Err(Failure::InlineBehind { projection, source: None }),
-            Ok(()) => Ok(()),
+    async fn hold_until_complete(
+        &self,
+        projection: &'static str,
+        course: &mut Course,
+    ) -> Result<(), Failure> {
+        course.behind += 1;
+        tracing::debug!(projection, rounds = course.behind, "an inline projection is behind, catching up");
+        let late = Failure::InlineBehind { projection, source: None };
+        let Some(follower) = self.followers.get(projection) else { return Err(late) };
+        let since = *course.behind_since.get_or_insert_with(Instant::now);
+        let left = self.timeouts.inline.saturating_sub(since.elapsed());
+        match timer::timeout(left, follower.catch_up(self)).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(source)) => Err(Failure::InlineBehind { projection, source: Some(Box::new(source)) }),
+            None => Err(late),
         }
     }
 
     /// What became of an append of which the store cannot say whether it was committed.
-    async fn resolve(&self, request: &Request, proof: Proof, error: StoreError) -> Result<Receipt, Failure> {
+    ///
+    /// If the store has answered so, that an event is not there is final. If it did not answer at all, its append
+    /// may still be under way.
+    async fn resolve(
+        &self,
+        request: &Request,
+        proof: Proof,
+        error: StoreError,
+        is_late: bool,
+    ) -> Result<Receipt, Failure> {
         match self.was_written(request, proof.behind, proof.last).await {
             Ok(Some(receipt)) => Ok(receipt),
-            // Still not known, or not there yet: the caller hears the original fault.
+            Ok(None) if !is_late => {
+                let stream = &request.stream;
+                let words = format!("the append to {stream} was not written; the command can be sent again");
+                Err(StoreError::new(StoreErrorKind::Unavailable, words).because(error).into())
+            }
+            // Still not known: the caller hears the original fault.
             Ok(None) | Err(_) => Err(error.into()),
         }
     }
@@ -706,10 +825,10 @@ enum Lost {
 
 /// Whether a race was lost only because the append before it was, on which it rested: then nobody has won
 /// against it.
-async fn is_dragged_along(lost: &Lost, flight: Option<Flight>) -> bool {
-    match (lost, flight) {
-        (Lost::Race(_), Some(flight)) => flight.landed().await.is_none(),
-        (Lost::Race(_), None) | (Lost::Behind(_), _) => false,
+async fn is_dragged_along(flight: Option<Flight>, bound: Duration) -> bool {
+    match flight {
+        Some(flight) => flight.landed(bound).await.is_none(),
+        None => false,
     }
 }
 
@@ -720,12 +839,46 @@ fn repeated(request: &Request, first: &Appended) -> Receipt {
 
 /// After so many lost races, what a command is decided on is read while nobody else may append.
 const PATIENCE: u32 = 4;
+/// A handler that reaches outside decides under a reservation only if its last decision took less than this. The stores
+/// take a reservation back after 500 ms, so a slower one would keep everybody waiting for nothing.
+const QUICK: Duration = Duration::from_millis(300);
+/// After so many rounds an inline projection catches up while nobody else may append.
+const ROUNDS: u32 = 3;
+
+/// How a command has fared so far.
+struct Course {
+    /// How often it was decided, not counting what no other writer has won.
+    tries: u32,
+    /// How long its last decision took, if it reaches outside.
+    took: Duration,
+    /// How often an inline projection was behind, and since when.
+    behind: u32,
+    behind_since: Option<Instant>,
+}
+
+impl Default for Course {
+    fn default() -> Self {
+        Self { tries: 1, took: Duration::ZERO, behind: 0, behind_since: None }
+    }
+}
+
+impl Course {
+    /// Whether it is time to reserve the next append.
+    fn is_due(&self, reaches_out: bool) -> bool {
+        self.tries > PATIENCE && (!reaches_out || self.took < QUICK)
+    }
+
+    /// Whether catching up alone is not enough.
+    fn is_behind(&self) -> bool {
+        self.behind >= ROUNDS
+    }
+}
 
 /// A short wait that grows with each lost race: the other writers are in other processes, where no
 /// queue of ours reaches.
 async fn pause(tries: u32) {
     let micros = 100_u64 << tries.min(7);
-    tokio::time::sleep(Duration::from_micros(micros)).await;
+    timer::sleep(Duration::from_micros(micros)).await;
 }
 
 /// What every event of a decision shares.

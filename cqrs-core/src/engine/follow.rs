@@ -26,6 +26,7 @@ use crate::id::{Partition, Position};
 use crate::projection::Mode;
 use crate::read_store::{Batch, Checkpoint, Claim, CommitError};
 use crate::store::{Head, LogRead, LogSlice, Query};
+use crate::timer;
 
 /// How long a follower trusts that `wait` will wake it before it looks by itself.
 const POLL: Duration = Duration::from_millis(500);
@@ -79,6 +80,16 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// What the follower does now.
+    fn now(&self) -> ConsumerState {
+        match &self.state {
+            ConsumerState::Following | ConsumerState::Standby | ConsumerState::Retrying(_) if self.gone => {
+                ConsumerState::Ended
+            }
+            state => state.clone(),
+        }
+    }
+
     /// How far it is on a partition.
     pub(super) fn on(&self, partition: Partition) -> Position {
         self.places.get(usize::from(partition.get())).copied().unwrap_or_default()
@@ -115,6 +126,9 @@ pub enum ConsumerState {
     Retrying(String),
     /// It cannot go on, and does not by itself.
     Stopped(ConsumerFault),
+    /// Its task here has ended: the engine was shut down, or the runtime that it was opened in has ended. Nothing in
+    /// this engine moves it any more, except a [`catch_up`](super::Engine::catch_up).
+    Ended,
 }
 
 /// Why a consumer cannot go on.
@@ -319,7 +333,7 @@ impl Follower {
         for partition in self.partitions() {
             let Place { position, head, lag, fault, .. } = inner.place(name, partition).await?;
             // Here it may not have been noticed yet, if nobody follows.
-            let state = fault.map_or_else(|| self.progress.borrow().state.clone(), ConsumerState::Stopped);
+            let state = fault.map_or_else(|| self.progress.borrow().now(), ConsumerState::Stopped);
             all.push(ConsumerStatus { name, partition, position, head, lag, state });
         }
         Ok(all)
@@ -339,8 +353,19 @@ impl Follower {
     }
 
     /// Follows the log until told to stop.
-    pub(super) async fn run(self: Arc<Self>, inner: Arc<Inner>, mut stop: watch::Receiver<bool>) {
-        let _gone = Gone(&self.progress);
+    pub(super) fn run(
+        self: Arc<Self>,
+        inner: Arc<Inner>,
+        stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> {
+        // Outside of the future, which a runtime that ends may never have polled.
+        let gone = Gone(Arc::clone(&self));
+        async move {
+            gone.0.follow(&inner, stop).await;
+        }
+    }
+
+    async fn follow(&self, inner: &Inner, mut stop: watch::Receiver<bool>) {
         let (mut backoff, mut standby) = (Backoff::new(BACKOFF), Backoff::new(STANDBY));
         // An inline projection is moved by appends, and its follower is there for the case that they
         // cannot: a guest for ever.
@@ -348,7 +373,7 @@ impl Follower {
         let mut woken = Woken::ByTime;
         loop {
             // A step is not cut short: what has begun is finished, then the follower stops.
-            let step = self.turn(&inner, &mut guest).await;
+            let step = self.turn(inner, &mut guest).await;
             if let Ok(step) = &step {
                 backoff = Backoff::new(BACKOFF);
                 if let Step::Moved = step {
@@ -373,7 +398,7 @@ impl Follower {
                     Rest::None
                 }
             };
-            woken = self.rest(&inner, &mut stop, rest).await;
+            woken = self.rest(inner, &mut stop, rest).await;
             if woken == Woken::ToStop {
                 return;
             }
@@ -388,9 +413,9 @@ impl Follower {
         let over = async {
             match rest {
                 Rest::None => {}
-                Rest::For(time) => tokio::time::sleep(time).await,
+                Rest::For(time) => timer::sleep(time).await,
                 Rest::UntilNews => {
-                    if race(self.news(inner), tokio::time::sleep(POLL)).await == Side::First {
+                    if race(self.news(inner), timer::sleep(POLL)).await == Side::First {
                         woken = Woken::ByNews;
                     }
                 }
@@ -543,7 +568,7 @@ impl Follower {
         loop {
             match self.lazy_step(inner, goal).await {
                 Ok(step) => return Ok(step),
-                Err(Trouble::Fenced) => tokio::time::sleep(backoff.next()).await,
+                Err(Trouble::Fenced) => timer::sleep(backoff.next()).await,
                 Err(Trouble::Store(source)) => return Err(CatchUpError::Store { projection, source }),
                 Err(Trouble::Fault(fault)) => return Err(CatchUpError::Stopped { projection, fault }),
             }
@@ -612,7 +637,7 @@ impl Follower {
             ConsumerState::Standby => {
                 tracing::info!(consumer, "another engine has taken a projection over");
             }
-            ConsumerState::Following => {}
+            ConsumerState::Following | ConsumerState::Ended => {}
         }
         self.progress.send_modify(|progress| progress.state = state);
     }
@@ -956,11 +981,11 @@ fn checkpoint(head: Head, to: Position, events: &[Arc<RecordedEvent>]) -> Checkp
 }
 
 /// Says that a follower's task has ended, however it did.
-struct Gone<'f>(&'f watch::Sender<Progress>);
+struct Gone(Arc<Follower>);
 
-impl Drop for Gone<'_> {
+impl Drop for Gone {
     fn drop(&mut self) {
-        self.0.send_modify(|progress| progress.gone = true);
+        self.0.progress.send_modify(|progress| progress.gone = true);
     }
 }
 

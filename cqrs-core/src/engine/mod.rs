@@ -11,6 +11,7 @@
 //! the log in batches and keeps the projection's documents; it runs in the background, or when
 //! [`catch_up`](Engine::catch_up) is called.
 
+mod bounded;
 mod build;
 pub(crate) mod consumer;
 mod error;
@@ -21,13 +22,17 @@ mod gate;
 mod held;
 mod lag;
 mod live;
+mod nested;
 mod read;
+mod shutdown;
 mod slots;
 pub(crate) mod snapshots;
 pub(crate) mod sql;
+mod timeouts;
 mod verify;
 
 use std::any::TypeId;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -48,10 +53,13 @@ pub use execute::Execute;
 pub use follow::{CatchUpError, ConsumerFault, ConsumerState, ConsumerStatus};
 pub use lag::Lag;
 pub use read::{Cursor, Dated, DatedRead, Get, List, Loaded, Page, Reached};
+pub use shutdown::{AbandonedCommand, Shutdown};
+pub use timeouts::Timeouts;
 pub use verify::{Compared, Decoded, Difference, Verification, Verified};
 
 use follow::Follower;
 use gate::Gate;
+use nested::Waits;
 use slots::Slots;
 use snapshots::{Plan, Saves};
 
@@ -67,7 +75,7 @@ struct Handle {
     inner: Arc<Inner>,
     /// Dropping it stops the followers.
     stop: watch::Sender<bool>,
-    running: Mutex<Vec<JoinHandle<()>>>,
+    running: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
 }
 
 /// What commands, queries and followers share.
@@ -91,8 +99,12 @@ struct Inner {
     /// Those that are registered, each with how its snapshots are made.
     aggregates: HashMap<TypeId, Option<Plan>>,
     saves: Saves,
-    followers: HashMap<&'static str, Arc<Follower>>,
+    /// By name, which is the order in which they are moved and reported.
+    followers: BTreeMap<&'static str, Arc<Follower>>,
     runs: Runs,
+    timeouts: Timeouts,
+    /// Which handlers wait for the turns of which streams.
+    waits: Waits,
 }
 
 /// Who moves the projections.
@@ -124,10 +136,11 @@ impl Engine {
         EngineBuilder::default()
     }
 
-    /// Folds everything that is in the log now into every projection, and returns when it is done.
+    /// Folds everything that is in the log now into every projection, in the order of their names, and returns when
+    /// it is done.
     ///
     /// # Errors
-    /// [`CatchUpError`] with the first projection that cannot go on; the others have caught up.
+    /// [`CatchUpError`] with the first projection, by name, that cannot go on; the others have caught up.
     pub async fn catch_up(&self) -> Result<(), CatchUpError> {
         let inner = &self.0.inner;
         let mut fault = Ok(());
@@ -139,7 +152,7 @@ impl Engine {
         fault
     }
 
-    /// How far each projection is, per partition, by name: its stored checkpoint against the end of
+    /// How far each projection is, ordered by name and partition: its stored checkpoint against the end of
     /// the log, whoever moves it, and what this engine's follower is doing. Projections that are
     /// folded when they are read are not in it.
     ///
@@ -156,23 +169,7 @@ impl Engine {
         for follower in inner.followers.values() {
             all.extend(follower.status(inner).await?);
         }
-        all.sort_by(|a, b| (a.name, a.partition).cmp(&(b.name, b.partition)));
         Ok(all)
-    }
-
-    /// Refuses new commands, finishes those that were accepted, the snapshots that are being made and
-    /// the batches that projections have begun, and returns when all is done. Reading goes on to work.
-    pub async fn shutdown(&self) {
-        self.0.inner.gate.close().await;
-        self.0.inner.saves.finish().await;
-        self.0.stop.send_replace(true);
-        // Each is taken off when it is done, so that who gives up waiting, or comes second, can wait.
-        let mut running = self.0.running.lock().await;
-        while let Some(task) = running.last_mut() {
-            // One that panicked is done too.
-            let _ = task.await;
-            running.pop();
-        }
     }
 }
 

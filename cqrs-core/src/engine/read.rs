@@ -5,10 +5,9 @@ use std::fmt;
 use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::error::ReadError;
 use super::follow::{Backoff, CatchUpError, ConsumerState, Follower, Progress};
@@ -21,6 +20,7 @@ use crate::id::{Id as _, StreamId, Version};
 use crate::projection::{Mode, Projection, SqlProjection};
 use crate::receipt::Receipt;
 use crate::store::{BoxFuture, Head, LogId};
+use crate::timer;
 
 /// How long a read waits for a receipt unless it says otherwise.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -367,9 +367,9 @@ impl Inner {
                 Runs::OnDemand => self.drive(follower, receipt).await,
             }
         };
-        match tokio::time::timeout(timeout, reached).await {
-            Ok(end) => end,
-            Err(_) => Err(behind(follower, receipt)),
+        match timer::timeout(timeout, reached).await {
+            Some(end) => end,
+            None => Err(behind(follower, receipt)),
         }
     }
 
@@ -386,8 +386,8 @@ impl Inner {
         let mut seen = if follower.is_inline() { Some(progress.borrow().clone()) } else { None };
         loop {
             if seen.is_none() {
-                let settled = tokio::time::timeout(looks.next(), progress.wait_for(settled)).await;
-                seen = settled.ok().and_then(Result::ok).map(|seen| seen.clone());
+                let settled = timer::timeout(looks.next(), progress.wait_for(settled)).await;
+                seen = settled.and_then(Result::ok).map(|seen| seen.clone());
             }
             if seen.as_ref().is_some_and(|seen| seen.on(partition) >= wanted) {
                 return Ok(());
@@ -439,7 +439,10 @@ fn behind(follower: &Follower, receipt: Receipt) -> ReadError {
     let trouble = match &progress.state {
         _ if progress.gone => Some("its follower here has ended, and no other moves it".to_owned()),
         ConsumerState::Retrying(why) => Some(why.clone()),
-        ConsumerState::Following | ConsumerState::Standby | ConsumerState::Stopped(_) => None,
+        ConsumerState::Following
+        | ConsumerState::Standby
+        | ConsumerState::Stopped(_)
+        | ConsumerState::Ended => None,
     };
     let (position, wanted) = (progress.on(receipt.partition()), receipt.position());
     ReadError::Behind { projection: follower.name(), position, wanted, trouble }

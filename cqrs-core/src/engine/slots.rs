@@ -7,17 +7,28 @@
 //! write. So the commands of one stream share a commit as those of different streams do. An acceptance
 //! that rests on a flight expects the very event that the flight is about to write, so its guard fails with
 //! it. A refusal waits until the flight has landed.
+//!
+//! A future may be kept without being polled, and the others must not wait for it. So a command that waits for
+//! its turn, or for an append, wakes the task that has it. If that task does not poll it within
+//! [`Timeouts::turn`], the turn passes on: what the former holder leaves behind has no effect, and its append
+//! has its guard.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
-use tokio::sync::{Mutex, MutexGuard, Notify};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::nested::{Deadlock, Deciding, Nesting};
+use super::timeouts::Timeouts;
 use crate::id::{Position, StreamId, Version};
+use crate::timer;
 
 /// The state of one stream as this process last saw it.
 pub(super) struct Known {
@@ -58,9 +69,45 @@ pub(super) enum Landed {
 struct End {
     landed: AtomicU64,
     told: Notify,
+    pulse: Pulse,
     /// Whether this flight is lost or one that rests on it, if it is the first of a line. Then all behind
     /// will be lost, which whoever comes next need not wait to hear.
     line_lost: AtomicBool,
+}
+
+/// Shows whether a future that others wait for is polled.
+#[derive(Default)]
+struct Pulse {
+    beats: AtomicU64,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Pulse {
+    /// Says that it was polled, and how to have it polled again.
+    fn beat(&self, waker: &Waker) {
+        self.beats.fetch_add(1, Ordering::AcqRel);
+        let mut known = lock(&self.waker);
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            let before = known.replace(waker.clone());
+            drop(known);
+            drop(before);
+        }
+    }
+
+    fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Acquire)
+    }
+
+    /// Has it polled, if its task polls it at all.
+    fn ask(&self) {
+        let waker = lock(&self.waker).clone();
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A lock is taken all the same after a panic: nothing below it panics half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const NOT_YET: u64 = Position::START.get();
@@ -80,12 +127,20 @@ impl End {
         self.told.notify_waiters();
     }
 
-    async fn wait(&self) -> Landed {
+    /// Waits for the end for as long as whoever flies is polled; [`Landed::NotYet`] if it is not.
+    async fn wait(&self, bound: Duration) -> Landed {
         let mut told = pin!(self.told.notified());
         // From here on nothing that is told is missed.
         told.as_mut().enable();
-        if self.now() == Landed::NotYet {
-            told.await;
+        while self.now() == Landed::NotYet {
+            if timer::timeout(bound / 2, told.as_mut()).await.is_some() {
+                break;
+            }
+            let beats = self.pulse.beats();
+            self.pulse.ask();
+            if timer::timeout(bound / 2, told.as_mut()).await.is_some() || self.pulse.beats() == beats {
+                break;
+            }
         }
         self.now()
     }
@@ -105,6 +160,11 @@ pub(super) fn take_off(last: Uuid, ground: Option<&Flight>) -> (Pilot, Flight) {
 }
 
 impl Pilot {
+    /// Says that the append is polled.
+    pub(super) fn beat(&self, waker: &Waker) {
+        self.end.pulse.beat(waker);
+    }
+
     pub(super) fn land(self, at: Position) {
         self.end.tell(at.get());
     }
@@ -133,65 +193,297 @@ impl Flight {
         }
     }
 
-    /// Waits until it has landed; `None` if it is lost.
-    pub(super) async fn landed(self) -> Option<Position> {
-        match self.end.wait().await {
+    /// Waits until it has landed; `None` if it is lost, or if nobody polls whoever flies. Then no other
+    /// command is decided on it.
+    pub(super) async fn landed(self, bound: Duration) -> Option<Position> {
+        match self.end.wait(bound).await {
             Landed::At(position) => Some(position),
-            Landed::Lost | Landed::NotYet => None,
+            Landed::Lost => None,
+            Landed::NotYet => {
+                self.line.line_lost.store(true, Ordering::Release);
+                None
+            }
         }
     }
 }
 
-/// Whoever holds the lock has the turn. Empty while somebody decides, and after a failure, so that
-/// a cancelled or panicked command leaves nothing half-folded behind.
-pub(super) type Slot = Mutex<Option<Known>>;
+/// The queue of one stream's commands, and what is remembered of the stream.
+#[derive(Default)]
+pub(super) struct Slot(Mutex<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    /// Empty while a command decides, and after a failure, so that a cancelled or panicked command leaves
+    /// nothing half-folded behind.
+    known: Option<Known>,
+    /// How many turns there were; the number of the last one.
+    turns: u64,
+    /// Whether the last turn still lasts.
+    is_taken: bool,
+    /// How often whoever has the turn was polled, and how to have it polled again.
+    beats: u64,
+    waker: Option<Waker>,
+    /// Those who wait, in their order.
+    waiting: VecDeque<(u64, Waker)>,
+    tickets: u64,
+}
+
+impl Queue {
+    /// Begins the next turn; gives its number, and what is to be dropped when the lock is.
+    fn begin(&mut self) -> (u64, Option<Waker>) {
+        self.turns += 1;
+        self.is_taken = true;
+        self.beats = 0;
+        (self.turns, self.waker.take())
+    }
+
+    fn is_turn(&self, turn: u64) -> bool {
+        self.is_taken && self.turns == turn
+    }
+
+    /// Where a ticket is in the queue.
+    fn place(&self, ticket: u64) -> Option<usize> {
+        self.waiting.iter().position(|(waiting, _)| *waiting == ticket)
+    }
+
+    /// The one that is next, to be woken when the lock is dropped.
+    fn next(&self) -> Option<Waker> {
+        self.waiting.front().filter(|_| !self.is_taken).map(|(_, waker)| waker.clone())
+    }
+}
+
+/// What a waiting command has seen of the queue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    turns: u64,
+    is_taken: bool,
+    beats: u64,
+}
+
+impl Slot {
+    /// Asks whoever has the turn to show that it is polled.
+    fn ask(&self) -> Seen {
+        let queue = lock(&self.0);
+        let seen = Seen { turns: queue.turns, is_taken: queue.is_taken, beats: queue.beats };
+        let waker = queue.waker.clone();
+        drop(queue);
+        waker.into_iter().for_each(Waker::wake);
+        seen
+    }
+
+    /// Says that whoever has this turn is polled.
+    pub(super) fn beat(&self, turn: u64, waker: &Waker) {
+        let mut queue = lock(&self.0);
+        if !queue.is_turn(turn) {
+            return;
+        }
+        queue.beats += 1;
+        if !queue.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            let before = queue.waker.replace(waker.clone());
+            drop(queue);
+            drop(before);
+        }
+    }
+}
+
+/// Why a command did not get its turn.
+#[derive(Debug)]
+pub(super) enum NoTurn {
+    /// It has waited for as long as it may.
+    TooLong(Duration),
+    /// It would wait for itself.
+    Deadlock(Deadlock),
+}
 
 /// One command's turn, which it may let go before it is through.
 pub(super) struct Turn<'s> {
     slot: &'s Slot,
-    held: Option<MutexGuard<'s, Option<Known>>>,
+    stream: &'s StreamId,
+    timeouts: &'s Timeouts,
+    /// Set if a handler executes the command.
+    nesting: Option<Nesting<'s>>,
+    /// The number of the turn; 0 if there is none. It may be over.
+    number: &'s AtomicU64,
 }
 
 impl<'s> Turn<'s> {
-    pub(super) fn new(slot: &'s Slot) -> Self {
-        Self { slot, held: None }
+    pub(super) fn new(
+        slot: &'s Slot,
+        stream: &'s StreamId,
+        timeouts: &'s Timeouts,
+        nesting: Option<Nesting<'s>>,
+        number: &'s AtomicU64,
+    ) -> Self {
+        Self { slot, stream, timeouts, nesting, number }
     }
 
-    async fn known(&mut self) -> &mut Option<Known> {
-        let held = match self.held.take() {
-            Some(held) => held,
-            None => match self.slot.try_lock() {
-                Ok(held) => held,
-                Err(_) => Box::pin(self.slot.lock()).await,
-            },
-        };
-        self.held.insert(held)
+    /// The command whose handler executes this one.
+    pub(super) fn outer(&self) -> Option<Arc<Deciding>> {
+        self.nesting.as_ref().map(Nesting::deciding)
+    }
+
+    /// The queue, if it is this one's turn.
+    fn mine(&self) -> Option<MutexGuard<'s, Queue>> {
+        let queue = lock(&self.slot.0);
+        queue.is_turn(self.number.load(Ordering::Relaxed)).then_some(queue)
+    }
+
+    /// Begins the turn if nobody else has it or waits for it.
+    fn begin_at_once(&self) -> bool {
+        let mut queue = lock(&self.slot.0);
+        if queue.is_turn(self.number.load(Ordering::Relaxed)) {
+            return true;
+        }
+        if queue.is_taken || !queue.waiting.is_empty() {
+            return false;
+        }
+        let (number, waker) = queue.begin();
+        drop(queue);
+        drop(waker);
+        self.number.store(number, Ordering::Relaxed);
+        true
+    }
+
+    async fn begin(&mut self) -> Result<(), NoTurn> {
+        if self.begin_at_once() { Ok(()) } else { Box::pin(self.wait()).await }
+    }
+
+    async fn wait(&mut self) -> Result<(), NoTurn> {
+        let Timeouts { turn, queue: limit, .. } = *self.timeouts;
+        let waits = self.nesting.as_ref().map(|nesting| nesting.wait_for(self.stream));
+        let _waits = waits.transpose().map_err(NoTurn::Deadlock)?;
+        let (since, ticket) = (Instant::now(), Ticket::new(self.slot));
+        loop {
+            let mut seen = None;
+            for _ in 0..2 {
+                let left = limit.saturating_sub(since.elapsed());
+                if left.is_zero() {
+                    return Err(NoTurn::TooLong(limit));
+                }
+                if let Some(number) = timer::timeout(left.min(turn / 2), ticket.next()).await {
+                    self.number.store(number, Ordering::Relaxed);
+                    return Ok(());
+                }
+                seen = seen.or_else(|| Some(self.slot.ask()));
+            }
+            if let Some(number) = seen.and_then(|seen| ticket.take_over(seen)) {
+                tracing::debug!(stream = %self.stream, "took over the turn of a command that is not polled");
+                self.number.store(number, Ordering::Relaxed);
+                return Ok(());
+            }
+        }
     }
 
     /// Takes what is remembered, when the turn has come.
-    pub(super) async fn take(&mut self) -> Option<Known> {
-        self.known().await.take()
+    pub(super) async fn take(&mut self) -> Result<Option<Known>, NoTurn> {
+        self.begin().await?;
+        Ok(self.mine().and_then(|mut queue| queue.known.take()))
     }
 
     /// Leaves what is to be remembered, while the turn lasts.
     pub(super) fn keep(&mut self, known: Option<Known>) {
-        if let Some(held) = &mut self.held {
-            **held = known;
-        }
+        let before = self.mine().map(|mut queue| std::mem::replace(&mut queue.known, known));
+        drop(before);
     }
 
     /// Lets the next one go.
     pub(super) fn let_go(&mut self) {
-        self.held = None;
+        let Some(mut queue) = self.mine() else { return };
+        queue.is_taken = false;
+        let (waker, next) = (queue.waker.take(), queue.next());
+        drop(queue);
+        drop(waker);
+        next.into_iter().for_each(Waker::wake);
+        self.number.store(0, Ordering::Relaxed);
     }
 
     /// Waits until nothing flies that the remembered state rests on.
-    pub(super) async fn landed(&mut self) {
-        let flight = self.known().await.as_ref().and_then(|known| known.flight.clone());
+    pub(super) async fn landed(&mut self) -> Result<(), NoTurn> {
+        self.begin().await?;
+        let known = self.mine();
+        let flight = known.and_then(|queue| queue.known.as_ref().and_then(|known| known.flight.clone()));
         if let Some(flight) = flight {
             // How it landed, whoever takes the state over will ask.
-            let _ = flight.landed().await;
+            let _ = flight.landed(self.timeouts.turn).await;
         }
+        Ok(())
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// A place in the queue of a slot.
+struct Ticket<'s> {
+    slot: &'s Slot,
+    number: u64,
+}
+
+impl<'s> Ticket<'s> {
+    fn new(slot: &'s Slot) -> Self {
+        let mut queue = lock(&slot.0);
+        queue.tickets += 1;
+        Self { slot, number: queue.tickets }
+    }
+
+    /// Waits until it is first and the turn is free; gives the number of the turn.
+    async fn next(&self) -> u64 {
+        std::future::poll_fn(|cx| {
+            let mut queue = lock(&self.slot.0);
+            let place = queue.place(self.number);
+            if !queue.is_taken && place.map_or(queue.waiting.is_empty(), |place| place == 0) {
+                let (entry, (number, waker)) = (queue.waiting.pop_front(), queue.begin());
+                drop(queue);
+                drop((entry, waker));
+                return Poll::Ready(number);
+            }
+            let waker = cx.waker();
+            let before = match place.and_then(|place| queue.waiting.get_mut(place)) {
+                Some((_, known)) if known.will_wake(waker) => None,
+                Some((_, known)) => Some(std::mem::replace(known, waker.clone())),
+                // It is new, or was passed over while nobody polled it.
+                None => {
+                    queue.waiting.push_back((self.number, waker.clone()));
+                    None
+                }
+            };
+            drop(queue);
+            drop(before);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Takes the turn over from a holder that was not polled since it was asked, or past others in the queue that
+    /// did not take it while it was free.
+    fn take_over(&self, seen: Seen) -> Option<u64> {
+        let mut queue = lock(&self.slot.0);
+        let now = Seen { turns: queue.turns, is_taken: queue.is_taken, beats: queue.beats };
+        if now != seen {
+            return None;
+        }
+        let ahead = queue.place(self.number).map_or(0, |place| if now.is_taken { 0 } else { place });
+        let mut passed: Vec<_> = queue.waiting.drain(..ahead).collect();
+        passed.extend(queue.place(self.number).and_then(|place| queue.waiting.remove(place)));
+        let (number, waker) = queue.begin();
+        drop(queue);
+        drop((passed, waker));
+        Some(number)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.slot.0);
+        let gone = queue.place(self.number).and_then(|place| queue.waiting.remove(place));
+        // It may have been woken for a turn that it does not take.
+        let next = if gone.is_some() { queue.next() } else { None };
+        drop(queue);
+        drop(gone);
+        next.into_iter().for_each(Waker::wake);
     }
 }
 

@@ -24,6 +24,7 @@ use crate::error::{FoldError, FoldFault, StoreError, StoreErrorKind};
 use crate::event::Stored;
 use crate::id::{Position, StreamId, Version};
 use crate::store::{BoxFuture, EventStore, Snapshot, StreamEvent};
+use crate::timer;
 
 /// How the snapshots of one aggregate are made, without its type.
 #[derive(Clone, Copy)]
@@ -41,7 +42,7 @@ impl Plan {
     }
 
     /// Whether a multiple has been passed since the last one that is known.
-    fn is_due(&self, place: Place) -> bool {
+    pub(super) fn is_due(&self, place: Place) -> bool {
         place.version.get() / self.every > place.snapshot.get() / self.every
     }
 }
@@ -226,14 +227,8 @@ impl Inner {
         }
     }
 
-    /// What keeps the state of a stream, if a command has made it time to.
-    pub(super) fn renewal(
-        self: &Arc<Self>,
-        stream: &StreamId,
-        plan: Option<Plan>,
-        place: Place,
-    ) -> Option<Making> {
-        let plan = plan.filter(|plan| plan.is_due(place))?;
+    /// What keeps the state of a stream, when a command has made it time to; `None` if there is no room for it.
+    pub(super) fn renewal(self: &Arc<Self>, stream: &StreamId, plan: Plan) -> Option<Making> {
         let permit = self.saves.permit()?;
         let (inner, stream) = (Arc::clone(self), stream.clone());
         Some(Making { permit, work: Box::pin(async move { inner.read_and_save(&stream, plan).await }) })
@@ -276,7 +271,7 @@ async fn save(log: &dyn EventStore, snapshot: Snapshot) {
     }
 }
 
-/// How many snapshots are made at a time. One that finds no room is due again with the next command.
+/// How many snapshots are made at a time. One that finds no room is due again at the next multiple.
 const SAVES: u32 = 4;
 
 /// After this a snapshot is given up, so that a store that does not answer keeps nobody from ending.
@@ -309,11 +304,17 @@ impl Saves {
     pub(super) async fn run(&self, Making { permit, work }: Making) {
         let Some(runtime) = &self.runtime else { return work.await };
         runtime.spawn(async move {
-            if tokio::time::timeout(PATIENCE, work).await.is_err() {
+            if timer::timeout(PATIENCE, work).await.is_none() {
                 tracing::warn!(patience = ?PATIENCE, "a snapshot was given up: the store does not answer");
             }
             drop(permit);
         });
+    }
+
+    /// Lets no other begin, and says how many are still being made.
+    pub(super) fn abandon(&self) -> usize {
+        self.permits.close();
+        (SAVES as usize).saturating_sub(self.permits.available_permits())
     }
 
     /// Waits for those that are being made, and lets no other begin.

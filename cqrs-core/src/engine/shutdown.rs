@@ -1,0 +1,102 @@
+//! Ending an engine, and what it could not wait for.
+
+use std::fmt;
+use std::time::Instant;
+
+use super::Engine;
+use crate::id::StreamId;
+use crate::timer;
+
+/// What [`Engine::shutdown`] gave up waiting for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// Commands that did not end in time, by stream. One whose append was on its way may take effect; the others
+    /// append nothing any more.
+    pub commands: Vec<AbandonedCommand>,
+    /// The number of snapshots that were still being made.
+    pub snapshots: usize,
+    /// Projections whose batch did not end in time, by name. They continue from their checkpoints when the store is
+    /// opened again.
+    pub projections: Vec<&'static str>,
+}
+
+impl Shutdown {
+    /// Whether everything ended in time.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.commands.is_empty() && self.snapshots == 0 && self.projections.is_empty()
+    }
+}
+
+/// A command that [`Engine::shutdown`] gave up waiting for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AbandonedCommand {
+    /// The command's name.
+    pub command: &'static str,
+    /// Its stream.
+    pub stream: StreamId,
+}
+
+impl fmt::Display for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_complete() {
+            return f.write_str("everything ended in time");
+        }
+        f.write_str("abandoned")?;
+        let mut separator = " ";
+        for AbandonedCommand { command, stream } in &self.commands {
+            write!(f, "{separator}the command `{command}` on {stream}")?;
+            separator = ", ";
+        }
+        for projection in &self.projections {
+            write!(f, "{separator}a batch of the projection `{projection}`")?;
+            separator = ", ";
+        }
+        match self.snapshots {
+            0 => Ok(()),
+            snapshots => write!(f, "{separator}{snapshots} snapshots"),
+        }
+    }
+}
+
+impl Engine {
+    /// Rejects new commands and waits for those that were accepted, for the snapshots that are being made, and for
+    /// the batches of projections. Reads continue to work.
+    ///
+    /// It waits for at most [`Timeouts::shutdown`](super::Timeouts::shutdown). What has not ended by then is
+    /// abandoned, and the result names it: a command that nobody polls, a handler whose service does not answer.
+    pub async fn shutdown(&self) -> Shutdown {
+        let inner = &self.0.inner;
+        let (since, limit) = (Instant::now(), inner.timeouts.shutdown);
+        let left = || limit.saturating_sub(since.elapsed());
+        let mut abandoned = Shutdown::default();
+        if timer::timeout(limit, inner.gate.close()).await.is_none() {
+            let named = |(command, stream)| AbandonedCommand { command, stream };
+            abandoned.commands = inner.gate.abandon().into_iter().map(named).collect();
+        }
+        if timer::timeout(left(), inner.saves.finish()).await.is_none() {
+            abandoned.snapshots = inner.saves.abandon();
+        }
+        self.0.stop.send_replace(true);
+        // Each is taken off when it is done, so that who gives up waiting, or comes second, can wait.
+        let Some(mut running) = timer::timeout(left(), self.0.running.lock()).await else {
+            // Another call of this waits for them, and reports.
+            return abandoned;
+        };
+        while let Some((name, task)) = running.last_mut() {
+            // One that panicked is done too.
+            if timer::timeout(left(), &mut *task).await.is_none() {
+                task.abort();
+                abandoned.projections.push(name);
+            }
+            running.pop();
+        }
+        abandoned.projections.sort_unstable();
+        if !abandoned.is_complete() {
+            tracing::warn!(?limit, %abandoned, "the engine was shut down before everything had ended");
+        }
+        abandoned
+    }
+}
