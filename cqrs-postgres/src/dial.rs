@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::credentials::{Found, Passwords};
 use crate::error::Fault;
+use crate::limit::until;
 use crate::tls;
 use crate::url::{self, Asked};
 
@@ -76,7 +77,7 @@ impl Dialer {
         }
         let limit = limit(&config);
         let connecting = config.connect(tls::Connector::clone(&self.tls));
-        let Ok(connected) = tokio::time::timeout(limit, connecting).await else {
+        let Some(connected) = until(limit, connecting).await else {
             let words = format!("the server did not answer within {} s", limit.as_secs());
             return Err(Fault::new(StoreErrorKind::Unavailable, words));
         };

@@ -13,7 +13,8 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::error::Fault;
-use crate::open::{Conn, Sql};
+use crate::limit::again;
+use crate::open::{Conn, Param, Sql};
 use crate::statements::{self, Refused};
 
 static COMMIT: Sql = Sql::new(
@@ -36,15 +37,27 @@ static COMMIT: Sql = Sql::new(
     ],
 );
 
-/// How often a commit is tried that the database's own troubles stopped.
-const TRIES: usize = 5;
-
 static HOLD: Sql =
     Sql::new("SELECT c.epoch FROM {s}.consumers c WHERE c.consumer = $1 FOR NO KEY UPDATE", &[Type::TEXT]);
 
 /// Commits a batch with statements of the user's own, on a connection that nobody shares. Unless it is
 /// committed, the transaction is left for the caller to end.
 pub(crate) async fn commit_statements(
+    conn: &Conn,
+    batch: &Batch,
+    handlers: &Handlers,
+) -> Result<Result<(), CommitError>, Fault> {
+    let commit = || async {
+        let done = statements_once(conn, batch, handlers).await;
+        if matches!(&done, Err(fault) if fault.passes()) {
+            conn.client.batch_execute("ROLLBACK").await?;
+        }
+        done
+    };
+    again("commit read models", commit).await
+}
+
+async fn statements_once(
     conn: &Conn,
     batch: &Batch,
     handlers: &Handlers,
@@ -79,14 +92,8 @@ pub(crate) async fn commit_statements(
 /// Commits a batch in one statement, which is its transaction.
 pub(crate) async fn commit(conn: &Conn, batch: &Batch) -> Result<Result<(), CommitError>, Fault> {
     conn.ready(&[&COMMIT]).await?;
-    let mut left = TRIES;
-    loop {
-        left -= 1;
-        match commit_once(conn, batch).await {
-            Err(fault) if fault.passes() && left > 0 => {}
-            done => return done.map_err(Fault::while_committing),
-        }
-    }
+    let commit = || conn.transaction(commit_once(conn, batch));
+    again("commit read models", commit).await.map_err(Fault::while_committing)
 }
 
 async fn commit_once(conn: &Conn, batch: &Batch) -> Result<Result<(), CommitError>, Fault> {
@@ -152,10 +159,14 @@ static CHECKPOINT: Sql = Sql::new(
 pub(crate) async fn claim(conn: &Conn, consumer: &str) -> Result<Claim, Fault> {
     conn.ready(&[&CLAIM, &CHECKPOINTS]).await?;
     // Each is sent when it is first polled, which is in this order.
-    let (raised, there) =
-        future::join(conn.row(&CLAIM, &[&consumer]), conn.rows(&CHECKPOINTS, &[&consumer])).await;
-    let epoch: i64 = raised.map_err(Fault::while_committing)?.try_get(0)?;
-    Ok(Claim { epoch: epoch.cast_unsigned(), checkpoints: by_partition(&there?)? })
+    let claim = || async {
+        let params: [Param<'_>; 1] = [&consumer];
+        let claim = future::try_join(conn.row(&CLAIM, &params), conn.rows(&CHECKPOINTS, &params));
+        conn.transaction(claim).await
+    };
+    let (raised, there) = again("claim a consumer", claim).await.map_err(Fault::while_committing)?;
+    let epoch: i64 = raised.try_get(0)?;
+    Ok(Claim { epoch: epoch.cast_unsigned(), checkpoints: by_partition(&there)? })
 }
 
 fn by_partition(rows: &[Row]) -> Result<BTreeMap<Partition, Checkpoint>, Fault> {

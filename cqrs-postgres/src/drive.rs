@@ -2,11 +2,11 @@
 //!
 //! A connection is served by a future of its own. As a task of its own, each statement goes to that task
 //! and its answer comes back from it: two hand-overs, each of which may wake a thread. The task that writes
-//! has its connection for itself, so it serves it too, whenever it waits; a reader does so while it is alone.
+//! has its connection for itself, so it serves it too, whenever it waits.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use cqrs_core::store::BoxFuture;
@@ -33,11 +33,6 @@ const ROUNDS: usize = 16;
 impl Drive {
     pub(crate) fn new(work: impl Future<Output = ()> + Send + 'static) -> Self {
         Self { work: Mutex::new(Some(Box::pin(work))), bell: Arc::default() }
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let work = self.work.get_mut().unwrap_or_else(PoisonError::into_inner);
-        work.as_mut().map_or(Poll::Ready(()), |work| work.as_mut().poll(context))
     }
 
     /// Leaves it to a task of its own.
@@ -70,102 +65,6 @@ impl Drive {
             Poll::Pending
         })
         .await
-    }
-}
-
-/// The work of a connection that several use. A task of its own does it, for as long as it is not lent to one
-/// who has the connection for himself.
-///
-/// Whoever is lent it must not be somebody that others wait for: he may be kept and not polled, as a future
-/// in a list of many is while one of them is looked at.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    work: Mutex<Work>,
-    back: AtomicWaker,
-}
-
-#[derive(Debug)]
-enum Work {
-    Here(Drive),
-    Lent,
-    /// The task has ended, and nobody would do the work: there is none any more, which ends the connection.
-    Gone,
-}
-
-impl Kept {
-    pub(crate) fn new(drive: Drive) -> Arc<Self> {
-        let kept = Arc::new(Self { work: Mutex::new(Work::Here(drive)), back: AtomicWaker::new() });
-        let keeper = Keeper(Arc::clone(&kept));
-        tokio::spawn(future::poll_fn(move |context| keeper.poll(context)));
-        kept
-    }
-
-    /// Hands the work over, if nobody else has it.
-    pub(crate) fn lend(self: &Arc<Self>) -> Lent {
-        let mut work = self.work();
-        match std::mem::replace(&mut *work, Work::Lent) {
-            Work::Here(drive) => Lent(Some((drive, Arc::clone(self)))),
-            other => {
-                *work = other;
-                Lent(None)
-            }
-        }
-    }
-
-    fn work(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The task. It ends with the connection, or with the runtime in which that was opened.
-struct Keeper(Arc<Kept>);
-
-impl Keeper {
-    fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
-        // Before it is looked for: what comes back meanwhile wakes.
-        self.0.back.register(context.waker());
-        match &mut *self.0.work() {
-            Work::Here(drive) => drive.poll(context),
-            Work::Lent => Poll::Pending,
-            Work::Gone => Poll::Ready(()),
-        }
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        *self.0.work() = Work::Gone;
-    }
-}
-
-/// The work of a connection, until this is dropped; or nothing, where it is left to its task.
-#[derive(Debug)]
-pub(crate) struct Lent(Option<(Drive, Arc<Kept>)>);
-
-impl Lent {
-    /// No work.
-    pub(crate) fn nothing() -> Self {
-        Self(None)
-    }
-
-    /// Does it, if it is here, while something else is done.
-    pub(crate) async fn along<T>(&mut self, other: impl Future<Output = T>) -> T {
-        match &mut self.0 {
-            Some((drive, _)) => drive.along(other).await,
-            None => other.await,
-        }
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        let Some((drive, kept)) = self.0.take() else { return };
-        let mut work = kept.work();
-        if let Work::Lent = *work {
-            *work = Work::Here(drive);
-        }
-        drop(work);
-        kept.back.wake();
     }
 }
 
@@ -251,52 +150,6 @@ mod tests {
             drive.along(async { _ = ask.send(round) }).await;
             assert_eq!(answered.try_recv(), Ok(round + 1));
         }
-    }
-
-    #[tokio::test]
-    async fn what_is_lent_is_done_by_whoever_has_it_and_by_its_task_when_it_is_back() {
-        let ((ask, asked), (answers, mut answered)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-        let kept = Kept::new(Drive::new(answering(asked, answers)));
-        for round in 0..3 {
-            let _ = ask.send(round);
-            assert_eq!(answered.recv().await, Some(round + 1));
-            let mut lent = kept.lend();
-            let along = async {
-                let _ = ask.send(round);
-                answered.recv().await
-            };
-            assert_eq!(lent.along(along).await, Some(round + 1));
-            // One who has it and does nothing keeps others waiting, and there is nothing to lend.
-            let _ = ask.send(round);
-            let waiting = tokio::time::timeout(Duration::from_millis(50), answered.recv());
-            assert!(waiting.await.is_err());
-            assert!(kept.lend().0.is_none());
-            drop(lent);
-            assert_eq!(answered.recv().await, Some(round + 1));
-        }
-        drop(ask);
-        assert_eq!(answered.recv().await, None);
-    }
-
-    #[test]
-    fn the_work_is_gone_with_the_runtime_whoever_has_it() -> std::io::Result<()> {
-        for is_lent in [false, true] {
-            let ((ask, asked), (answers, mut answered)) =
-                (mpsc::unbounded_channel(), mpsc::unbounded_channel());
-            let runtime = tokio::runtime::Runtime::new()?;
-            let kept = {
-                let _inside = runtime.enter();
-                Kept::new(Drive::new(answering(asked, answers)))
-            };
-            let _ = ask.send(0);
-            assert_eq!(answered.blocking_recv(), Some(1));
-            let lent = is_lent.then(|| kept.lend());
-            drop(runtime);
-            drop(lent);
-            assert!(kept.lend().0.is_none());
-            assert!(ask.send(0).is_err() && answered.blocking_recv().is_none());
-        }
-        Ok(())
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use tokio_postgres::error::SqlState;
@@ -12,6 +13,15 @@ pub(crate) struct Fault {
     kind: StoreErrorKind,
     words: String,
     cause: Option<Arc<tokio_postgres::Error>>,
+    timed_out: bool,
+    /// Whether another try may do better, where the cause does not say so.
+    passing: bool,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.words)
+    }
 }
 
 /// What the functions of the schema raise when a store is not what its handle takes it for.
@@ -27,7 +37,25 @@ pub(crate) const OPEN_BATCH: &str = "CQ005";
 
 impl Fault {
     pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
-        Self { kind, words: words.into(), cause: None }
+        Self { kind, words: words.into(), cause: None, timed_out: false, passing: false }
+    }
+
+    /// The server did not answer within the store's own time limit.
+    pub(crate) fn timeout(doing: &str, limit: Duration) -> Self {
+        let words = format!(
+            "the server did not answer within {limit:?} ({doing}); it is overloaded, stopped, or cut off by the network"
+        );
+        Self { timed_out: true, ..Self::new(StoreErrorKind::Unavailable, words) }
+    }
+
+    pub(crate) fn is_timeout(&self) -> bool {
+        self.timed_out
+    }
+
+    /// The same fault of another kind, in other words.
+    pub(crate) fn as_kind(mut self, kind: StoreErrorKind, words: impl Into<String>) -> Self {
+        (self.kind, self.words) = (kind, words.into());
+        self
     }
 
     pub(crate) fn corrupt(words: impl Into<String>) -> Self {
@@ -43,22 +71,34 @@ impl Fault {
     pub(crate) fn while_committing(mut self) -> Self {
         if self.ends_connection() && !self.is(&SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT) {
             self.kind = StoreErrorKind::Unknown;
-            self.words = "the connection was lost while committing".to_owned();
+            self.words = format!("the connection was lost while committing: {}", self.words);
         }
         self
     }
 
     /// Whether the connection is of no more use.
     pub(crate) fn ends_connection(&self) -> bool {
-        self.cause.as_ref().is_some_and(|cause| match cause.as_db_error() {
-            Some(told) => ["FATAL", "PANIC"].contains(&told.severity()),
-            None => true,
-        })
+        self.timed_out
+            || self.cause.as_ref().is_some_and(|cause| match cause.as_db_error() {
+                Some(told) => ["FATAL", "PANIC"].contains(&told.severity()),
+                None => true,
+            })
+    }
+
+    /// Whether the connection leads to a server that does not write, or will not for long: one that only reads,
+    /// was demoted, or shuts down. Another one may be the primary by now.
+    pub(crate) fn leaves_server(&self) -> bool {
+        let Some(told) = self.cause.as_ref().and_then(|cause| cause.as_db_error()) else { return false };
+        match told.code().code() {
+            "25006" => true,
+            "0A000" => told.message().contains("during recovery"),
+            code => code.starts_with("57P"),
+        }
     }
 
     /// Whether it is the database's own matter, and another try may do better.
     pub(crate) fn passes(&self) -> bool {
-        self.is(&SqlState::T_R_SERIALIZATION_FAILURE) || self.is(&SqlState::T_R_DEADLOCK_DETECTED)
+        self.passing || self.code().is_some_and(passes)
     }
 
     /// Whether an error of a statement is the store's matter and not that of who wrote the statement: what
@@ -85,6 +125,19 @@ impl Fault {
             self.words = format!("{}; {note}", self.words);
         }
         self
+    }
+
+    /// What befell the store, if an error of a statement that says so is wrapped in another error.
+    pub(crate) fn inside(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let causes = std::iter::successors(Some(error), |of| (**of).source());
+        let found = causes
+            .filter_map(|cause| cause.downcast_ref::<tokio_postgres::Error>())
+            .find(|cause| Self::is_of_the_store(cause))?;
+        let (kind, words) = match found.as_db_error() {
+            Some(told) => classify(told),
+            None => classify_driver(found),
+        };
+        Some(Self { passing: found.code().is_some_and(passes), ..Self::new(kind, words) })
     }
 
     /// With the place in the log that it concerns.
@@ -119,13 +172,17 @@ impl Fault {
     }
 }
 
+fn passes(code: &SqlState) -> bool {
+    *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED
+}
+
 impl From<tokio_postgres::Error> for Fault {
     fn from(error: tokio_postgres::Error) -> Self {
         let (kind, words) = match error.as_db_error() {
             Some(told) => classify(told),
             None => classify_driver(&error),
         };
-        Self { kind, words, cause: Some(Arc::new(error)) }
+        Self { kind, words, cause: Some(Arc::new(error)), timed_out: false, passing: false }
     }
 }
 
@@ -148,8 +205,14 @@ fn classify(told: &tokio_postgres::error::DbError) -> (StoreErrorKind, String) {
             (Unavailable, "the server is a standby, which only reads")
         }
         "25006" => (Unavailable, "the server only reads: it is a standby, or was told so"),
-        "55P03" => (Unavailable, "another writer kept the log locked"),
-        "57014" => (Unavailable, "it took longer than it may"),
+        "55P03" => (
+            Unavailable,
+            "another session kept the lock for longer than `patience`: a writer, or a commit that waits for its standby",
+        ),
+        "57014" => (
+            Unavailable,
+            "PostgreSQL canceled the statement; if it ran into a time limit, raise `statement_timeout`",
+        ),
         "25P03" | "25P04" => (Unavailable, "this process stood still, and lost its transaction"),
         "26000" | "42P05" => (Unsupported, bouncer),
         "08P01" if message.contains("unsupported startup parameter") => (Unsupported, bouncer),

@@ -1,32 +1,45 @@
-//! Reading a stream to fold it: its events are lent as they come, and nothing is made of what a fold does not
-//! need.
+//! Reading a stream to fold it, in pieces of bounded size. Its events are lent from the rows, and nothing is
+//! made of what a fold does not need.
 
-use std::pin::pin;
+use std::sync::Arc;
 
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::event::Stored;
 use cqrs_core::id::{Position, StreamId, Version};
 use cqrs_core::store::{StreamEvent, TakeEvent};
-use futures_util::TryStreamExt as _;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::error::Fault;
 use crate::open::{Conn, Sql};
-use crate::readers::Lanes;
+use crate::readers::{Lanes, Running};
 
 // Each number that is sent costs the server as much as a short text. Most schema versions are the first, which
 // goes without saying.
 static FOLD: Sql = Sql::new(
-    "SELECT e.version, e.position, nullif(e.schema_version, 1), e.name, e.payload FROM {s}.events e
-     WHERE e.stream = $1 AND e.version >= $2 ORDER BY e.version",
-    &[Type::TEXT, Type::INT8],
+    "SELECT b.version, b.position, nullif(b.schema_version, 1), b.name, b.payload
+     FROM (SELECT f.*, sum(octet_length(f.payload)) OVER (ORDER BY f.version ROWS UNBOUNDED PRECEDING)
+                           - octet_length(f.payload) AS before
+           FROM (SELECT e.version, e.position, e.schema_version, e.name, e.payload FROM {s}.events e
+                 WHERE e.stream = $1 AND e.version >= $2 ORDER BY e.version LIMIT $3) f) b
+     WHERE b.before < $4 ORDER BY b.version",
+    &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8],
 );
 
-/// Hands over what a stream has from a version on. If the connection is lost, it goes on where it was, for
-/// what was handed over never changes.
+/// A piece of a stream has at most so many events, and ends with the one that reaches so many bytes.
+const EVENTS: usize = 1_000;
+const BYTES: usize = 1 << 20;
+
+/// Some events of a stream, read to the end before any of them is handed over.
+struct Piece {
+    rows: Vec<Row>,
+    /// The version that the next piece begins with, unless the stream ends with this one.
+    next: Option<Version>,
+}
+
+/// Hands over what a stream has from a version on. The next piece is read while one is handed over.
 pub(crate) async fn stream(
-    lanes: &Lanes,
+    lanes: &Arc<Lanes>,
     stream: &StreamId,
     from: Version,
     take: &mut TakeEvent<'_>,
@@ -35,33 +48,41 @@ pub(crate) async fn stream(
         // No text in the database has one.
         return Ok(());
     }
-    let mut next = from;
-    let mut left = lanes.count();
-    loop {
-        let (conn, mut lent) = lanes.lend().await?;
-        match lent.along(rows(&conn, stream, &mut next, take)).await {
-            Err(fault) if fault.ends_connection() && left > 0 => left -= 1,
-            done => return done,
-        }
-    }
-}
-
-async fn rows(
-    conn: &Conn,
-    stream: &StreamId,
-    next: &mut Version,
-    take: &mut TakeEvent<'_>,
-) -> Result<(), Fault> {
-    let from = i64::try_from(next.get()).unwrap_or(i64::MAX);
-    let mut rows = pin!(conn.stream(&FOLD, &[&stream.as_str(), &from]).await?);
-    while let Some(row) = rows.try_next().await? {
-        let event = event(&row)?;
-        *next = event.version.next();
-        if take(event).is_break() {
-            break;
+    let mut reading = Some(read(lanes, stream, from));
+    while let Some(next) = reading.take() {
+        let piece = next.await?;
+        reading = piece.next.map(|from| read(lanes, stream, from));
+        for row in &piece.rows {
+            if take(event(row)?).is_break() {
+                return Ok(());
+            }
         }
     }
     Ok(())
+}
+
+fn read(lanes: &Arc<Lanes>, stream: &StreamId, from: Version) -> Running<Piece> {
+    let stream = stream.clone();
+    lanes.read("read a stream", move |conn| {
+        let stream = stream.clone();
+        async move { piece(&conn, &stream, from).await }
+    })
+}
+
+async fn piece(conn: &Conn, stream: &StreamId, from: Version) -> Result<Piece, Fault> {
+    let from = i64::try_from(from.get()).unwrap_or(i64::MAX);
+    let rows = conn.rows(&FOLD, &[&stream.as_str(), &from, &(EVENTS as i64), &(BYTES as i64)]).await?;
+    let mut bytes = 0;
+    for row in &rows {
+        bytes += row.try_get::<_, &[u8]>(4)?.len();
+    }
+    let next = match rows.last() {
+        Some(last) if rows.len() >= EVENTS || bytes >= BYTES => {
+            Some(Version::new(last.try_get::<_, i64>(0)?.cast_unsigned()).next())
+        }
+        _ => None,
+    };
+    Ok(Piece { rows, next })
 }
 
 fn event(row: &Row) -> Result<StreamEvent<'_>, Fault> {

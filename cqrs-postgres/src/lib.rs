@@ -49,6 +49,7 @@ mod fold;
 mod guard;
 mod inline;
 mod known;
+mod limit;
 mod news;
 mod open;
 mod plain;
@@ -68,7 +69,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cqrs_core::consumer::{Database as _, Handlers};
+use cqrs_core::consumer::Database as _;
 use cqrs_core::engine::{StoreScheme, Stores};
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
@@ -115,7 +116,7 @@ struct Shared {
     lost: Arc<Lost>,
     readers: Arc<Lanes>,
     /// Where read models are committed, which may wait for locks.
-    keepers: Lanes,
+    keepers: Arc<Lanes>,
     /// Where statements of the user's own run.
     alone: Alone,
     news: Arc<News>,
@@ -180,6 +181,8 @@ impl PostgresStore {
             partitions: None,
             bouncer: false,
             patience: Duration::from_secs(5),
+            statement_timeout: Duration::from_secs(30),
+            resolve_timeout: Duration::from_secs(10),
             readers: 4,
             limits: Limits::standard(),
             source: None,
@@ -200,7 +203,9 @@ impl PostgresStore {
     /// [`StoreErrorKind::Corrupt`] with a message that names the fault, or what kept it from reading.
     pub async fn verify(&self) -> Result<Verified, StoreError> {
         let Shared { place, meta, .. } = &*self.shared;
-        let walk = async { verify::verify(&place.connect(Role::Reader, *meta).await?, *meta).await };
+        let (way, meta) = (Arc::clone(place), *meta);
+        let walk =
+            place.run(async move { verify::verify(&way.connect(Role::Reader, meta).await?, meta).await });
         walk.await.map_err(|fault| fault.told("verify the log"))
     }
 
@@ -269,11 +274,10 @@ impl PostgresStore {
 
     /// On a connection that nobody shares while the transaction is open. It is put back if it is as it was;
     /// if this future is dropped it is not, and the server rolls back.
-    async fn commit_statements(
-        &self,
-        batch: &Batch,
-        handlers: &Handlers,
-    ) -> Result<Result<(), CommitError>, Fault> {
+    async fn commit_statements(&self, batch: &Batch) -> Result<Result<(), CommitError>, Fault> {
+        let Some(handlers) = &batch.handlers else {
+            return Err(Fault::corrupt("the batch has no statements"));
+        };
         let Shared { place, meta, alone, .. } = &*self.shared;
         let conn = match alone.take() {
             Some(conn) => conn,
@@ -295,16 +299,17 @@ impl PostgresStore {
     /// Runs a read that shows a head, which must not fall short of one that was shown before it began.
     async fn forward<T, F>(
         &self,
-        doing: &str,
+        doing: &'static str,
         partition: Partition,
-        read: impl Fn(Share) -> F,
+        read: impl Fn(Share) -> F + Send + Sync + 'static,
         head: impl Fn(&T) -> Position,
     ) -> Result<T, StoreError>
     where
-        F: Future<Output = Result<T, Fault>>,
+        T: Send + 'static,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
     {
         let floor = self.shared.news.head(partition);
-        let done = self.shared.readers.read(read).await.map_err(|fault| fault.told(doing))?;
+        let done = self.shared.readers.read(doing, read).await.map_err(|fault| fault.told(doing))?;
         let head = head(&done);
         news::not_rewound(partition, floor, head).map_err(|fault| fault.told(doing))?;
         self.shared.news.seen(partition, number(head));
@@ -320,6 +325,8 @@ pub struct PostgresBuilder {
     partitions: Option<u16>,
     bouncer: bool,
     patience: Duration,
+    statement_timeout: Duration,
+    resolve_timeout: Duration,
     readers: usize,
     limits: Limits,
     source: Option<Arc<credentials::Ask>>,
@@ -359,10 +366,33 @@ impl PostgresBuilder {
         self
     }
 
-    /// How long an append waits for other processes that are writing; 5 seconds unless set.
+    /// How long a call waits for a lock that another session has (default: 5 seconds): an append for other processes
+    /// that write, and a read for a commit whose connection was lost. Then it returns
+    /// [`Unavailable`](StoreErrorKind::Unavailable).
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// How long one statement takes at most, waiting included (default: 30 seconds, and at least
+    /// [`patience`](Self::patience)). PostgreSQL cancels it then. If PostgreSQL does not answer for 5 seconds longer,
+    /// the store gives the connection up. A read then returns [`Unavailable`](StoreErrorKind::Unavailable). A commit
+    /// that got no answer, such as one that waits for a synchronous standby, is looked for as
+    /// [`resolve_timeout`](Self::resolve_timeout) says. [`verify`](PostgresStore::verify) has no such limit.
+    #[must_use]
+    pub fn statement_timeout(mut self, limit: Duration) -> Self {
+        self.statement_timeout = limit;
+        self
+    }
+
+    /// How long the store tries to find out what became of an append whose connection was lost while it committed
+    /// (default: 10 seconds). Within that time it reconnects, makes sure that nothing of the lost connection can still
+    /// take effect, and looks for the events: an append that took place returns `Ok`, and one that did not is
+    /// made again. After that time the append returns [`Unknown`](StoreErrorKind::Unknown).
+    #[must_use]
+    pub fn resolve_timeout(mut self, limit: Duration) -> Self {
+        self.resolve_timeout = limit;
         self
     }
 
@@ -456,12 +486,13 @@ impl PostgresBuilder {
         // Whoever has the lock works for milliseconds; these stop one that does not.
         let timeouts = Timeouts {
             lock: self.patience,
-            statement: self.patience + Duration::from_secs(25),
+            statement: self.statement_timeout.max(self.patience),
             idle: Duration::from_secs(10),
+            resolve: self.resolve_timeout,
         };
         let passwords = Passwords { source: self.source.clone(), file: asked.passfile.clone() };
         let dialer = Dialer::new(&asked, passwords)?;
-        let place = Place::new(asked.config, schema, bouncer, timeouts, dialer);
+        let place = Place::new(asked.config, schema, bouncer, timeouts, dialer)?;
         Ok((Arc::new(place), partitions))
     }
 
@@ -478,7 +509,7 @@ impl PostgresBuilder {
             writer
         });
         let writers = writers.collect();
-        let readers = Arc::new(Lanes::new(Arc::clone(&place), meta, Role::Reader, self.readers));
+        let readers = Lanes::new(Arc::clone(&place), meta, Role::Reader, self.readers);
         let keepers = Lanes::new(Arc::clone(&place), meta, Role::Writer, 2);
         let alone = Alone::default();
         let telling = news::tell(Arc::clone(&news), Arc::clone(&readers), Arc::clone(&place));
@@ -524,10 +555,10 @@ impl EventStore for PostgresStore {
     fn reserve(&self, stream: &StreamId) -> BoxFuture<'_, Result<Option<Reservation>, StoreError>> {
         let partition = self.partition_of(stream);
         Box::pin(async move {
-            let Shared { readers, lost, .. } = &*self.shared;
+            let Shared { keepers, lost, .. } = &*self.shared;
             self.writable()?;
             // A fence would wait for whoever has the turn, and they for what they read behind it.
-            lost.settle(readers).await.map_err(|fault| fault.told(writer::RESERVING))?;
+            lost.settle(keepers).await.map_err(|fault| fault.told(writer::RESERVING))?;
             let turn = self.writer(partition)?.reserve().await?;
             let store = self.clone();
             Ok(Some(Reservation::new(move |append| {
@@ -539,26 +570,32 @@ impl EventStore for PostgresStore {
     fn find_key(&self, key: &CommandKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
         let key = key.clone();
         Box::pin(async move {
-            let Shared { readers, lost, meta, .. } = &*self.shared;
+            let Shared { readers, keepers, lost, meta, .. } = &*self.shared;
             let told = |fault: Fault| fault.told("look a key up");
             if key.key.contains('\0') || key.stream.as_str().contains('\0') {
                 return Ok(None);
             }
-            lost.settle(readers).await.map_err(told)?;
-            let (key, log) = (&key, meta.log);
-            let find = |conn: Share| async move { append::find_key(&conn, log, key).await };
-            readers.read(find).await.map_err(told)
+            lost.settle(keepers).await.map_err(told)?;
+            let log = meta.log;
+            let find = move |conn: Share| {
+                let key = key.clone();
+                async move { append::find_key(&conn, log, &key).await }
+            };
+            readers.read("look a key up", find).await.map_err(told)
         })
     }
 
     fn read_stream(&self, read: StreamRead) -> BoxFuture<'_, Result<StreamSlice, StoreError>> {
         Box::pin(async move {
-            let Shared { readers, lost, .. } = &*self.shared;
+            let Shared { readers, keepers, lost, .. } = &*self.shared;
             let told = |fault: Fault| fault.told("read a stream");
-            lost.settle(readers).await.map_err(told)?;
-            let (read, partition) = (&read, self.partition_of(&read.stream));
-            let slice = |conn: Share| async move { read::stream(&conn, read, partition).await };
-            readers.read(slice).await.map_err(told)
+            lost.settle(keepers).await.map_err(told)?;
+            let partition = self.partition_of(&read.stream);
+            let slice = move |conn: Share| {
+                let read = read.clone();
+                async move { read::stream(&conn, &read, partition).await }
+            };
+            readers.read("read a stream", slice).await.map_err(told)
         })
     }
 
@@ -569,9 +606,9 @@ impl EventStore for PostgresStore {
         take: &'a mut TakeEvent<'a>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         Box::pin(async move {
-            let Shared { readers, lost, .. } = &*self.shared;
+            let Shared { readers, keepers, lost, .. } = &*self.shared;
             let folded = async {
-                lost.settle(readers).await?;
+                lost.settle(keepers).await?;
                 fold::stream(readers, stream, from, take).await
             };
             folded.await.map_err(|fault| fault.told("read a stream"))
@@ -580,8 +617,11 @@ impl EventStore for PostgresStore {
 
     fn read_log(&self, read: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {
         Box::pin(async move {
-            let (partition, log, read) = (self.partition(read.partition)?, self.shared.meta.log, &read);
-            let slice = |conn: Share| async move { read::log(&conn, read, log).await };
+            let (partition, log) = (self.partition(read.partition)?, self.shared.meta.log);
+            let slice = move |conn: Share| {
+                let read = read.clone();
+                async move { read::log(&conn, &read, log).await }
+            };
             self.forward("read the log", partition, slice, |slice| slice.head.position).await
         })
     }
@@ -589,7 +629,7 @@ impl EventStore for PostgresStore {
     fn head(&self, partition: Partition) -> BoxFuture<'_, Result<Head, StoreError>> {
         Box::pin(async move {
             let (partition, log) = (self.partition(partition)?, self.shared.meta.log);
-            let head = |conn: Share| async move { read::head(&conn, log, partition).await };
+            let head = move |conn: Share| async move { read::head(&conn, log, partition).await };
             self.forward("read the log's head", partition, head, |head| head.position).await
         })
     }
@@ -604,9 +644,15 @@ impl EventStore for PostgresStore {
             if stream.as_str().contains('\0') {
                 return Ok(None);
             }
-            let stream = &stream;
-            let find = |conn: Share| async move { snapshots::find(&conn, stream, fingerprint).await };
-            self.shared.readers.read(find).await.map_err(|fault| fault.told("look a snapshot up"))
+            let find = move |conn: Share| {
+                let stream = stream.clone();
+                async move { snapshots::find(&conn, &stream, fingerprint).await }
+            };
+            self.shared
+                .readers
+                .read("look a snapshot up", find)
+                .await
+                .map_err(|fault| fault.told("look a snapshot up"))
         })
     }
 
@@ -614,8 +660,12 @@ impl EventStore for PostgresStore {
         Box::pin(async move {
             self.shared.limits.check_snapshot(&snapshot)?;
             self.writable()?;
-            let save = async { snapshots::save(&*self.shared.keepers.share().await?, &snapshot).await };
-            save.await.map_err(|fault| fault.told("save a snapshot"))
+            let save = move |conn: Share| async move { snapshots::save(&conn, &snapshot).await };
+            self.shared
+                .keepers
+                .write("save a snapshot", save)
+                .await
+                .map_err(|fault| fault.told("save a snapshot"))
         })
     }
 
@@ -626,8 +676,12 @@ impl EventStore for PostgresStore {
                 return Ok(());
             }
             self.writable()?;
-            let forget = async { snapshots::forget(&*self.shared.keepers.share().await?, &stream).await };
-            forget.await.map_err(|fault| fault.told("forget a snapshot"))
+            let forget = move |conn: Share| async move { snapshots::forget(&conn, &stream).await };
+            self.shared
+                .keepers
+                .write("forget a snapshot", forget)
+                .await
+                .map_err(|fault| fault.told("forget a snapshot"))
         })
     }
 
@@ -651,8 +705,12 @@ impl ReadStore for PostgresStore {
         Box::pin(async move {
             check_name("consumer", &consumer)?;
             self.writable()?;
-            let claim = async { documents::claim(&*self.shared.keepers.share().await?, &consumer).await };
-            claim.await.map_err(|fault| fault.told("claim a consumer"))
+            let claim = move |conn: Share| async move { documents::claim(&conn, &consumer).await };
+            self.shared
+                .keepers
+                .write("claim a consumer", claim)
+                .await
+                .map_err(|fault| fault.told("claim a consumer"))
         })
     }
 
@@ -663,9 +721,15 @@ impl ReadStore for PostgresStore {
     ) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>> {
         let consumer = consumer.to_owned();
         Box::pin(async move {
-            let consumer = &consumer;
-            let read = |conn: Share| async move { documents::checkpoint(&conn, consumer, partition).await };
-            self.shared.readers.read(read).await.map_err(|fault| fault.told("read a checkpoint"))
+            let read = move |conn: Share| {
+                let consumer = consumer.clone();
+                async move { documents::checkpoint(&conn, &consumer, partition).await }
+            };
+            self.shared
+                .readers
+                .read("read a checkpoint", read)
+                .await
+                .map_err(|fault| fault.told("read a checkpoint"))
         })
     }
 
@@ -673,11 +737,13 @@ impl ReadStore for PostgresStore {
         Box::pin(async move {
             batch.check()?;
             self.writable()?;
-            if let Some(handlers) = &batch.handlers {
-                let commit = self.commit_statements(&batch, handlers);
-                return commit.await.map_err(|fault| fault.told("commit read models"))?;
-            }
-            let commit = async { documents::commit(&*self.shared.keepers.share().await?, &batch).await };
+            let commit = if batch.handlers.is_some() {
+                let store = self.clone();
+                self.shared.place.run(async move { store.commit_statements(&batch).await })
+            } else {
+                let commit = move |conn: Share| async move { documents::commit(&conn, &batch).await };
+                self.shared.keepers.write("commit read models", commit)
+            };
             commit.await.map_err(|fault| fault.told("commit read models"))?
         })
     }
@@ -691,11 +757,17 @@ impl ReadStore for PostgresStore {
         collection: &str,
         keys: Vec<String>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        let collection = collection.to_owned();
+        let asked = Arc::new((collection.to_owned(), keys));
         Box::pin(async move {
-            let (collection, keys) = (&collection, &keys);
-            let read = |conn: Share| async move { documents::get(&conn, collection, keys).await };
-            self.shared.readers.read(read).await.map_err(|fault| fault.told("read documents"))
+            let read = move |conn: Share| {
+                let asked = Arc::clone(&asked);
+                async move { documents::get(&conn, &asked.0, &asked.1).await }
+            };
+            self.shared
+                .readers
+                .read("read documents", read)
+                .await
+                .map_err(|fault| fault.told("read documents"))
         })
     }
 
@@ -705,11 +777,17 @@ impl ReadStore for PostgresStore {
         after: Option<String>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        let collection = collection.to_owned();
+        let asked = Arc::new((collection.to_owned(), after));
         Box::pin(async move {
-            let (collection, after) = (&collection, after.as_deref());
-            let read = |conn: Share| async move { documents::list(&conn, collection, after, limit).await };
-            self.shared.readers.read(read).await.map_err(|fault| fault.told("list documents"))
+            let read = move |conn: Share| {
+                let asked = Arc::clone(&asked);
+                async move { documents::list(&conn, &asked.0, asked.1.as_deref(), limit).await }
+            };
+            self.shared
+                .readers
+                .read("list documents", read)
+                .await
+                .map_err(|fault| fault.told("list documents"))
         })
     }
 }

@@ -150,10 +150,10 @@ impl Watcher {
     async fn look(&self) {
         for number in 0..self.news.heads.len() {
             let partition = Partition::new(number as u16);
-            let head = |conn: Share| async move {
+            let head = move |conn: Share| async move {
                 Ok(conn.row(&HEAD, &[&i32::from(partition.get())]).await?.try_get::<_, i64>(0)?)
             };
-            if let Ok(head) = self.lanes.read(head).await {
+            if let Ok(head) = self.lanes.read("look for new events", head).await {
                 self.news.seen(partition, head);
             }
         }
@@ -175,8 +175,12 @@ pub(crate) async fn tell(news: Arc<News>, lanes: Arc<Lanes>, place: Arc<Place>) 
     loop {
         news.moved.notified().await;
         // If it cannot be told, others find out by looking.
-        if let Ok(conn) = lanes.share().await {
-            let _ = conn.rows(&TELL, &[&channel]).await;
+        let channel = channel.clone();
+        let tell = lanes.write("notify other processes", move |conn| async move {
+            conn.rows(&TELL, &[&channel]).await.map(drop)
+        });
+        if let Err(fault) = tell.await {
+            tracing::debug!(error = %fault, "cannot notify other processes of an append; they poll");
         }
         tokio::time::sleep(PAUSE).await;
     }

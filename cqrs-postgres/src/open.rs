@@ -9,7 +9,9 @@ use cqrs_core::error::StoreErrorKind;
 use foldhash::HashMap;
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_postgres::error::Severity;
+use tokio::runtime::Handle;
+use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, RowStream, Statement};
 use uuid::Uuid;
@@ -17,7 +19,10 @@ use uuid::Uuid;
 use crate::dial::Dialer;
 use crate::drive::Drive;
 use crate::error::Fault;
+use crate::limit::within;
+use crate::readers::Running;
 use crate::schema::{self, Meta, Schema, Versions};
+use crate::statements::GUARD;
 use crate::url;
 
 /// Before this version, an index of many equal entries grows without bounds.
@@ -32,6 +37,8 @@ pub(crate) struct Place {
     pub(crate) bouncer: bool,
     pub(crate) timeouts: Timeouts,
     dialer: Dialer,
+    /// Where work is done for callers that are in no runtime themselves.
+    runtime: Handle,
 }
 
 impl std::fmt::Debug for Place {
@@ -47,18 +54,31 @@ impl std::fmt::Debug for Place {
     }
 }
 
-/// How long the server lets a writer wait and work.
+/// All time limits of the store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// For another writer that has the lock.
+    /// For another session that has the lock.
     pub(crate) lock: Duration,
-    /// For one statement, waiting included.
+    /// For one statement, waiting included. The server keeps to it.
     pub(crate) statement: Duration,
     /// For this process, between two statements of a transaction.
     pub(crate) idle: Duration,
+    /// For finding out what became of an append whose connection was lost while it committed.
+    pub(crate) resolve: Duration,
 }
 
+/// A server that is there cancels a statement before the store gives it up.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a connection may take on one host, unless the URL says `connect_timeout`.
+const CONNECT: Duration = Duration::from_secs(10);
+
 impl Timeouts {
+    /// How long the store itself waits for the answer to a statement, or to a commit.
+    pub(crate) fn client(&self) -> Duration {
+        self.statement + GRACE
+    }
+
     fn each(&self) -> [(&'static str, u128); 3] {
         [
             ("lock_timeout", self.lock.as_millis()),
@@ -93,7 +113,7 @@ const PLANNER: [(&str, &str); 6] = [
     ("plan_cache_mode", "force_generic_plan"),
 ];
 
-/// What a connection is for.
+/// What a connection is for. All but a reader's are to a server that writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Writer,
@@ -109,9 +129,9 @@ impl Place {
         bouncer: bool,
         timeouts: Timeouts,
         dialer: Dialer,
-    ) -> Self {
+    ) -> Result<Self, Fault> {
         if config.get_connect_timeout().is_none() {
-            config.connect_timeout(Duration::from_secs(10));
+            config.connect_timeout(CONNECT);
         }
         if config.get_application_name().is_none() {
             config.application_name("cqrs");
@@ -119,7 +139,18 @@ impl Place {
         // A peer that has vanished without a word is noticed within half a minute.
         config.keepalives_idle(Duration::from_secs(15)).keepalives_interval(Duration::from_secs(5));
         config.keepalives_retries(3).tcp_user_timeout(Duration::from_secs(30));
-        Self { config, schema, bouncer, timeouts, dialer }
+        let runtime = Handle::try_current().map_err(|_| {
+            Fault::new(StoreErrorKind::Failed, "there is no tokio runtime; open the store inside one")
+        })?;
+        Ok(Self { config, schema, bouncer, timeouts, dialer, runtime })
+    }
+
+    /// Runs work in a task of the runtime that the caller is in, or else of the one that the store was opened in.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Fault>> + Send + 'static,
+    ) -> Running<T> {
+        Running::new(Handle::try_current().unwrap_or_else(|_| self.runtime.clone()).spawn(work))
     }
 
     /// Finds the store, or creates it.
@@ -162,9 +193,28 @@ impl Place {
         role: Role,
         meta: Meta,
     ) -> Result<(Conn, Drive), Fault> {
-        let (conn, mut drive) = self.connect_any(role).await?;
-        drive.along(check_log(&conn, meta, role)).await?;
-        Ok((conn, drive))
+        let connecting = async {
+            let (conn, mut drive) = self.connect_any(role).await?;
+            let limit = self.timeouts.client();
+            drive.along(within(limit, "look at the log's id", check_log(&conn, meta, role))).await?;
+            // What is planned there is mostly a user's own. Outside of the store's transactions nothing is written.
+            if role == Role::Guest && !self.bouncer {
+                drive.along(conn.client.batch_execute(GUARD)).await?;
+            }
+            Ok((conn, drive))
+        };
+        let connected = connecting.await.map_err(|fault: Fault| match fault.code() {
+            // It was there when the store was opened, and may be there again after a restore.
+            Some(code) if *code == SqlState::INVALID_CATALOG_NAME => {
+                fault.as_kind(StoreErrorKind::Unavailable, "the database is not there any more (3D000)")
+            }
+            _ => fault,
+        });
+        match &connected {
+            Ok((conn, _)) => tracing::debug!(?role, connection = %conn.id, "connected to PostgreSQL"),
+            Err(fault) => tracing::warn!(?role, error = %fault, "cannot connect to PostgreSQL"),
+        }
+        connected
     }
 
     async fn connect_any(self: &Arc<Self>, role: Role) -> Result<(Conn, Drive), Fault> {
@@ -175,11 +225,25 @@ impl Place {
                 config.get_options().map_or_else(|| more.clone(), |given| format!("{more} {given}"));
             config.options(options);
         }
+        // A standby shows an older log, so one of several hosts is to be the primary. The only host there is may be
+        // read while it does not write.
+        let wants_any = config.get_target_session_attrs() == TargetSessionAttrs::Any;
+        if role != Role::Reader || (wants_any && hosts(&config) > 1) {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         let doubt = Arc::new(AtomicBool::new(false));
         let (client, connection) = self.dialer.connect(&config).await?;
         let drive = Drive::new(drive(connection, Arc::clone(&doubt)));
         Ok((
-            Conn { client, place: Arc::clone(self), id: Uuid::new_v4(), doubt, known: Mutex::default() },
+            Conn {
+                client,
+                place: Arc::clone(self),
+                id: Uuid::new_v4(),
+                doubt,
+                given_up: AtomicBool::new(false),
+                turn: tokio::sync::Mutex::default(),
+                known: Mutex::default(),
+            },
             drive,
         ))
     }
@@ -199,19 +263,13 @@ impl Place {
     /// Settings that a connection of our own begins with.
     fn options(&self, role: Role) -> String {
         let mut options = "-c default_transaction_isolation=read\\ committed".to_owned();
-        match role {
-            // What is planned there is mostly a user's own.
-            Role::Guest => options += " -c default_transaction_read_only=on",
-            Role::Writer | Role::Reader => {
-                for (name, value) in PLANNER {
-                    options += &format!(" -c {name}={value}");
-                }
+        if role != Role::Guest {
+            for (name, value) in PLANNER {
+                options += &format!(" -c {name}={value}");
             }
         }
-        if role != Role::Reader {
-            for (name, millis) in self.timeouts.each() {
-                options += &format!(" -c {name}={millis}");
-            }
+        for (name, millis) in self.timeouts.each() {
+            options += &format!(" -c {name}={millis}");
         }
         options
     }
@@ -220,12 +278,25 @@ impl Place {
     pub(crate) async fn listen(&self, heard: impl Fn() + Send + 'static) -> Result<Client, Fault> {
         let mut config = self.config.clone();
         config.application_name("cqrs listening");
+        if hosts(&config) > 1 {
+            // A standby does not notify.
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         let (client, connection) = self.dialer.connect(&config).await?;
         tokio::spawn(hear(connection, heard));
-        client.batch_execute(&format!("LISTEN \"{}\"", self.schema.channel())).await?;
+        let listen = format!("LISTEN \"{}\"", self.schema.channel());
+        within(self.timeouts.client(), "listen", async { Ok(client.batch_execute(&listen).await?) }).await?;
         Ok(client)
     }
 }
+
+fn hosts(config: &Config) -> u32 {
+    let count = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+const STANDBY: &str =
+    "the server is a standby, which only reads; name the primary, or all hosts of the cluster";
 
 async fn check_server(client: &Client) -> Result<(), Fault> {
     let select = "SELECT current_setting('server_version_num')::integer, current_setting('server_version'),
@@ -245,8 +316,7 @@ fn judge(number: i32, version: &str, encoding: &str, recovering: bool) -> Result
         return unsupported(format!("the database's encoding is {encoding}; UTF8 is needed"));
     }
     if recovering {
-        let words = "the server is a standby, which only reads; name the primary";
-        return Err(Fault::new(StoreErrorKind::Unavailable, words));
+        return Err(Fault::new(StoreErrorKind::Unavailable, STANDBY));
     }
     Ok(())
 }
@@ -254,10 +324,16 @@ fn judge(number: i32, version: &str, encoding: &str, recovering: bool) -> Result
 /// Refuses a log that is not the one that was opened, and one that was migrated meanwhile beyond what this
 /// program knows.
 async fn check_log(conn: &Conn, meta: Meta, role: Role) -> Result<(), Fault> {
-    static META: Sql =
-        Sql::new("SELECT m.log, m.partitions, m.version, m.min_reader, m.min_writer FROM {s}.meta m", &[]);
+    static META: Sql = Sql::new(
+        "SELECT m.log, m.partitions, m.version, m.min_reader, m.min_writer, pg_is_in_recovery()
+         FROM {s}.meta m",
+        &[],
+    );
     let row = conn.rows(&META, &[]).await?;
     let row = row.first().ok_or_else(|| Fault::corrupt("the log has no id"))?;
+    if row.try_get(5)? {
+        return Err(Fault::new(StoreErrorKind::Unavailable, STANDBY));
+    }
     let there: (Uuid, i32) = (row.try_get(0)?, row.try_get(1)?);
     if there != (meta.log.0, i32::from(meta.partitions)) {
         return Err(Fault::corrupt(format!(
@@ -272,9 +348,8 @@ async fn check_log(conn: &Conn, meta: Meta, role: Role) -> Result<(), Fault> {
     }
 }
 
-/// Does the work of a connection until it ends. A warning is remembered before the answer that it
-/// belongs to is given to whoever waits for it: a `COMMIT` that did not wait for its standby says so in
-/// no other way.
+/// Does the work of a connection until it ends. That a `COMMIT` did not wait for its standby is said by a warning
+/// alone, which is remembered before the answer that it belongs to is handed out.
 async fn drive<S, T>(mut connection: Connection<S, T>, doubt: Arc<AtomicBool>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -283,11 +358,18 @@ where
     let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
     while let Some(Ok(message)) = messages.next().await {
         if let AsyncMessage::Notice(notice) = message
-            && notice.parsed_severity() == Some(Severity::Warning)
+            && is_of_standby(&notice)
         {
+            tracing::warn!(message = notice.message(), "a commit did not wait for its synchronous standby");
             doubt.store(true, Ordering::SeqCst);
         }
     }
+}
+
+/// Whether a notice says that a commit no longer waits for its synchronous standby. Other warnings, such as those of
+/// a trigger or of a database that needs a vacuum, say nothing about a commit. The routine's name is in no language.
+fn is_of_standby(notice: &DbError) -> bool {
+    notice.routine() == Some("SyncRepWaitForLSN") || notice.message().contains("synchronous replication")
 }
 
 async fn hear<S, T>(mut connection: Connection<S, T>, heard: impl Fn() + Send)
@@ -324,6 +406,10 @@ pub(crate) struct Conn {
     pub(crate) id: Uuid,
     place: Arc<Place>,
     doubt: Arc<AtomicBool>,
+    /// Whether it is not to be used any more, although it has not ended.
+    given_up: AtomicBool,
+    /// Whose transaction is open on it, where a statement needs one of its own.
+    turn: tokio::sync::Mutex<()>,
     known: Mutex<HashMap<usize, Known>>,
 }
 
@@ -391,19 +477,67 @@ impl Conn {
         future::try_join_all(all.iter().map(|sql| self.known(sql))).await.map(drop)
     }
 
+    /// Runs a statement in a transaction that is read committed and keeps to the limits. A connection of our own has
+    /// those settings; behind a bouncer the transaction brings them along, whatever the database's defaults are. All
+    /// that the statement sends is to be sent when it is first polled.
+    pub(crate) async fn transaction<T>(
+        &self,
+        statement: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        if !self.place.bouncer {
+            return statement.await;
+        }
+        // Two on one connection must not come between each other.
+        let _turn = self.turn.lock().await;
+        let begin = self.place.begin();
+        // Each is sent when it is first polled, which is in this order.
+        let (begun, done, committed) =
+            future::join3(self.client.batch_execute(&begin), statement, self.client.batch_execute("COMMIT"))
+                .await;
+        of_one(begun, done, committed)
+    }
+
+    /// Gives it up: whoever looks for a connection opens another one.
+    pub(crate) fn give_up(&self) {
+        self.given_up.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.client.is_closed() || self.given_up.load(Ordering::SeqCst)
+    }
+
     /// The beginning of a transaction that keeps to the time limits, also in a session that writes nothing
     /// unless it is said.
     pub(crate) fn begin_writing(&self) -> String {
         self.place.timeouts.begin_writing()
     }
 
-    /// Whether the server has warned since this was asked last.
+    /// Whether the server has said since this was asked last that a commit did not wait for its standby.
     pub(crate) fn doubted(&self) -> bool {
         self.doubt.swap(false, Ordering::SeqCst)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What came of one statement that was sent between a `BEGIN` and a `COMMIT`. If the `BEGIN` alone was canceled, the
+/// statement was a transaction by itself, and what it answered counts.
+pub(crate) fn of_one<T>(
+    begun: Result<(), tokio_postgres::Error>,
+    done: Result<T, Fault>,
+    committed: Result<(), tokio_postgres::Error>,
+) -> Result<T, Fault> {
+    match (begun, done) {
+        (Ok(()), Ok(done)) => Ok(committed.map(|()| done)?),
+        (Err(_), Ok(done)) => Ok(done),
+        // A failed `BEGIN` says more than what fails because of it.
+        (Err(error), Err(fault)) if !fault.ends_connection() => {
+            let begun = Fault::from(error);
+            Err(if begun.ends_connection() { fault } else { begun })
+        }
+        (_, Err(fault)) => Err(fault),
     }
 }
 

@@ -84,6 +84,12 @@ impl<'a> Rows<'a> {
                 conn.execute(append, &[&basis[..], &all, unknown].concat()).await?
             }
         };
+        let wanted = self.streams.len() as u64;
+        if written != 0 && written != wanted {
+            return Err(Fault::corrupt(format!(
+                "PostgreSQL wrote {written} of {wanted} events of a group: does a trigger or a rule of the table `events` skip rows?"
+            )));
+        }
         Ok((written > 0).then_some(Start { position, as_known: true }))
     }
 }
@@ -159,7 +165,16 @@ pub(crate) static APPEND_ALL_UNKNOWN: Sql = Sql::new(
 
 static FENCED: Sql = Sql::new("SELECT pg_sequence_last_value('{s}.fenced'::regclass)", &[]);
 
+static NEXT_FENCED: Sql = Sql::new("SELECT nextval('{s}.fenced')", &[]);
+
 /// How often a writer was fenced so far.
 pub(crate) async fn fenced(conn: &Conn) -> Result<i64, Fault> {
-    Ok(conn.row(&FENCED, &[]).await?.try_get(0)?)
+    if let Some(fenced) = conn.row(&FENCED, &[]).await?.try_get(0)? {
+        return Ok(fenced);
+    }
+    // A dump or a replica of the schema alone leaves the sequence without a value.
+    tracing::warn!("the sequence `fenced` had no value, as after a restore; it is given one");
+    conn.row(&NEXT_FENCED, &[]).await?;
+    let fenced = conn.row(&FENCED, &[]).await?.try_get::<_, Option<i64>>(0)?;
+    fenced.ok_or_else(|| Fault::corrupt("the sequence `fenced` takes no value"))
 }

@@ -45,25 +45,52 @@ macro_rules! columns {
     };
 }
 
+// Of some events in an order, those before which there are fewer bytes of payload than a slice may have. How long a
+// payload is, the server knows without reading it.
+macro_rules! bounded {
+    ($events:expr, $order:expr, $bytes:literal) => {
+        concat!(
+            "SELECT b.* FROM (SELECT f.*, sum(coalesce(octet_length(f.payload), 0)) OVER (ORDER BY f.",
+            $order,
+            " ROWS UNBOUNDED PRECEDING) - coalesce(octet_length(f.payload), 0) AS before FROM (",
+            $events,
+            ") f) b WHERE b.before < ",
+            $bytes,
+            " ORDER BY b.",
+            $order
+        )
+    };
+}
+
 // Where the slice's end stands in each row, and alone in the only one if there are no events.
 macro_rules! of_stream {
-    ($name:ident, $rest:literal) => {
+    ($name:ident, $from:literal, $order:literal) => {
         static $name: Sql = Sql::new(
             concat!(
                 "SELECT v.version, ",
                 columns!(),
                 " FROM (SELECT coalesce((SELECT l.version FROM {s}.events l WHERE l.stream = $1
                         ORDER BY l.version DESC LIMIT 1), 0) AS version) v
-                  LEFT JOIN LATERAL (SELECT * FROM {s}.events f WHERE f.stream = $1 AND f.version ",
-                $rest,
-                " LIMIT $3) e ON true"
+                  LEFT JOIN LATERAL (",
+                bounded!(
+                    concat!(
+                        "SELECT * FROM {s}.events f WHERE f.stream = $1 AND f.version ",
+                        $from,
+                        " ORDER BY f.version ",
+                        $order,
+                        " LIMIT $3"
+                    ),
+                    concat!("version ", $order),
+                    "$4"
+                ),
+                ") e ON true"
             ),
-            &[Type::TEXT, Type::INT8, Type::INT8],
+            &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8],
         );
     };
 }
-of_stream!(FORWARD, ">= $2 ORDER BY f.version");
-of_stream!(BACKWARD, "<= $2 ORDER BY f.version DESC");
+of_stream!(FORWARD, ">= $2", "ASC");
+of_stream!(BACKWARD, "<= $2", "DESC");
 
 /// Reads a slice of a stream, and its version in the same snapshot.
 pub(crate) async fn stream(
@@ -80,7 +107,8 @@ pub(crate) async fn stream(
         Direction::Backward => &BACKWARD,
     };
     let from = i64::try_from(read.from.get()).unwrap_or(i64::MAX);
-    let rows = conn.stream(sql, &[&read.stream.as_str(), &from, &limit(read.limit)]).await?;
+    let rows =
+        conn.stream(sql, &[&read.stream.as_str(), &from, &limit(read.limit), &(SLICE_BYTES as i64)]).await?;
     let mut slice = Slice::new(Some(&read.stream), partition);
     let end = slice.fill(rows).await?;
     whole(&slice.events)?;
@@ -116,10 +144,10 @@ macro_rules! of_log {
                 columns!(),
                 " FROM (SELECT coalesce((SELECT l.position FROM {s}.events l WHERE l.partition = $1
                         ORDER BY l.position DESC LIMIT 1), 0) AS position) h LEFT JOIN LATERAL (",
-                $rest,
+                bounded!($rest, "position", "$5"),
                 ") e ON true"
             ),
-            &[Type::INT4, Type::INT8, Type::INT8, Type::INT8 $(, $more)*],
+            &[Type::INT4, Type::INT8, Type::INT8, Type::INT8, Type::INT8 $(, $more)*],
         );
     };
 }
@@ -133,12 +161,12 @@ of_log!(
     BY_NAMES,
     [Type::TEXT_ARRAY],
     "SELECT * FROM {s}.events f WHERE f.partition = $1 AND f.position > $2 AND f.position <= $3
-     AND f.name = ANY ($5) ORDER BY f.position LIMIT $4"
+     AND f.name = ANY ($6) ORDER BY f.position LIMIT $4"
 );
 of_log!(
     BY_ITEMS,
     [Type::TEXT],
-    "SELECT f.* FROM (SELECT DISTINCT m.position FROM json_array_elements($5::json) i,
+    "SELECT f.* FROM (SELECT DISTINCT m.position FROM json_array_elements($6::json) i,
          LATERAL {s}.matches_v3($1, ARRAY(SELECT json_array_elements_text(i -> 'names')),
              ARRAY(SELECT json_array_elements_text(i -> 'tags')), $2, least($3, h.position), $4)
              AS m (position)
@@ -244,7 +272,8 @@ impl<'a> Slice<'a> {
         more: Option<Param<'_>>,
     ) -> Result<i64, Fault> {
         let partition = i32::from(self.partition.get());
-        let params: [Param<'_>; 4] = [&partition, &after, &up_to, &limit];
+        let bytes = (SLICE_BYTES - self.bytes.min(SLICE_BYTES)) as i64;
+        let params: [Param<'_>; 5] = [&partition, &after, &up_to, &limit, &bytes];
         let params: Vec<Param<'_>> = params.into_iter().chain(more).collect();
         self.fill(conn.stream(sql, &params).await?).await
     }
@@ -254,9 +283,7 @@ impl<'a> Slice<'a> {
         let mut rows = pin!(rows);
         let mut end = None;
         let before = self.events.len();
-        while !self.full()
-            && let Some(row) = rows.try_next().await?
-        {
+        while let Some(row) = rows.try_next().await? {
             end = Some(row.try_get(0)?);
             match row.try_get(1)? {
                 Some(position) => {

@@ -1,106 +1,130 @@
-//! A few connections that many share: what is asked at once travels together, and is answered in turn.
+//! Connections that many callers share: statements sent at the same time are pipelined and answered in turn.
+//!
+//! Whatever uses a shared connection runs in a task that the store owns, to its end and within a time limit.
+//! A caller's future only waits for that task. So a future that was polled once and is then left alone keeps no
+//! connection, and no answer that nobody takes off the connection stops the answers to others.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::store::BoxFuture;
 use futures_util::FutureExt as _;
 use futures_util::future::Shared;
+use tokio::task::JoinHandle;
 
-use crate::drive::{Kept, Lent};
 use crate::error::Fault;
+use crate::limit::within;
 use crate::open::{Conn, Place, Role};
 use crate::schema::Meta;
 
+/// A fixed number of shared connections, each opened when it is first needed.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     place: Arc<Place>,
     meta: Meta,
     role: Role,
     lanes: Vec<Lane>,
-    uses: Uses,
 }
 
-/// A connection and its work, once somebody has asked for it.
-type Lane = Mutex<Option<Opening>>;
+#[derive(Debug, Default)]
+struct Lane {
+    opening: Mutex<Option<Opening>>,
+    busy: Arc<AtomicUsize>,
+}
 
-type Opened = (Arc<Conn>, Arc<Kept>);
-
-/// Several may wait for it, and none has to be there for it to be opened.
-type Opening = Shared<BoxFuture<'static, Result<Opened, Fault>>>;
+/// Several callers may wait for a connection, and none of them has to stay for it to be opened.
+type Opening = Shared<BoxFuture<'static, Result<Arc<Conn>, Fault>>>;
 
 impl Lanes {
-    pub(crate) fn new(place: Arc<Place>, meta: Meta, role: Role, count: usize) -> Self {
-        let count = count.max(1);
-        let lanes = (0..count).map(|_| Lane::default()).collect();
-        Self { place, meta, role, lanes, uses: Uses::new(count) }
+    pub(crate) fn new(place: Arc<Place>, meta: Meta, role: Role, count: usize) -> Arc<Self> {
+        let lanes = (0..count.max(1)).map(|_| Lane::default()).collect();
+        Arc::new(Self { place, meta, role, lanes })
     }
 
-    /// Does something on a connection; once more on another one if it turns out to be lost, since a reader
-    /// takes no harm from asking twice. A server that was away has left all of them behind, and each may still
-    /// look well.
-    pub(crate) async fn read<T, F>(&self, work: impl Fn(Share) -> F) -> Result<T, Fault>
+    /// Runs a read in a task. If its connection turns out to be lost, the read is repeated on another one: after
+    /// an outage each of them may be lost and not yet know it.
+    pub(crate) fn read<T, F>(
+        self: &Arc<Self>,
+        doing: &'static str,
+        work: impl Fn(Share) -> F + Send + Sync + 'static,
+    ) -> Running<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        let lanes = Arc::clone(self);
+        self.place.run(async move {
+            let mut left = lanes.lanes.len();
+            loop {
+                match lanes.once(doing, &work).await {
+                    Err(fault) if fault.ends_connection() && !fault.is_timeout() && left > 0 => {
+                        tracing::debug!(doing, error = %fault, "lost a connection while reading; trying another one");
+                        left -= 1;
+                    }
+                    done => return done,
+                }
+            }
+        })
+    }
+
+    /// Runs a write in a task, once.
+    pub(crate) fn write<T, F>(
+        self: &Arc<Self>,
+        doing: &'static str,
+        work: impl FnOnce(Share) -> F + Send + 'static,
+    ) -> Running<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        let lanes = Arc::clone(self);
+        self.place.run(async move { lanes.once(doing, work).await })
+    }
+
+    async fn once<T, F>(&self, doing: &'static str, work: impl FnOnce(Share) -> F) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let mut left = self.lanes.len();
-        loop {
-            let (share, mut lent) = self.lend().await?;
-            match lent.along(work(share)).await {
-                Err(fault) if fault.ends_connection() && left > 0 => left -= 1,
-                done => return done,
-            }
+        let share = self.share().await?;
+        let conn = Arc::clone(&share.conn);
+        let done = within(self.place.timeouts.client(), doing, work(share)).await;
+        if let Err(fault) = &done
+            && (fault.is_timeout() || fault.leaves_server())
+        {
+            tracing::warn!(doing, error = %fault, "giving a connection up");
+            conn.give_up();
         }
-    }
-
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.lanes.len()
+        done
     }
 
     /// The connection that has the least to do; a new one if there is none yet or it was lost.
-    pub(crate) async fn share(&self) -> Result<Share, Fault> {
-        self.connected(self.uses.share()).await.map(|(share, _)| share)
-    }
-
-    /// A connection that nobody else uses meanwhile, with its work, as long as there is little to do; else as
-    /// [`share`](Self::share), and with nothing to do along.
-    pub(crate) async fn lend(&self) -> Result<(Share, Lent), Fault> {
-        let used = self.uses.lend();
-        let alone = used.alone;
-        let (share, kept) = self.connected(used).await?;
-        let lent = if alone { kept.lend() } else { Lent::nothing() };
-        Ok((share, lent))
-    }
-
-    async fn connected(&self, used: Used) -> Result<(Share, Arc<Kept>), Fault> {
-        let Some(lane) = self.lanes.get(used.lane) else {
-            return Err(Fault::corrupt("there is no connection"));
-        };
+    async fn share(&self) -> Result<Share, Fault> {
+        let least = self.lanes.iter().min_by_key(|lane| lane.busy.load(Ordering::SeqCst));
+        let lane = least.ok_or_else(|| Fault::corrupt("the store has no connections"))?;
+        let used = Used::of(lane);
         let opening = {
-            let mut there = lane.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut there = lane.opening.lock().unwrap_or_else(PoisonError::into_inner);
             let is_gone = |opening: &Opening| match opening.peek() {
-                Some(Ok((conn, _))) => conn.client.is_closed(),
+                Some(Ok(conn)) => conn.is_lost(),
                 Some(Err(_)) => true,
                 None => false,
             };
             let found = there.take().filter(|opening| !is_gone(opening));
             there.insert(found.unwrap_or_else(|| self.open())).clone()
         };
-        let (conn, kept) = opening.await?;
-        Ok((Share { conn, _used: used }, kept))
+        Ok(Share { conn: opening.await?, _used: used })
     }
 
-    /// Opens a connection in a task of its own: whoever wants it may not be polled any more, and others wait.
+    /// Opens a connection in a task: the caller that wants it may go away, and others wait for it.
     fn open(&self) -> Opening {
         let (place, role, meta) = (Arc::clone(&self.place), self.role, self.meta);
-        let opening = tokio::spawn(async move {
-            let (conn, drive) = place.connect_driven(role, meta).await?;
-            Ok((Arc::new(conn), Kept::new(drive)))
-        });
-        let stopped = |_| Fault::new(StoreErrorKind::Failed, "the task that connects has stopped");
-        async move { opening.await.map_err(stopped)? }.boxed().shared()
+        let opening =
+            self.place.run(async move { Ok(Arc::new(place.connect(role, meta).await?)) }).detached();
+        opening.boxed().shared()
     }
 }
 
@@ -119,72 +143,61 @@ impl Deref for Share {
     }
 }
 
-/// Who uses which lane. One that is used alone is served by whoever has it, so nobody else waits there. The
-/// first is never used alone: there is always one where all find room, whatever becomes of those who are
-/// alone.
-#[derive(Clone, Debug)]
-struct Uses(Arc<Mutex<Vec<Use>>>);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Use {
-    busy: usize,
-    alone: bool,
-}
-
-impl Uses {
-    fn new(lanes: usize) -> Self {
-        Self(Arc::new(Mutex::new(vec![Use::default(); lanes])))
-    }
-
-    fn all(&self) -> MutexGuard<'_, Vec<Use>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The lane that has the least to do, of those that can be shared.
-    fn share(&self) -> Used {
-        let mut all = self.all();
-        let shared = all.iter_mut().enumerate().filter(|(_, each)| !each.alone);
-        let least = shared.min_by_key(|(_, each)| each.busy);
-        let lane = least.map_or(0, |(lane, each)| {
-            each.busy += 1;
-            lane
-        });
-        drop(all);
-        Used { of: self.clone(), lane, alone: false }
-    }
-
-    /// A lane for one alone. Where many read, what is asked at once travels together on all lanes, which is
-    /// more in all than what as many can ask one after the other.
-    fn lend(&self) -> Used {
-        let mut all = self.all();
-        let is_calm = all.iter().map(|each| each.busy).sum::<usize>() + 1 < all.len();
-        let idle = all.iter_mut().enumerate().skip(1).find(|(_, each)| is_calm && each.busy == 0);
-        let lane = idle.map(|(lane, each)| {
-            *each = Use { busy: 1, alone: true };
-            lane
-        });
-        drop(all);
-        lane.map_or_else(|| self.share(), |lane| Used { of: self.clone(), lane, alone: true })
-    }
-}
-
-/// The use of a lane, until this is dropped.
+/// One use of a lane, until this is dropped.
 #[derive(Debug)]
-struct Used {
-    of: Uses,
-    lane: usize,
-    alone: bool,
+struct Used(Arc<AtomicUsize>);
+
+impl Used {
+    fn of(lane: &Lane) -> Self {
+        lane.busy.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(&lane.busy))
+    }
 }
 
 impl Drop for Used {
     fn drop(&mut self) {
-        if let Some(each) = self.of.all().get_mut(self.lane) {
-            *each = Use { busy: each.busy.saturating_sub(1), alone: false };
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A task of the store. It goes on whether or not this is polled, and is stopped when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Running<T> {
+    task: JoinHandle<Result<T, Fault>>,
+    detached: bool,
+}
+
+impl<T> Running<T> {
+    pub(crate) fn new(task: JoinHandle<Result<T, Fault>>) -> Self {
+        Self { task, detached: false }
+    }
+
+    /// The same, where dropping it leaves the task running.
+    pub(crate) fn detached(mut self) -> Self {
+        self.detached = true;
+        self
+    }
+}
+
+impl<T> Future for Running<T> {
+    type Output = Result<T, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let stopped =
+            |_| Fault::new(StoreErrorKind::Failed, "a task of the store has stopped with its runtime");
+        Pin::new(&mut self.task).poll(context).map(|done| done.map_err(stopped)?)
+    }
+}
+
+impl<T> Drop for Running<T> {
+    fn drop(&mut self) {
+        if !self.detached {
+            self.task.abort();
         }
     }
 }
 
-/// Connections that one uses at a time.
+/// Connections that one caller uses at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Alone(Mutex<Vec<Conn>>);
 
@@ -194,7 +207,7 @@ const KEPT: usize = 2;
 impl Alone {
     pub(crate) fn take(&self) -> Option<Conn> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|conn| !conn.client.is_closed());
+        all.retain(|conn| !conn.is_lost());
         all.pop()
     }
 
@@ -203,37 +216,5 @@ impl Alone {
         if all.len() < KEPT {
             all.push(conn);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lanes(used: &[Used]) -> Vec<(usize, bool)> {
-        used.iter().map(|used| (used.lane, used.alone)).collect()
-    }
-
-    #[test]
-    fn few_are_alone_and_more_find_room_on_the_first_lane() {
-        let uses = Uses::new(4);
-        let mut all: Vec<Used> = (0..6).map(|_| uses.lend()).collect();
-        let alone = [(1, true), (2, true), (3, true)];
-        assert_eq!(lanes(&all), [&alone[..], &[(0, false); 3]].concat());
-        // Whoever shares is never sent to one that is used alone.
-        assert_eq!(uses.share().lane, 0);
-        all.remove(1);
-        // Many are there still, so the lane that is free is shared.
-        let more = [uses.lend(), uses.share()];
-        assert_eq!(lanes(&more), [(2, false), (2, false)]);
-        drop((all, more));
-        assert_eq!(lanes(&[uses.lend()]), [(1, true)]);
-        assert!(uses.all().iter().all(|each| each.busy == 0 && !each.alone));
-    }
-
-    #[test]
-    fn the_only_lane_is_never_used_alone() {
-        let uses = Uses::new(1);
-        assert_eq!(lanes(&[uses.lend(), uses.lend()]), [(0, false), (0, false)]);
     }
 }

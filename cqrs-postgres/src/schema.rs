@@ -217,6 +217,7 @@ DECLARE
     v_head bigint;
     v_same boolean;
     v_count integer := cardinality(p_streams);
+    v_rows bigint;
     v_moved text[];
     v_numbers bigint[];
     v_versions bigint[];
@@ -262,6 +263,9 @@ BEGIN
         OR (cardinality(p_key_names) > 0
             AND EXISTS (SELECT FROM unnest(p_key_streams, p_key_names) AS k (stream, name)
                         JOIN {s}.keys there ON there.stream = k.stream AND there.key = k.name)) THEN
+        IF p_certain THEN
+            RAISE EXCEPTION 'a key appeared under the lock' USING ERRCODE = 'CQ003';
+        END IF;
         RETURN NULL;
     END IF;
     IF v_moved IS NOT NULL THEN
@@ -288,6 +292,11 @@ BEGIN
             SELECT p_partition, generate_series(v_head + 1, v_head + v_count), unnest(p_versions),
                    unnest(p_schema_versions), unnest(p_times), unnest(p_ids), unnest(p_streams),
                    unnest(p_names), unnest(p_tags), unnest(p_metadata), unnest(p_payloads);
+    END IF;
+    GET DIAGNOSTICS v_rows = ROW_COUNT;
+    IF v_rows <> v_count THEN
+        RAISE EXCEPTION 'the table of events took % of % rows; a trigger or a rule skips some', v_rows, v_count
+            USING ERRCODE = 'CQ003';
     END IF;
     IF NOT v_same OR p_block IS NULL OR (v_head + 1) >> 8 <> p_block OR (v_head + v_count) >> 8 <> p_block THEN
         INSERT INTO {s}.names (name, partition, block)

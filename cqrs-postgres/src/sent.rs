@@ -8,6 +8,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use cqrs_core::store::{Append, BoxFuture};
 use futures_util::future;
@@ -17,6 +18,7 @@ use crate::append::{self, Facts, Ground, Outcome, Rows, Target, Written};
 use crate::error::Fault;
 use crate::inline::{Effects, Held};
 use crate::known::Shared;
+use crate::limit::within;
 use crate::open::Conn;
 use crate::plain::{self, Plain};
 use crate::writer::Job;
@@ -64,9 +66,10 @@ pub(crate) async fn send(
     to: Target,
     known: Shared,
     group: Vec<Job>,
+    limit: Duration,
 ) -> Result<Sent, Vec<Job>> {
     let size = group.len();
-    let mut landing: BoxFuture<'static, Landed> = Box::pin(fly(conn, to, known, group));
+    let mut landing: BoxFuture<'static, Landed> = Box::pin(fly(conn, to, known, group, limit));
     // It is sent when it is first polled.
     match future::poll_fn(|context| Poll::Ready(landing.as_mut().poll(context))).await {
         Poll::Ready(Landed { group, came: Came::NotSent, .. }) => Err(group),
@@ -82,14 +85,14 @@ impl Sent {
     }
 }
 
-async fn fly(conn: Arc<Conn>, to: Target, known: Shared, group: Vec<Job>) -> Landed {
+async fn fly(conn: Arc<Conn>, to: Target, known: Shared, group: Vec<Job>, limit: Duration) -> Landed {
     let appends: Vec<&Append> = group.iter().map(Job::append).collect();
-    let came = written(&conn, &to, &known, &appends).await;
+    let came = written(&conn, &to, &known, &appends, limit).await;
     drop(appends);
     Landed { group, conn, came }
 }
 
-async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append]) -> Came {
+async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append], limit: Duration) -> Came {
     let (mut facts, mut outcomes, mut rows, way) = {
         let mut known = shared.lock();
         let Some(mut facts) = Facts::assumed(group, to, &known) else { return Came::NotSent };
@@ -106,25 +109,28 @@ async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append]) -
         }
         (facts, outcomes, rows, way)
     };
-    let done = match way {
-        Way::Plainly(plain) => {
-            let done = rows.write_plainly(conn, to, &plain).await;
-            let in_vain = match &done {
-                Ok(start) => start.is_none(),
-                Err(fault) => fault.is(&SqlState::UNIQUE_VIOLATION),
-            };
-            if in_vain {
-                // Somebody else has written, which need not concern any of these: all is looked up.
-                shared.lock().plainly_in_vain();
-                rows.end = None;
-                by_function(conn, to, shared, group, &rows, None).await
-            } else {
-                done.map(|start| start.map(Written::from))
+    let writing = async {
+        match way {
+            Way::Plainly(plain) => {
+                let done = rows.write_plainly(conn, to, &plain).await;
+                let in_vain = match &done {
+                    Ok(start) => start.is_none(),
+                    Err(fault) => fault.is(&SqlState::UNIQUE_VIOLATION),
+                };
+                if in_vain {
+                    // Somebody else has written, which need not concern any of these: all is looked up.
+                    shared.lock().plainly_in_vain();
+                    rows.end = None;
+                    by_function(conn, to, shared, group, &rows, None).await
+                } else {
+                    done.map(|start| start.map(Written::from))
+                }
             }
+            Way::ByFunction(block) => by_function(conn, to, shared, group, &rows, block).await,
+            Way::Nothing => facts.check(conn, to).await.map(|start| start.map(Written::from)),
         }
-        Way::ByFunction(block) => by_function(conn, to, shared, group, &rows, block).await,
-        Way::Nothing => facts.check(conn, to).await.map(|start| start.map(Written::from)),
     };
+    let done = within(limit, "append", writing).await;
     let mut known = shared.lock();
     match done {
         Ok(Some(written)) => {
@@ -173,8 +179,11 @@ async fn by_function<'a>(
     }
     let (written, fenced) = future::join(write, plain::fenced(conn)).await;
     // It is no part of what was written, which stands whatever became of the question. It is asked again.
-    if let Ok(fenced) = fenced {
-        known.lock().remember_fenced(fenced);
+    match fenced {
+        Ok(fenced) => known.lock().remember_fenced(fenced),
+        Err(fault) => {
+            tracing::debug!(error = %fault, "cannot read the sequence of fences; appending without the fast path");
+        }
     }
     written
 }

@@ -9,7 +9,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::error::Fault;
-use crate::open::{Conn, Sql};
+use crate::limit::again;
+use crate::open::{Conn, Param, Sql};
 
 static SAVE: Sql = Sql::new(
     "WITH unhurried AS (SELECT set_config('synchronous_commit', 'off', true))
@@ -32,13 +33,20 @@ pub(crate) async fn save(conn: &Conn, snapshot: &Snapshot) -> Result<(), Fault> 
     let Snapshot { stream, log, version, position, fingerprint, state } = snapshot;
     let (version, position) = (version.get().cast_signed(), position.get().cast_signed());
     let fingerprint = fingerprint.cast_signed();
-    conn.rows(&SAVE, &[&stream.as_str(), &log.0, &version, &position, &fingerprint, &&**state])
-        .await
-        .map(drop)
+    conn.ready(&[&SAVE]).await?;
+    let (stream, state) = (stream.as_str(), &**state);
+    let save = || async {
+        let params: [Param<'_>; 6] = [&stream, &log.0, &version, &position, &fingerprint, &state];
+        conn.transaction(conn.rows(&SAVE, &params)).await.map(drop)
+    };
+    again("save a snapshot", save).await
 }
 
 pub(crate) async fn forget(conn: &Conn, stream: &StreamId) -> Result<(), Fault> {
-    conn.rows(&FORGET, &[&stream.as_str()]).await.map(drop)
+    conn.ready(&[&FORGET]).await?;
+    let stream = stream.as_str();
+    let forget = || async { conn.transaction(conn.rows(&FORGET, &[&stream])).await.map(drop) };
+    again("forget a snapshot", forget).await
 }
 
 pub(crate) async fn find(

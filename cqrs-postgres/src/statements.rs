@@ -240,7 +240,10 @@ fn of_the_user(error: BoxError) -> Result<BoxError, Fault> {
         return Ok(Box::new(why));
     }
     match error.downcast::<tokio_postgres::Error>() {
-        Err(error) => Ok(error),
+        Err(error) => match Fault::inside(&*error) {
+            Some(fault) => Err(fault),
+            None => Ok(error),
+        },
         Ok(error) => {
             let of_the_store = Fault::is_of_the_store(&error);
             if of_the_store { Err((*error).into()) } else { Ok(error) }

@@ -47,7 +47,9 @@ const SNAPSHOT: &str = "delete its row in `snapshots`: it is only a cache";
 
 /// Walks through one snapshot of the store, on a connection that nobody shares.
 pub(crate) async fn verify(conn: &Conn, meta: Meta) -> Result<Verified, Fault> {
-    conn.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    // It takes as long as the log is long.
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0";
+    conn.client.batch_execute(begin).await?;
     let found = Walk { conn, meta, heads: BTreeMap::new() }.walk().await;
     // Nothing was written. If this fails, the connection has ended, and the transaction with it.
     let _ = conn.client.batch_execute("ROLLBACK").await;

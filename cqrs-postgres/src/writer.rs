@@ -7,9 +7,13 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
+use cqrs_core::event::NewEvent;
+use cqrs_core::id::{Position, StreamId, Version};
 use cqrs_core::store::{Append, AppendError, Appended};
+use foldhash::HashMap;
 use futures_util::future::{self, Either};
 use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -18,10 +22,12 @@ use crate::append::{self, Facts, Ground, Outcome, Start, Target, Written};
 use crate::at_once::at_once;
 use crate::drive::Drive;
 use crate::error::Fault;
+use crate::guard::number;
 use crate::inline::{self, Effects, Held};
 use crate::known::Shared;
+use crate::limit::{again, until, within};
 use crate::news::News;
-use crate::open::{Conn, Place, Role, Sql};
+use crate::open::{Conn, Place, Role, Sql, of_one};
 use crate::readers::{Lanes, Share};
 use crate::schema::Meta;
 use crate::sent::{self, Came, Landed, Sent};
@@ -45,7 +51,10 @@ impl Job {
 
     /// About how many bytes it writes, so that a group does not grow too large.
     fn weight(&self) -> usize {
-        self.append.events.iter().map(|event| event.payload.len() + 500).sum()
+        let of_texts = |event: &NewEvent| {
+            event.metadata.size() + event.tags.iter().map(|tag| tag.as_str().len()).sum::<usize>()
+        };
+        self.append.events.iter().map(|event| event.payload.len() + of_texts(event) + 500).sum()
     }
 
     fn tell(self, outcome: Outcome) {
@@ -69,22 +78,22 @@ pub(crate) enum Wish {
 
 /// The way to the task that writes.
 #[derive(Clone, Debug)]
-pub(crate) struct Writer(mpsc::Sender<Wish>);
-
-/// How many may wait; those behind them wait to be let in.
-const QUEUE: usize = 1_024;
+pub(crate) struct Writer(mpsc::UnboundedSender<Wish>);
 
 impl Writer {
     /// The way in, and what the task is to be given.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Wish>) {
-        let (way, jobs) = mpsc::channel(QUEUE);
+    ///
+    /// There is no bound: each append that waits is a future that its caller has, and one that waited for room and is
+    /// not polled would keep that room from others.
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Wish>) {
+        let (way, jobs) = mpsc::unbounded_channel();
         (Self(way), jobs)
     }
 
     /// Waits until nobody else writes. Nobody does until what this gives is dropped, or has appended.
     pub(crate) async fn reserve(&self) -> Result<Turn, StoreError> {
         let (answer, turn) = oneshot::channel();
-        if self.0.send(Wish::Reserve(answer)).await.is_err() {
+        if self.0.send(Wish::Reserve(answer)).is_err() {
             return Err(stopped(StoreErrorKind::Failed));
         }
         turn.await.unwrap_or_else(|_| Err(stopped(StoreErrorKind::Failed)))
@@ -103,10 +112,8 @@ impl Writer {
             Some(turn) => turn.send(job).err(),
             None => Some(job),
         };
-        // Most find room, and those who wait for it are not to make the future larger that all have.
         if let Some(job) = left
-            && let Err(full) = self.0.try_send(Wish::Append(job))
-            && Box::pin(self.0.send(full.into_inner())).await.is_err()
+            && self.0.send(Wish::Append(job)).is_err()
         {
             return Err(stopped(StoreErrorKind::Failed).into());
         }
@@ -122,9 +129,9 @@ fn stopped(kind: StoreErrorKind) -> StoreError {
     )
 }
 
-/// The connections of writers that were lost in the midst of a commit. What was sent on them may still
-/// be on its way, and would be appended at some later time: they are fenced before anybody is told that
-/// something is not there.
+/// The connections that were lost while a commit was under way, and of which the writer could not find out in time
+/// what became of it. What was sent on them may still arrive and be appended later, so they are fenced before any
+/// read answers that something is not there.
 #[derive(Debug, Default)]
 pub(crate) struct Lost {
     some: AtomicBool,
@@ -143,15 +150,20 @@ impl Lost {
     }
 
     /// Waits until nothing that was lost can still take place.
-    pub(crate) async fn settle(&self, lanes: &Lanes) -> Result<(), Fault> {
+    pub(crate) async fn settle(&self, lanes: &Arc<Lanes>) -> Result<(), Fault> {
         if !self.some.load(Ordering::SeqCst) {
             return Ok(());
         }
         let all = self.lock().clone();
         for (target, writer) in all {
-            let fence =
-                |conn: Share| async move { conn.row(&FENCE, &[&target.lock, &writer]).await.map(drop) };
-            lanes.read(fence).await?;
+            tracing::debug!(%writer, "fencing a connection that was lost while it committed");
+            let fence = move |conn: Share| async move { fence(&conn, target, writer).await };
+            lanes.read("wait for a commit whose connection was lost", fence).await.map_err(|fault| {
+                let words =
+                    format!("a commit of this process whose connection was lost is still open: {fault}");
+                let kind = fault.kind();
+                fault.as_kind(kind, words)
+            })?;
             let mut left = self.lock();
             left.retain(|(_, lost)| *lost != writer);
             self.some.store(!left.is_empty(), Ordering::SeqCst);
@@ -165,6 +177,16 @@ impl Lost {
     }
 }
 
+/// Makes sure that nothing that a writer has sent can still take effect. Waits for the lock at most as long as the
+/// connection's limits allow.
+async fn fence(conn: &Conn, target: Target, writer: Uuid) -> Result<(), Fault> {
+    conn.ready(&[&FENCE]).await?;
+    again("fence a writer", || async {
+        conn.transaction(conn.row(&FENCE, &[&target.lock, &writer])).await.map(drop)
+    })
+    .await
+}
+
 /// The task's own side.
 #[derive(Debug)]
 pub(crate) struct Task {
@@ -176,6 +198,8 @@ pub(crate) struct Task {
     conn: Option<Arc<Conn>>,
     drive: Drive,
     known: Shared,
+    /// The connection that was lost last while it committed.
+    broken: Option<Uuid>,
 }
 
 /// What is to be committed together.
@@ -183,13 +207,20 @@ pub(crate) struct Task {
 struct Group {
     jobs: Vec<Job>,
     bytes: usize,
+    /// The first of the next group, if it would have made this one too large.
+    next: Option<Job>,
     /// Those who have their turn behind it.
     reserving: Vec<Reserving>,
 }
 
 impl Group {
     fn push(&mut self, job: Job) {
-        self.bytes += job.weight();
+        let weight = job.weight();
+        if !self.jobs.is_empty() && self.bytes + weight > GROUP_BYTES && self.next.is_none() {
+            self.next = Some(job);
+            return;
+        }
+        self.bytes += weight;
         self.jobs.push(job);
     }
 
@@ -200,7 +231,7 @@ impl Group {
         }
     }
 
-    fn fill(&mut self, jobs: &mut mpsc::Receiver<Wish>, share: usize) {
+    fn fill(&mut self, jobs: &mut Jobs, share: usize) {
         while !self.is_full(share)
             && let Ok(next) = jobs.try_recv()
         {
@@ -210,7 +241,7 @@ impl Group {
 
     /// Gives those who were just told the time to send the next one, as long as there are such: another thread
     /// may be at one of them.
-    async fn wait_for(&mut self, jobs: &mut mpsc::Receiver<Wish>, share: usize, others: usize) {
+    async fn wait_for(&mut self, jobs: &mut Jobs, share: usize, others: usize) {
         let mut in_vain = 0;
         while self.jobs.len() < share.min(others) && in_vain < YIELDS {
             let before = self.jobs.len();
@@ -221,7 +252,7 @@ impl Group {
     }
 
     fn is_full(&self, share: usize) -> bool {
-        self.jobs.len() >= share || self.bytes >= GROUP_BYTES
+        self.jobs.len() >= share || self.bytes >= GROUP_BYTES || self.next.is_some()
     }
 
     /// Those that somebody still waits for. Whoever dropped the future has left it open whether it takes
@@ -232,7 +263,25 @@ impl Group {
         let next = Vec::with_capacity(self.jobs.len());
         let mut jobs = std::mem::replace(&mut self.jobs, next);
         jobs.retain(|job| !job.answer.is_closed());
+        if let Some(next) = self.next.take() {
+            self.push(next);
+        }
         jobs
+    }
+}
+
+type Jobs = mpsc::UnboundedReceiver<Wish>;
+
+/// A group that has to be written in another way.
+struct Back {
+    group: Vec<Job>,
+    /// The connection that it may have been committed on already.
+    lost: Option<Uuid>,
+}
+
+impl From<Vec<Job>> for Back {
+    fn from(group: Vec<Job>) -> Self {
+        Self { group, lost: None }
     }
 }
 
@@ -241,7 +290,7 @@ impl Group {
 struct Line {
     sent: VecDeque<Sent>,
     /// To be written in another way, when nothing is on its way any more.
-    back: Vec<Vec<Job>>,
+    back: Vec<Back>,
     /// So many that will land next may not be as durable as they should be.
     doubted: usize,
     /// What was written and told. It is thrown away while the server writes the next group.
@@ -254,7 +303,7 @@ impl Line {
     }
 
     /// Waits until the first has landed, or for a job, if one more has `room`.
-    async fn next(&mut self, jobs: &mut mpsc::Receiver<Wish>, room: bool) -> Next {
+    async fn next(&mut self, jobs: &mut Jobs, room: bool) -> Next {
         let Some(first) = self.sent.front_mut() else {
             return jobs.recv().await.map_or(Next::Over, Next::Wish);
         };
@@ -292,8 +341,18 @@ const YIELDS: u32 = 4;
 /// So many are told one by one.
 const FEW: usize = 2;
 
-/// How often a group is tried that the database's own troubles stopped.
-const TRIES: usize = 5;
+/// How often a group is tried that the database's own troubles stopped, or whose connection was lost.
+const TRIES: u32 = 5;
+
+/// The pauses between two looks for what became of a commit: at first, and at the most.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOK_LATER: Duration = Duration::from_secs(1);
+
+/// Of the events asked for, those that are in the log.
+static WRITTEN: Sql = Sql::new(
+    "SELECT e.id, e.version, e.position FROM {s}.events e WHERE e.id = ANY ($1)",
+    &[Type::UUID_ARRAY],
+);
 
 impl Task {
     pub(crate) fn new(
@@ -304,11 +363,11 @@ impl Task {
         lost: Arc<Lost>,
     ) -> Self {
         let (known, drive) = (Shared::default(), Drive::default());
-        Self { place, meta, target, news, lost, conn: None, drive, known }
+        Self { place, meta, target, news, lost, conn: None, drive, known, broken: None }
     }
 
     /// Works until nobody is left who could send.
-    pub(crate) async fn run(mut self, mut jobs: mpsc::Receiver<Wish>) {
+    pub(crate) async fn run(mut self, mut jobs: Jobs) {
         let (mut line, mut group, mut under_way) = (Line::default(), Group::default(), 1);
         let mut turns = Turns::new();
         // Whether the group cannot be sent behind what is on its way.
@@ -322,11 +381,12 @@ impl Task {
                 group.wait_for(&mut jobs, share, others).await;
             }
             if line.sent.is_empty() {
-                for group in std::mem::take(&mut line.back) {
-                    self.commit(group).await;
+                for Back { group, lost } in std::mem::take(&mut line.back) {
+                    self.commit(group, lost).await;
                 }
-                if !group.reserving.is_empty() {
-                    self.commit(group.take()).await;
+                while !group.reserving.is_empty() && !group.jobs.is_empty() {
+                    let jobs = group.take();
+                    self.commit(jobs, None).await;
                 }
                 for reserving in std::mem::take(&mut group.reserving) {
                     self.reserve(reserving).await;
@@ -352,7 +412,7 @@ impl Task {
                     }
                     Err(jobs) => {
                         under_way = jobs.len();
-                        self.commit(jobs).await;
+                        self.commit(jobs, None).await;
                     }
                 }
                 continue;
@@ -397,7 +457,8 @@ impl Task {
             conn.doubted();
         }
         // It goes out at once, and not only when it is waited for.
-        let sending = sent::send(conn, self.target, self.known.clone(), group);
+        let limit = self.place.timeouts.client();
+        let sending = sent::send(conn, self.target, self.known.clone(), group, limit);
         self.drive.along(sending).await.map(Some)
     }
 
@@ -432,30 +493,32 @@ impl Task {
                     }
                 }
                 if !again.is_empty() {
-                    line.back.push(again);
+                    line.back.push(again.into());
                 }
                 line.spent = tell(told, answers).await;
             }
             Came::Failed(fault) => {
                 let fault = fault.while_committing();
-                if fault.kind() == StoreErrorKind::Unknown {
-                    self.lost.add(self.target, conn.id);
-                    self.conn = None;
+                let is_unknown = fault.kind() == StoreErrorKind::Unknown;
+                if is_unknown || fault.leaves_server() {
+                    tracing::warn!(connection = %conn.id, error = %fault, "giving the writer's connection up");
+                    self.conn = self.conn.take().filter(|current| current.id != conn.id);
                 }
-                let again = fault.passes() || (group.len() > 1 && spoilt_by_one(&fault));
-                match again {
-                    true => line.back.push(group),
+                let again =
+                    fault.passes() || fault.leaves_server() || (group.len() > 1 && spoilt_by_one(&fault));
+                match again || is_unknown {
+                    true => line.back.push(Back { group, lost: is_unknown.then_some(conn.id) }),
                     false => fail(group, &fault),
                 }
             }
             // It is to be seen under the lock who has lost.
-            Came::Moved | Came::NotSent => line.back.push(group),
+            Came::Moved | Came::NotSent => line.back.push(group.into()),
         }
     }
 
     /// The connection, if it has not ended.
     fn there(&self) -> Option<&Arc<Conn>> {
-        self.conn.as_ref().filter(|conn| !conn.client.is_closed())
+        self.conn.as_ref().filter(|conn| !conn.is_lost())
     }
 
     /// The connection, or a new one if it has ended.
@@ -464,50 +527,170 @@ impl Task {
             return Ok(Arc::clone(conn));
         }
         let (conn, mut drive) = self.place.connect_driven(Role::Writer, self.meta).await?;
-        drive.along(conn.ready(&append::ALL)).await?;
+        let limit = self.place.timeouts.client();
+        drive.along(within(limit, "prepare statements", conn.ready(&append::ALL))).await?;
         self.drive = drive;
         Ok(Arc::clone(self.conn.insert(Arc::new(conn))))
     }
 
-    /// Commits a group and tells each of it what came of it.
-    async fn commit(&mut self, group: Vec<Job>) {
-        if group.is_empty() {
-            return;
+    /// Commits a group and tells each of it what came of it. If its connection was lost while it committed, it is
+    /// found out first what became of it, and committed again if nothing did.
+    async fn commit(&mut self, mut group: Vec<Job>, mut lost: Option<Uuid>) {
+        for _ in 0..TRIES {
+            if let Some(writer) = lost.take() {
+                group = self.resolve(writer, group).await;
+            }
+            // Statements of a user's own may spoil the transaction that they are part of.
+            if group.len() > 1 && group.iter().any(|job| inline::has_statements(&job.append)) {
+                return self.commit_each(group).await;
+            }
+            if group.is_empty() {
+                return;
+            }
+            self.broken = None;
+            match self.attempt(&group).await {
+                Ok(outcomes) => return drop(tell(group, outcomes).await),
+                // One of several may be what the database does not take; the others may do better alone.
+                Err(fault) if group.len() > 1 && spoilt_by_one(&fault) => {
+                    return self.commit_each(group).await;
+                }
+                Err(fault) => match self.broken.take() {
+                    Some(writer) => lost = Some(writer),
+                    None => return fail(group, &fault),
+                },
+            }
         }
-        // Statements of a user's own may spoil the transaction that they are part of.
-        if group.len() > 1 && group.iter().any(|job| inline::has_statements(&job.append)) {
-            return self.commit_each(group).await;
-        }
-        match self.attempt(&group).await {
-            Ok(outcomes) => drop(tell(group, outcomes).await),
-            // One of several may be what the database does not take; the others may do better alone.
-            Err(fault) if group.len() > 1 && spoilt_by_one(&fault) => self.commit_each(group).await,
-            Err(fault) => fail(group, &fault),
+        if let Some(writer) = lost {
+            let group = self.resolve(writer, group).await;
+            fail(group, &not_written(TRIES));
         }
     }
 
     async fn commit_each(&mut self, group: Vec<Job>) {
         for job in group {
-            match self.attempt(std::slice::from_ref(&job)).await {
-                Ok(outcomes) => drop(tell(vec![job], outcomes).await),
-                Err(fault) => fail(vec![job], &fault),
-            }
+            Box::pin(self.commit(vec![job], None)).await;
         }
     }
 
     async fn attempt(&mut self, group: &[Job]) -> Result<Vec<Outcome>, Fault> {
         let appends: Vec<&Append> = group.iter().map(|job| &job.append).collect();
-        let mut left = TRIES;
+        let mut tried = 1;
         loop {
-            left -= 1;
             let done = self.once(&appends).await;
             if let Err(fault) = &done
-                && fault.passes()
-                && left > 0
+                && (fault.passes() || fault.leaves_server())
+                && self.broken.is_none()
+                && tried < TRIES
             {
+                tracing::debug!(tried, error = %fault, "appending again");
+                tokio::time::sleep(Duration::from_millis(1 << tried)).await;
+                tried += 1;
                 continue;
             }
             return done;
+        }
+    }
+
+    /// Finds out what became of a group whose connection was lost while it committed, tells those that were written,
+    /// and gives the others back. If it cannot be found out in time, all are told so.
+    async fn resolve(&mut self, writer: Uuid, group: Vec<Job>) -> Vec<Job> {
+        tracing::warn!(connection = %writer, appends = group.len(), "a connection was lost while it committed; looking for its appends");
+        let limit = self.place.timeouts.resolve;
+        let looked = until(limit, self.look_for(writer, &group)).await;
+        let fault = match looked {
+            Some(Ok(found)) => {
+                let (mut told, mut outcomes, mut others) = (Vec::new(), Vec::new(), Vec::new());
+                for (job, appended) in group.into_iter().zip(found) {
+                    match appended {
+                        Some(appended) => {
+                            self.news.publish(self.target.partition, number(appended.position));
+                            told.push(job);
+                            outcomes.push(Ok(appended));
+                        }
+                        None if job.answer.is_closed() => {}
+                        None => others.push(job),
+                    }
+                }
+                tracing::info!(connection = %writer, written = told.len(), not_written = others.len(), "found out what became of the lost commit");
+                drop(tell(told, outcomes).await);
+                return others;
+            }
+            Some(Err(fault)) => fault,
+            None => Fault::timeout("find out what became of a lost commit", limit),
+        };
+        // A statement may still be waiting on it.
+        self.conn = None;
+        self.drive = Drive::default();
+        tracing::warn!(connection = %writer, error = %fault, "cannot find out what became of a lost commit");
+        self.lost.add(self.target, writer);
+        let words = format!(
+            "the connection was lost while committing, and whether the append took place could not be found out within {limit:?}: {fault}"
+        );
+        fail(group, &fault.as_kind(StoreErrorKind::Unknown, words));
+        Vec::new()
+    }
+
+    /// What was written of each append of a group, once nothing of it can be written any more. Tries until the server
+    /// answers, or says what will not pass.
+    async fn look_for(&mut self, writer: Uuid, group: &[Job]) -> Result<Vec<Option<Appended>>, Fault> {
+        let ids: Vec<Uuid> = group.iter().flat_map(|job| &job.append.events).map(|event| event.id).collect();
+        let mut pause = LOOK;
+        let found = loop {
+            match self.look_once(writer, &ids).await {
+                Ok(found) => break found,
+                Err(fault) if fault.kind() == StoreErrorKind::Unavailable => {
+                    tracing::debug!(connection = %writer, error = %fault, "waiting to find out what became of a lost commit");
+                    if fault.ends_connection() || fault.leaves_server() {
+                        self.conn = None;
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LOOK_LATER);
+                }
+                Err(fault) => return Err(fault),
+            }
+        };
+        group.iter().map(|job| self.was_written(&job.append, &found)).collect()
+    }
+
+    async fn look_once(&mut self, writer: Uuid, ids: &[Uuid]) -> Result<HashMap<Uuid, (i64, i64)>, Fault> {
+        let conn = self.connected().await?;
+        let target = self.target;
+        let look = async {
+            fence(&conn, target, writer).await?;
+            // A statement behind the fence: it sees all that this writer has committed.
+            let rows = conn.rows(&WRITTEN, &[&ids]).await?;
+            let one = |row: &Row| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)));
+            rows.iter().map(one).collect()
+        };
+        self.drive.along(within(self.place.timeouts.client(), "look for appends", look)).await
+    }
+
+    /// What an append gave, if its events are in the log. One without events is not found, and is to be made again: its
+    /// key says whether it took place.
+    fn was_written(
+        &self,
+        append: &Append,
+        found: &HashMap<Uuid, (i64, i64)>,
+    ) -> Result<Option<Appended>, Fault> {
+        let mut versions: Vec<(StreamId, Version)> = Vec::new();
+        let (mut there, mut last) = (0, 0);
+        for event in &append.events {
+            let Some((version, position)) = found.get(&event.id) else { continue };
+            there += 1;
+            last = last.max(*position);
+            let version = Version::new(version.cast_unsigned());
+            match versions.iter_mut().rev().find(|(stream, _)| *stream == event.stream) {
+                Some((_, last)) => *last = version,
+                None => versions.push((event.stream.clone(), version)),
+            }
+        }
+        let Target { log, partition, .. } = self.target;
+        match there {
+            0 => Ok(None),
+            all if all == append.events.len() => {
+                Ok(Some(Appended { log, partition, position: Position::new(last.cast_unsigned()), versions }))
+            }
+            _ => Err(Fault::corrupt("an append was written in part")),
         }
     }
 
@@ -532,15 +715,19 @@ impl Task {
         };
         self.conn = None;
         let mut drive = std::mem::take(&mut self.drive);
+        self.broken = None;
         let left = drive.along(self.give_turn(conn, reserving)).await;
         self.drive = drive;
-        self.commit(left.into_iter().collect()).await;
+        let lost = self.broken.take();
+        self.commit(left.into_iter().collect(), lost).await;
     }
 
     /// Gives back what has to be tried once more.
     async fn give_turn(&mut self, conn: Arc<Conn>, reserving: Reserving) -> Option<Job> {
-        let begun = self.begin(&conn, self.guards(true, &[])).await;
+        let limit = self.place.timeouts.client();
+        let begun = within(limit, RESERVING, self.begin(&conn, self.guards(true, &[]))).await;
         if let Err(fault) = begun {
+            tracing::debug!(partition = %self.target.partition, error = %fault, "cannot reserve the next append");
             self.give_back(conn).await;
             refuse(reserving, &fault);
             return None;
@@ -551,6 +738,7 @@ impl Task {
                 Ok(job) => job.ok(),
                 // It is taken back, unless it has come just now.
                 Err(_) => {
+                    tracing::info!(partition = %self.target.partition, "a reservation was not used within {RESERVED:?}; taken back");
                     job.close();
                     job.try_recv().ok()
                 }
@@ -563,7 +751,9 @@ impl Task {
         };
         match self.on(conn, &[&job.append], true).await {
             Ok(outcomes) => drop(tell(vec![job], outcomes).await),
-            Err(fault) if fault.passes() => return Some(job),
+            Err(fault) if fault.passes() || fault.leaves_server() || self.broken.is_some() => {
+                return Some(job);
+            }
             Err(fault) => fail(vec![job], &fault),
         }
         None
@@ -571,8 +761,9 @@ impl Task {
 
     /// Ends a transaction in which nothing was written.
     async fn give_back(&mut self, conn: Arc<Conn>) {
-        let rolled_back = conn.client.batch_execute(&Self::end("ROLLBACK", self.guards(true, &[]))).await;
-        if rolled_back.is_ok() {
+        let rollback = Self::end("ROLLBACK", self.guards(true, &[]));
+        let rolled_back = async { Ok(conn.client.batch_execute(&rollback).await?) };
+        if within(self.place.timeouts.client(), "roll back", rolled_back).await.is_ok() {
             self.conn = Some(conn);
         }
     }
@@ -588,12 +779,17 @@ impl Task {
             conn.ready(&inline::ALL).await?;
         }
         conn.doubted();
-        let done = self.work(&conn, group, reserved).await;
+        let limit = self.place.timeouts.client();
+        let done = within(limit, DOING, self.work(&conn, group, reserved)).await;
+        // If it took too long, the commit may have been sent.
+        let done = done.map_err(|fault| if fault.is_timeout() { fault.while_committing() } else { fault });
         let doubted = conn.doubted();
         let guarded = self.guards(reserved, group);
         match &done {
-            Err(fault) if fault.kind() == StoreErrorKind::Unknown => self.lost.add(self.target, conn.id),
-            Err(fault) if fault.ends_connection() => {}
+            Err(fault) if fault.kind() == StoreErrorKind::Unknown => self.broken = Some(conn.id),
+            Err(fault) if fault.ends_connection() || fault.leaves_server() => {
+                tracing::warn!(connection = %conn.id, error = %fault, "giving the writer's connection up");
+            }
             // Nobody knows what statements that were refused have done to the session.
             Err(_) if guarded => {}
             Ok(outcomes) if guarded && outcomes.iter().any(is_of_statements) => {}
@@ -632,13 +828,7 @@ impl Task {
             conn.client.batch_execute("COMMIT"),
         )
         .await;
-        let written = async {
-            begun?;
-            let written = written?;
-            committed?;
-            Ok(written)
-        };
-        match written.await {
+        match of_one(begun, written, committed) {
             Ok(Some(Written { start, .. })) => {
                 append::shift(&mut outcomes, start.position);
                 self.remember(&facts, start, start.position);
@@ -765,14 +955,17 @@ impl Task {
             committed?;
             Ok(start)
         });
-        if let Ok(start) = &done {
-            // Positions are counted from the log's begin, as its head was read.
-            let start =
-                start.as_ref().map_or(Start { position: 0, as_known: false }, |written| written.start);
-            self.remember(&facts, start, 0);
-            self.news.publish(self.target.partition, facts.head());
-        }
-        Ok(done.map(|_| outcomes).map_err(Fault::while_committing))
+        let written = match done.map_err(Fault::while_committing) {
+            Ok(Some(written)) => written,
+            Ok(None) => {
+                return Ok(Err(Fault::corrupt("a key appeared under the log's lock; nothing was appended")));
+            }
+            Err(fault) => return Ok(Err(fault)),
+        };
+        // Positions are counted from the log's begin, as its head was read.
+        self.remember(&facts, written.start, 0);
+        self.news.publish(self.target.partition, facts.head());
+        Ok(Ok(outcomes))
     }
 
     fn remember(&self, facts: &Facts<'_>, start: Start, counted_from: i64) {
@@ -807,8 +1000,20 @@ fn is_of_statements(outcome: &Outcome) -> bool {
     matches!(outcome, Err(AppendError::Unfit { .. } | AppendError::Store(_)))
 }
 
+fn not_written(tries: u32) -> Fault {
+    let words = format!("the connection was lost {tries} times while committing; nothing was written");
+    Fault::new(StoreErrorKind::Unavailable, words)
+}
+
+/// Whether one append of a group may be what the database refused: for what it holds, and not for the server's state,
+/// a missing right, or a full disk, which each of them would meet again.
 fn spoilt_by_one(fault: &Fault) -> bool {
-    matches!(fault.kind(), StoreErrorKind::Invalid | StoreErrorKind::Failed) && !fault.ends_connection()
+    let is_of_content = fault
+        .code()
+        .is_none_or(|code| ["22", "23", "54", "P0", "0A"].iter().any(|class| code.code().starts_with(class)));
+    matches!(fault.kind(), StoreErrorKind::Invalid | StoreErrorKind::Failed)
+        && is_of_content
+        && !fault.ends_connection()
 }
 
 /// Tells all of a group what came of it, and gives back what they wanted to be written.
