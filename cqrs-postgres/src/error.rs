@@ -53,7 +53,7 @@ impl Fault {
     }
 
     /// The same fault of another kind, in other words.
-    pub(crate) fn as_kind(mut self, kind: StoreErrorKind, words: impl Into<String>) -> Self {
+    pub(crate) fn told_as(mut self, kind: StoreErrorKind, words: impl Into<String>) -> Self {
         (self.kind, self.words) = (kind, words.into());
         self
     }

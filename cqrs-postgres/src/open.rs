@@ -206,7 +206,7 @@ impl Place {
         let connected = connecting.await.map_err(|fault: Fault| match fault.code() {
             // It was there when the store was opened, and may be there again after a restore.
             Some(code) if *code == SqlState::INVALID_CATALOG_NAME => {
-                fault.as_kind(StoreErrorKind::Unavailable, "the database is not there any more (3D000)")
+                fault.told_as(StoreErrorKind::Unavailable, "the database is not there any more (3D000)")
             }
             _ => fault,
         });

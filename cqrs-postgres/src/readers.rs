@@ -91,7 +91,7 @@ impl Lanes {
     {
         let share = self.share().await?;
         let conn = Arc::clone(&share.conn);
-        let done = within(self.place.timeouts.client(), doing, work(share)).await;
+        let done = within(self.place.timeouts.client(), doing, Box::pin(work(share))).await;
         if let Err(fault) = &done
             && (fault.is_timeout() || fault.leaves_server())
         {

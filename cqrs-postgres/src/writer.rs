@@ -162,7 +162,7 @@ impl Lost {
                 let words =
                     format!("a commit of this process whose connection was lost is still open: {fault}");
                 let kind = fault.kind();
-                fault.as_kind(kind, words)
+                fault.told_as(kind, words)
             })?;
             let mut left = self.lock();
             left.retain(|(_, lost)| *lost != writer);
@@ -382,14 +382,14 @@ impl Task {
             }
             if line.sent.is_empty() {
                 for Back { group, lost } in std::mem::take(&mut line.back) {
-                    self.commit(group, lost).await;
+                    Box::pin(self.commit(group, lost)).await;
                 }
                 while !group.reserving.is_empty() && !group.jobs.is_empty() {
                     let jobs = group.take();
-                    self.commit(jobs, None).await;
+                    Box::pin(self.commit(jobs, None)).await;
                 }
                 for reserving in std::mem::take(&mut group.reserving) {
-                    self.reserve(reserving).await;
+                    Box::pin(self.reserve(reserving)).await;
                 }
             }
             let may_go = match line.sent.len() {
@@ -412,7 +412,7 @@ impl Task {
                     }
                     Err(jobs) => {
                         under_way = jobs.len();
-                        self.commit(jobs, None).await;
+                        Box::pin(self.commit(jobs, None)).await;
                     }
                 }
                 continue;
@@ -596,7 +596,7 @@ impl Task {
     async fn resolve(&mut self, writer: Uuid, group: Vec<Job>) -> Vec<Job> {
         tracing::warn!(connection = %writer, appends = group.len(), "a connection was lost while it committed; looking for its appends");
         let limit = self.place.timeouts.resolve;
-        let looked = until(limit, self.look_for(writer, &group)).await;
+        let looked = until(limit, Box::pin(self.look_for(writer, &group))).await;
         let fault = match looked {
             Some(Ok(found)) => {
                 let (mut told, mut outcomes, mut others) = (Vec::new(), Vec::new(), Vec::new());
@@ -626,7 +626,7 @@ impl Task {
         let words = format!(
             "the connection was lost while committing, and whether the append took place could not be found out within {limit:?}: {fault}"
         );
-        fail(group, &fault.as_kind(StoreErrorKind::Unknown, words));
+        fail(group, &fault.told_as(StoreErrorKind::Unknown, words));
         Vec::new()
     }
 
@@ -699,7 +699,7 @@ impl Task {
         let conn = self.connected().await?;
         self.conn = None;
         let mut drive = std::mem::take(&mut self.drive);
-        let done = drive.along(self.on(conn, group, false)).await;
+        let done = drive.along(Box::pin(self.on(conn, group, false))).await;
         self.drive = drive;
         done
     }
@@ -716,10 +716,10 @@ impl Task {
         self.conn = None;
         let mut drive = std::mem::take(&mut self.drive);
         self.broken = None;
-        let left = drive.along(self.give_turn(conn, reserving)).await;
+        let left = drive.along(Box::pin(self.give_turn(conn, reserving))).await;
         self.drive = drive;
         let lost = self.broken.take();
-        self.commit(left.into_iter().collect(), lost).await;
+        Box::pin(self.commit(left.into_iter().collect(), lost)).await;
     }
 
     /// Gives back what has to be tried once more.
@@ -728,7 +728,9 @@ impl Task {
         let begun = within(limit, RESERVING, self.begin(&conn, self.guards(true, &[]))).await;
         if let Err(fault) = begun {
             tracing::debug!(partition = %self.target.partition, error = %fault, "cannot reserve the next append");
-            self.give_back(conn).await;
+            if !fault.ends_connection() && !fault.leaves_server() {
+                self.give_back(conn).await;
+            }
             refuse(reserving, &fault);
             return None;
         }
@@ -780,7 +782,7 @@ impl Task {
         }
         conn.doubted();
         let limit = self.place.timeouts.client();
-        let done = within(limit, DOING, self.work(&conn, group, reserved)).await;
+        let done = within(limit, DOING, Box::pin(self.work(&conn, group, reserved))).await;
         // If it took too long, the commit may have been sent.
         let done = done.map_err(|fault| if fault.is_timeout() { fault.while_committing() } else { fault });
         let doubted = conn.doubted();

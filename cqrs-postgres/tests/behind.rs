@@ -59,7 +59,7 @@ async fn sent_behind_with(
         wave(&store, round).await;
     }
     let other = connect(cluster.url()).await;
-    let function = format!("SELECT pg_get_functiondef('{schema}.append_group'::regproc)");
+    let function = format!("SELECT pg_get_functiondef('{schema}.append_group_v3'::regproc)");
     let function: String = other.query_one(&function, &[]).await.unwrap().get(0);
     other.batch_execute(&change(function)).await.unwrap();
     let lock = format!("BEGIN; LOCK TABLE {schema}.events IN SHARE ROW EXCLUSIVE MODE");

@@ -166,7 +166,7 @@ async fn were_the_others_not_to_move_up_it_would_show() {
     let schema = schema();
     let Some(world) = World::new(&schema).await else { return };
     let other = connect(pg_cluster::shared().unwrap().url()).await;
-    let function = format!("SELECT pg_get_functiondef('{schema}.append_group'::regproc)");
+    let function = format!("SELECT pg_get_functiondef('{schema}.append_group_v3'::regproc)");
     let function: String = other.query_one(&function, &[]).await.unwrap().get(0);
     let stays = function.replace("coalesce(array_position(v_kept, t.number), t.number)", "t.number");
     assert_ne!(stays, function);

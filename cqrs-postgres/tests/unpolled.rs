@@ -43,7 +43,7 @@ async fn fill(store: &PostgresStore, name: &str, (events, bytes): Size) {
     let one = |_| NewEvent { tags: [].into_iter().collect(), ..event(name, "x".repeat(bytes)) };
     let mut left = events;
     while left > 0 {
-        let some = left.min(1_000).min((16 << 20) / bytes).max(1);
+        let some = left.min(1_000).min((8 << 20) / bytes).max(1);
         store.append(Append::new((0..some).map(one).collect(), Guard::Any)).await.unwrap();
         left -= some;
     }
