@@ -16,6 +16,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
 use crate::error::Fault;
+use crate::limit::until;
 
 /// The user name and the password of a connection, from a source such as
 /// [`PostgresBuilder::credentials`](crate::PostgresBuilder::credentials).
@@ -78,17 +79,17 @@ impl Passwords {
     pub(crate) async fn find(&self, config: &Config) -> Result<Found, Fault> {
         if let Some(source) = &self.source {
             let failed = |kind, words: String| Err(Fault::new(kind, words));
-            return match tokio::time::timeout(LIMIT, source()).await {
-                Ok(Ok(Credentials { user, password })) => {
+            return match until(LIMIT, source()).await {
+                Some(Ok(Credentials { user, password })) => {
                     Ok(Found { user, password: Some(password), note: None })
                 }
-                Ok(Err(error)) => failed(
+                Some(Err(error)) => failed(
                     StoreErrorKind::Unavailable,
                     format!(
                         "the source of credentials failed ({error}); it is asked again for the next connection"
                     ),
                 ),
-                Err(_) => failed(
+                None => failed(
                     StoreErrorKind::Unavailable,
                     format!("the source of credentials did not answer within {} s", LIMIT.as_secs()),
                 ),
