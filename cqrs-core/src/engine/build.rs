@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, watch};
 use super::bounded::bounded;
 use super::follow::Follower;
 use super::gate::Gate;
+use super::heads::Heads;
 use super::nested::Waits;
 use super::slots::Slots;
 use super::snapshots::{Plan, Saves};
@@ -193,6 +194,7 @@ impl EngineBuilder {
             attempts: self.attempts,
             slots: Slots::new(self.hot_streams),
             gate: Gate::default(),
+            heads: Heads::new(partitions),
             runs: self.runs,
             timeouts: self.timeouts,
             waits: Waits::default(),

@@ -28,8 +28,6 @@ use crate::read_store::{Batch, Checkpoint, Claim, CommitError};
 use crate::store::{Head, LogRead, LogSlice, Query};
 use crate::timer;
 
-/// How long a follower trusts that `wait` will wake it before it looks by itself.
-const POLL: Duration = Duration::from_millis(500);
 /// Between two tries after a fault of a store: from the first to the last, doubling.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(10));
 
@@ -229,8 +227,8 @@ enum Step {
 enum Rest {
     /// There may be more.
     None,
-    /// At the end of the log.
-    UntilNews,
+    /// At the end of the log, which was disturbed so often until it was read last.
+    UntilNews(u64),
     /// After what may pass.
     For(Duration),
     /// After what does not pass by itself.
@@ -372,6 +370,7 @@ impl Follower {
         let mut guest = Some(Guest::new(self.mode != Mode::Inline, GLANCE));
         let mut woken = Woken::ByTime;
         loop {
+            let disturbances = inner.heads.disturbances();
             // A step is not cut short: what has begun is finished, then the follower stops.
             let step = self.turn(inner, &mut guest).await;
             if let Ok(step) = &step {
@@ -383,11 +382,11 @@ impl Follower {
             let rest = match step {
                 Ok(Step::Moved) => Rest::None,
                 Ok(Step::Left(patience)) => Rest::For(patience),
-                // Woken for nothing: a store's `wait` may come back early, even each time.
+                // Woken for nothing that it could find: it does not look again at once.
                 Ok(Step::AtHead) if woken == Woken::ByNews => {
                     Rest::For(guest.as_ref().map_or_else(|| backoff.next(), |guest| guest.patience))
                 }
-                Ok(Step::AtHead) => Rest::UntilNews,
+                Ok(Step::AtHead) => Rest::UntilNews(disturbances),
                 Err(Trouble::Fault(_)) => {
                     guest = Some(Guest::new(false, GLANCE));
                     Rest::UntilRevived
@@ -414,10 +413,10 @@ impl Follower {
             match rest {
                 Rest::None => {}
                 Rest::For(time) => timer::sleep(time).await,
-                Rest::UntilNews => {
-                    if race(self.news(inner), timer::sleep(POLL)).await == Side::First {
-                        woken = Woken::ByNews;
-                    }
+                Rest::UntilNews(disturbances) => {
+                    let reached = self.progress.borrow().places.clone();
+                    inner.heads.news(&*inner.log, &reached, disturbances).await;
+                    woken = Woken::ByNews;
                 }
                 Rest::UntilRevived => self.revived().await,
             }
@@ -508,24 +507,6 @@ impl Follower {
         }
         self.recovered();
         Ok(None)
-    }
-
-    /// Waits until some partition has grown. If the store cannot wait, this never ends, and the
-    /// poll beside it is there.
-    async fn news(&self, inner: &Inner) {
-        let progress = self.progress.borrow().clone();
-        let wait = |partition| inner.log.wait(partition, progress.on(partition));
-        let mut waits: Vec<_> = self.partitions().map(wait).collect();
-        std::future::poll_fn(|cx| {
-            let mut grown = false;
-            waits.retain_mut(|wait| {
-                let end = wait.as_mut().poll(cx);
-                grown |= matches!(end, Poll::Ready(Ok(())));
-                end.is_pending()
-            });
-            if grown { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
     }
 
     /// Goes on until everything that is in the log now has taken effect.
@@ -1021,13 +1002,19 @@ async fn beside<T, E, U>(
 
 /// Which of two futures was first.
 #[derive(PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     First,
     Second,
 }
 
+impl Side {
+    pub(super) fn is_first(&self) -> bool {
+        *self == Self::First
+    }
+}
+
 /// Runs both until one is done, looking at the first one first.
-async fn race(first: impl Future<Output = ()>, second: impl Future) -> Side {
+pub(super) async fn race(first: impl Future<Output = ()>, second: impl Future) -> Side {
     let mut first = std::pin::pin!(first);
     let mut second = std::pin::pin!(second);
     std::future::poll_fn(|cx| {

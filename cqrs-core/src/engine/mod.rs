@@ -19,6 +19,7 @@ mod execute;
 mod fold;
 mod follow;
 mod gate;
+mod heads;
 mod held;
 mod lag;
 mod live;
@@ -62,6 +63,7 @@ pub use verify::{
 
 use follow::Follower;
 use gate::Gate;
+use heads::Heads;
 use nested::Waits;
 use slots::Slots;
 use snapshots::{Plan, Saves};
@@ -95,6 +97,8 @@ struct Inner {
     attempts: u32,
     slots: Slots,
     gate: Gate,
+    /// What the followers wait for.
+    heads: Heads,
     /// The projections whose effect is part of each append's commit.
     inline: Inline,
     /// Whether a command may be decided on what others before it are about to write.
