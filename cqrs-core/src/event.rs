@@ -47,14 +47,7 @@ pub trait Event: Storable + Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Turns a payload of this event that cannot be read otherwise, of this or an older version, into one of this
-    /// version; `None` if it does not know it either. `#[event(upcast_bytes = …)]`.
-    fn upcast_bytes(version: u32, payload: &[u8]) -> Option<Vec<u8>> {
-        let _ = (version, payload);
-        None
-    }
-
-    /// Names every older shape that [`upcast`](Self::upcast) or [`upcast_bytes`](Self::upcast_bytes) reads.
+    /// Names every older shape that [`upcast`](Self::upcast) reads.
     fn former(shapes: &mut Vec<Shape>) {
         let _ = shapes;
     }

@@ -100,6 +100,16 @@ pub trait ReadStore: fmt::Debug + Send + Sync + 'static {
         keys: Vec<String>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>>;
 
+    /// Writes back what is kept elsewhere, and releases files and connections. A later call opens again what it
+    /// needs. A store that has nothing to do, or does it in
+    /// [`EventStore::close`](crate::store::EventStore::close), leaves this as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] if not everything could be written back; what was committed is still durable.
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// At most `limit` documents whose key comes behind `after`, by the bytes of the key. Fewer
     /// than `limit` only at the end.
     ///

@@ -148,6 +148,17 @@
 //! - **Refused by name.** A store that keeps no snapshots says so in [`Capabilities::snapshots`], gives
 //!   none, and refuses to save one with [`StoreErrorKind::Unsupported`].
 //!
+//! # Close
+//!
+//! [`close`](EventStore::close) writes back what a store keeps outside of its main file or in memory, and
+//! releases its files and connections. The engine calls it at the end of a shutdown.
+//!
+//! - **Complete.** When it returns `Ok`, a copy of what the store's documentation names, such as one file, has
+//!   every append that was acknowledged before, unless another process still uses it.
+//! - **Not the end.** A later call opens again what it needs. Closing twice is no fault.
+//! - **Bounded.** It waits for the calls that were made before it, and as long as the store waits for other
+//!   processes, but not for a future that is not polled.
+//!
 //! # Faults
 //!
 //! | what happened | what is given |
@@ -325,6 +336,15 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`] if the store cannot do that now.
     fn forget_snapshot(&self, stream: &StreamId) -> BoxFuture<'_, Result<(), StoreError>> {
         let _ = stream;
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Writes back what is kept elsewhere, and releases files and connections, as the module's section "Close"
+    /// says. A store that has nothing to do leaves this as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] if not everything could be written back; what was acknowledged is still durable.
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -85,7 +85,11 @@ impl Write for Append {
     const DOING: &'static str = "append";
 
     fn weight(&self) -> usize {
-        self.events.iter().map(|event| event.payload.len() + 500).sum()
+        // A row besides its payload, and the entries of its indexes.
+        let texts = |event: &NewEvent| {
+            event.metadata.size() + event.tags.iter().map(|tag| 2 * tag.as_str().len() + 50).sum::<usize>()
+        };
+        self.events.iter().map(|event| event.payload.len() + texts(event) + 500).sum()
     }
 
     /// All is checked before the first row is written, in the order of the contract. So who loses is

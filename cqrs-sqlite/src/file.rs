@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::io::ErrorKind;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::store::LogId;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::error::Fault;
 use crate::open;
@@ -187,6 +189,11 @@ impl OpenFile {
         }
     }
 
+    /// Called when the last connection is closed: SQLite then removes the WAL.
+    pub(crate) fn closed(&self) {
+        self.lock().wal = None;
+    }
+
     /// Refuses if the path leads to another file than the one that was opened, or its content was replaced.
     pub(crate) fn check(&self) -> Result<(), Fault> {
         if let Some(fault) = self.broken.get() {
@@ -211,41 +218,44 @@ impl OpenFile {
             (Err(_), _) => {}
         }
         if state.stamp != Some(stamp(&main)) {
-            state.content = Some(self.examine(state.content)?);
+            state.content = self.examine(state.content)?;
             state.stamp = Some(stamp(&main));
         }
         Ok(())
     }
 
     /// Reads what the main file says after it was written to: by a checkpoint, or by what overwrote it.
-    fn examine(&self, before: Option<Content>) -> Result<Content, Fault> {
-        let mut attempts = 20;
+    fn examine(&self, before: Option<Content>) -> Result<Option<Content>, Fault> {
+        let mut attempts = 5;
         loop {
             attempts -= 1;
             let fault = match (open::content(&self.path), before) {
-                (Ok(now), Some(before)) if now.log != before.log || now.generation < before.generation => {
+                (Ok(now), Some(before))
+                    if now.is_none_or(|now| now.log != before.log || now.generation < before.generation) =>
+                {
                     overwritten()
                 }
                 (Ok(now), _) => return Ok(now),
-                // A checkpoint in progress may look like a damaged file for a moment.
-                (Err(fault), _) if fault.kind() == StoreErrorKind::Corrupt => overwritten(),
-                (Err(fault), _) => fault,
+                // Every database begins with the same bytes.
+                (Err(fault), _) if fault.is(ErrorCode::NotADatabase) => overwritten(),
+                // The main file alone may be damaged where a checkpoint was not finished: the WAL has those pages.
+                (Err(fault), _) if fault.kind() == StoreErrorKind::Corrupt => return Ok(before),
+                (Err(fault), _) => return Err(fault),
             };
             if attempts == 0 {
-                return Err(self.report(fault));
+                return Err(self.fail(fault));
             }
             std::thread::sleep(AGAIN);
         }
     }
 
-    /// Reports a fault that stays.
+    /// Reports a fault, which stays.
     fn fail(&self, fault: Fault) -> Fault {
-        self.broken.get_or_init(|| self.report(fault)).clone()
-    }
-
-    fn report(&self, fault: Fault) -> Fault {
-        tracing::error!(file = %self.path.display(), %fault, "the file is not the one that was opened");
-        fault
+        let reported = || {
+            tracing::error!(file = %self.path.display(), %fault, "the file is not the one that was opened");
+            fault
+        };
+        self.broken.get_or_init(reported).clone()
     }
 
     // Nothing in here can be left half-changed by a panic.
@@ -272,39 +282,68 @@ fn wal_gone(wal: &Path, how: &str) -> Fault {
     Fault::corrupt(format!("its WAL {} was {how} while it was open. {THEN}", wal.display()))
 }
 
-/// The files that this process has open, and how often.
+/// How many connections this process has to each file.
 ///
 /// POSIX drops all locks that a process has on a file as soon as the process closes any descriptor of it. So
 /// nothing here may read a file past SQLite that a store of this process has open.
-static OPEN: Mutex<Option<HashMap<PathBuf, usize>>> = Mutex::new(None);
+static CONNECTIONS: Mutex<Option<HashMap<PathBuf, usize>>> = Mutex::new(None);
 
-/// Counts a file as open until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Registered(PathBuf);
+// Nothing in here can be left half-changed by a panic.
+fn connections() -> MutexGuard<'static, Option<HashMap<PathBuf, usize>>> {
+    CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-impl Registered {
-    /// Runs a check that opens and closes the file, unless this process has it open already, and counts it as
-    /// open.
-    pub(crate) fn after(path: &Path, check: impl FnOnce() -> Result<(), Fault>) -> Result<Self, Fault> {
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.get_or_insert_default().entry(path.to_owned()).or_default();
-        if *count == 0 {
-            check()?;
-        }
-        *count += 1;
-        Ok(Self(path.to_owned()))
+/// Runs a check that opens and closes the file, unless this process has connections to it.
+pub(crate) fn if_closed(path: &Path, check: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fault> {
+    let connections = connections();
+    match connections.as_ref().is_some_and(|all| all.contains_key(path)) {
+        true => Ok(()),
+        false => check(),
     }
 }
 
-impl Drop for Registered {
+/// A connection that is counted as long as it is open.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    // Dropped first.
+    conn: Connection,
+    _counted: Counted,
+}
+
+impl Conn {
+    /// Opens a connection to a file.
+    pub(crate) fn open(path: &Path, flags: OpenFlags) -> Result<Self, Fault> {
+        *connections().get_or_insert_default().entry(path.to_owned()).or_default() += 1;
+        let counted = Counted(path.to_owned());
+        Ok(Self { conn: Connection::open_with_flags(path, flags)?, _counted: counted })
+    }
+}
+
+impl Deref for Conn {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.conn
+    }
+}
+
+impl DerefMut for Conn {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.conn
+    }
+}
+
+#[derive(Debug)]
+struct Counted(PathBuf);
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = &mut *open
-            && let Some(count) = open.get_mut(&self.0)
-        {
+        let mut connections = connections();
+        let Some(all) = connections.as_mut() else { return };
+        if let Some(count) = all.get_mut(&self.0) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.0);
+                all.remove(&self.0);
             }
         }
     }

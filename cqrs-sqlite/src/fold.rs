@@ -1,24 +1,24 @@
-//! Reading a stream to fold it: a thread reads ahead and packs, and whoever folds is lent event by event, of
-//! which nothing was made that a fold does not need.
+//! Reading a stream to fold it, in pieces: while one is folded, a thread reads the next. Events are lent one
+//! by one, and nothing is made of them that a fold does not need.
+//!
+//! Each piece is read to its end, in a transaction of its own. So a fold that is not polled holds neither a
+//! thread nor a transaction, and at most two pieces in memory.
 
 use std::sync::Arc;
 
-use cqrs_core::error::StoreErrorKind;
+use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::event::Stored;
 use cqrs_core::id::{Position, StreamId, Version};
 use cqrs_core::store::{StreamEvent, TakeEvent};
 use rusqlite::{Connection, Row};
-use tokio::sync::mpsc;
 
 use crate::error::Fault;
-use crate::readers::Readers;
+use crate::read::Checked;
+use crate::readers::{Readers, Reading};
 
-/// A pack is handed over with so many events, or so many bytes.
+/// A piece ends with so many events, or when its payloads have so many bytes.
 const EVENTS: usize = 500;
-const BYTES: usize = 1 << 20;
-
-/// So many packs wait at most.
-const AHEAD: usize = 2;
+const BYTES: usize = 256 << 10;
 
 /// Hands over what a stream has from a version on.
 pub(crate) async fn stream(
@@ -26,53 +26,51 @@ pub(crate) async fn stream(
     stream: &StreamId,
     from: Version,
     take: &mut TakeEvent<'_>,
-) -> Result<(), Fault> {
-    let (way, mut packs) = mpsc::channel(AHEAD);
-    let stream = stream.clone();
-    readers.submit(Box::new(move |conn| {
-        let last = conn.and_then(|conn| read(conn, &stream, from, &way));
-        // Nobody listens if the future was dropped meanwhile, or has had enough.
-        let _ = way.blocking_send(last);
-    }))?;
-    while let Some(pack) = packs.recv().await {
-        let pack = pack?;
-        if !pack.hand_over(take) || pack.is_last {
-            return Ok(());
+) -> Result<(), StoreError> {
+    let mut next = Some(begin(readers, stream, from)?);
+    while let Some(reading) = next.take() {
+        let piece = reading.end().await?;
+        if let Some(version) = piece.next {
+            next = Some(begin(readers, stream, version)?);
         }
-    }
-    Err(Fault::new(StoreErrorKind::Failed, "the reading thread has stopped"))
-}
-
-/// Reads and sends pack after pack, until nobody takes them; gives the last one.
-fn read(
-    conn: &Connection,
-    stream: &StreamId,
-    from: Version,
-    way: &mpsc::Sender<Result<Pack, Fault>>,
-) -> Result<Pack, Fault> {
-    let from = i64::try_from(from.get()).unwrap_or(i64::MAX);
-    let mut select = conn.prepare_cached(
-        "SELECT version, position, schema_version, name, payload FROM cqrs_events
-         WHERE stream = ?1 AND version >= ?2 ORDER BY version",
-    )?;
-    let mut rows = select.query((stream.as_str(), from))?;
-    let mut pack = Pack::default();
-    while let Some(row) = rows.next()? {
-        pack.add(row)?;
-        if pack.is_full() && way.blocking_send(Ok(std::mem::take(&mut pack))).is_err() {
+        if !piece.hand_over(take) {
             break;
         }
     }
-    Ok(Pack { is_last: true, ..pack })
+    Ok(())
+}
+
+fn begin(readers: &Arc<Readers>, stream: &StreamId, from: Version) -> Result<Reading<Piece>, StoreError> {
+    let stream = stream.clone();
+    readers.begin("read a stream", move |conn| read(conn, &stream, from))
+}
+
+fn read(conn: &Connection, stream: &StreamId, from: Version) -> Result<Piece, Fault> {
+    let from = i64::try_from(from.get()).unwrap_or(i64::MAX);
+    let mut select = conn.prepare_cached(
+        "SELECT version, position, schema_version, name, payload, id, time, tags, metadata, checksum
+         FROM cqrs_events WHERE stream = ?1 AND version >= ?2 ORDER BY version",
+    )?;
+    let mut rows = select.query((stream.as_str(), from))?;
+    let mut piece = Piece::default();
+    while let Some(row) = rows.next()? {
+        if piece.is_full() {
+            piece.next = Some(Version::new(row.get_ref(0)?.as_i64()?.cast_unsigned()));
+            break;
+        }
+        piece.add(stream, row)?;
+    }
+    Ok(piece)
 }
 
 /// Some events, one behind the other.
 #[derive(Debug, Default)]
-struct Pack {
+struct Piece {
     names: String,
     payloads: Vec<u8>,
     events: Vec<Packed>,
-    is_last: bool,
+    /// Where the next piece begins, if there is one.
+    next: Option<Version>,
 }
 
 #[derive(Debug)]
@@ -84,20 +82,32 @@ struct Packed {
     payload_end: usize,
 }
 
-impl Pack {
-    fn add(&mut self, row: &Row<'_>) -> Result<(), Fault> {
+impl Piece {
+    fn add(&mut self, stream: &StreamId, row: &Row<'_>) -> Result<(), Fault> {
         let (version, position) = (row.get_ref(0)?.as_i64()?, row.get_ref(1)?.as_i64()?);
-        self.add_at(row, version, position).map_err(|fault| match fault.kind() {
+        self.add_at(stream, row, version, position).map_err(|fault| match fault.kind() {
             StoreErrorKind::Corrupt => fault.at(position),
             _ => fault,
         })
     }
 
-    fn add_at(&mut self, row: &Row<'_>, version: i64, position: i64) -> Result<(), Fault> {
-        let schema_version = u32::try_from(row.get_ref(2)?.as_i64()?)
-            .map_err(|_| Fault::corrupt("its schema version is too large"))?;
-        self.names.push_str(row.get_ref(3)?.as_str()?);
-        self.payloads.extend_from_slice(row.get_ref(4)?.as_blob()?);
+    fn add_at(&mut self, stream: &StreamId, row: &Row<'_>, version: i64, position: i64) -> Result<(), Fault> {
+        let schema_version = row.get_ref(2)?.as_i64()?;
+        let (name, payload) = (row.get_ref(3)?.as_str()?, row.get_ref(4)?.as_blob()?);
+        let checked = Checked {
+            numbers: [position, version, schema_version, row.get_ref(6)?.as_i64()?],
+            id: row.get_ref(5)?.as_blob()?,
+            stream: stream.as_str(),
+            name,
+            tags: row.get_ref(7)?.as_str_or_null()?,
+            metadata: row.get_ref(8)?.as_str_or_null()?,
+            payload,
+        };
+        checked.agree(row.get_ref(9)?.as_i64()?)?;
+        let schema_version =
+            u32::try_from(schema_version).map_err(|_| Fault::corrupt("its schema version is too large"))?;
+        self.names.push_str(name);
+        self.payloads.extend_from_slice(payload);
         let (name_end, payload_end) = (self.names.len(), self.payloads.len());
         self.events.push(Packed { version, position, schema_version, name_end, payload_end });
         Ok(())

@@ -7,6 +7,7 @@ use cqrs_core::id::StreamId;
 use foldhash::HashMap;
 use rusqlite::Connection;
 
+use crate::checkpoint::{self, Wal};
 use crate::error::Fault;
 use crate::{read, schema};
 
@@ -17,34 +18,46 @@ const GENERATION: usize = 8_192;
 /// lock for writing and has [refreshed](Self::refresh) them.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// What SQLite counts up when another connection has written, and the head at that time.
-    seen: Option<(i64, i64)>,
+    seen: Option<Seen>,
     young: HashMap<StreamId, i64>,
     /// Those of the generation before. Who is asked for here becomes young again.
     old: HashMap<StreamId, i64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// What SQLite counts up when another connection has written.
+    data_version: i64,
+    head: i64,
+    wal: Wal,
 }
 
 impl Known {
     /// Makes sure that nothing is remembered that another connection has changed; gives the head.
     pub(crate) fn refresh(&mut self, conn: &Connection) -> Result<i64, Fault> {
         let now: i64 = conn.prepare_cached("PRAGMA data_version")?.query_row((), |row| row.get(0))?;
-        if let Some((seen, head)) = self.seen
-            && seen == now
+        if let Some(seen) = self.seen
+            && seen.data_version == now
         {
-            return Ok(head);
+            return Ok(seen.head);
         }
         self.forget();
         // Another process may have migrated the file.
         schema::current(conn)?.writable()?;
         let head = read::last_position(conn)?;
-        self.seen = Some((now, head));
+        self.seen = Some(Seen { data_version: now, head, wal: checkpoint::state(conn)? });
         Ok(head)
     }
 
-    /// Takes over the head that a transaction has committed.
-    pub(crate) fn committed(&mut self, to: i64) {
-        if let Some((_, head)) = &mut self.seen {
-            *head = to;
+    /// What the file says about its WAL; `None` if that is not known.
+    pub(crate) fn wal(&self) -> Option<Wal> {
+        self.seen.map(|seen| seen.wal)
+    }
+
+    /// Takes over what a transaction has committed.
+    pub(crate) fn committed(&mut self, head: i64, wal: Wal) {
+        if let Some(seen) = &mut self.seen {
+            (seen.head, seen.wal) = (head, wal);
         }
     }
 

@@ -44,6 +44,7 @@
 pub use rusqlite;
 
 mod append;
+mod checkpoint;
 mod documents;
 mod error;
 mod file;
@@ -186,6 +187,20 @@ impl SqliteStore {
         SqliteBuilder { path, patience: Duration::from_secs(5), readers: 4, limits: Limits::standard() }
     }
 
+    /// Writes everything back to the main file and closes it, so that it can be copied or moved alone, unless
+    /// another process has it open. A later call opens it again. [`Engine::shutdown`](cqrs_core::Engine::shutdown)
+    /// does this, and so does dropping the last handle, on the store's own thread.
+    ///
+    /// It waits for the writes that were handed over before, and as long as
+    /// [`patience`](SqliteBuilder::patience) says for reads and for other processes.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unavailable`] if another process kept the file locked, or any other reason why the WAL
+    /// was not written back. What was acknowledged is in the WAL then.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.shared.writer.close().await
+    }
+
     /// Walks through the whole file, and gives what it has seen or the first thing that is wrong:
     /// damaged pages, a gap among positions or versions, an index that disagrees with the log,
     /// metadata that cannot be read, a checkpoint or a key beyond the log, a snapshot of what the log does
@@ -197,8 +212,14 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreErrorKind::Corrupt`] with a message that names the fault, or what kept it from reading.
     pub async fn verify(&self) -> Result<Verified, StoreError> {
-        let log = self.shared.log;
-        self.shared.readers.read("verify the file", move |conn| verify::verify(conn, log)).await
+        let (place, log) = (self.shared.place.clone(), self.shared.log);
+        // On a thread of its own, as it takes long and others read meanwhile.
+        let verify = move || {
+            let conn = place.reader()?;
+            let done = verify::verify(&conn, log);
+            place.file.check().and(done)
+        };
+        apart("cqrs-sqlite-verify", "verify the file", verify).await
     }
 }
 
@@ -264,16 +285,8 @@ impl SqliteBuilder {
         work: impl FnOnce(Place) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let doing = format!("{doing} {}", self.path.display());
-        let (answer, outcome) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("cqrs-sqlite-file".to_owned());
-        let started = thread.spawn(move || {
-            let done = Place::new(&self.path, self.patience).and_then(work);
-            let _ = answer.send(done);
-        });
-        let failed = |words: String| Fault::new(StoreErrorKind::Failed, words).told(&doing);
-        started.map_err(|error| failed(format!("no thread can be started ({error})")))?;
-        let done = outcome.await.map_err(|_| failed("its thread has stopped".to_owned()))?;
-        done.map_err(|fault| fault.told(&doing))
+        let work = move || Place::new(&self.path, self.patience).and_then(work);
+        apart("cqrs-sqlite-file", &doing, work).await
     }
 
     /// Opens the store.
@@ -284,16 +297,22 @@ impl SqliteBuilder {
         let doing = format!("open {}", self.path.display());
         let told = |fault: Fault| fault.told(&doing);
         let news = Arc::new(News::new());
-        let (writer, jobs) = Writer::new();
+        let (writer, asked) = Writer::new();
         let (opened, opening) = oneshot::channel();
         let thread = std::thread::Builder::new().name("cqrs-sqlite-write".to_owned());
         let heard = Arc::clone(&news);
         let started = thread.spawn(move || {
-            let place = Place::new(&self.path, self.patience);
-            match place.and_then(|place| Ok((place.writer()?, place))) {
-                Ok(((conn, log), place)) => {
-                    let _ = opened.send(Ok((place.clone(), log)));
-                    Thread::new(conn, place, log, heard).run(jobs);
+            let open = || {
+                let place = Place::new(&self.path, self.patience)?;
+                let (conn, log) = place.writer()?;
+                let readers = Arc::new(Readers::new(place.clone(), self.readers));
+                let thread = Thread::new(conn, place.clone(), log, heard, Arc::clone(&readers))?;
+                Ok(((place, log, readers), thread))
+            };
+            match open() {
+                Ok((open, thread)) => {
+                    let _ = opened.send(Ok(open));
+                    thread.run(asked);
                 }
                 Err(fault) => _ = opened.send(Err(fault)),
             }
@@ -301,11 +320,26 @@ impl SqliteBuilder {
         let failed = |words: String| told(Fault::new(StoreErrorKind::Failed, words));
         started.map_err(|error| failed(format!("no thread can be started ({error})")))?;
         let opened = opening.await.map_err(|_| failed("its thread has stopped".to_owned()))?;
-        let (place, log) = opened.map_err(told)?;
-        let readers = Arc::new(Readers::new(place.clone(), self.readers));
+        let (place, log, readers) = opened.map_err(told)?;
         let shared = Shared { place, log, limits: self.limits, writer, readers, news };
         Ok(SqliteStore { shared: Arc::new(shared) })
     }
+}
+
+/// Works on a thread of its own. Dropping the future has no effect but that nobody hears of it.
+async fn apart<T: Send + 'static>(
+    name: &str,
+    doing: &str,
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, StoreError> {
+    let (answer, outcome) = oneshot::channel();
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _ = answer.send(work());
+    });
+    let failed = |words: String| Fault::new(StoreErrorKind::Failed, words).told(doing);
+    started.map_err(|error| failed(format!("no thread can be started ({error})")))?;
+    let done = outcome.await.map_err(|_| failed("its thread has stopped".to_owned()))?;
+    done.map_err(|fault| fault.told(doing))
 }
 
 /// The path in `sqlite:PATH`. Two slashes begin a host, of which there is none before a third.
@@ -317,12 +351,21 @@ fn path_of(url: &str) -> Result<&str, Fault> {
         Some(host) => return invalid(format!("what follows `//` names a host; write `sqlite:{host}`")),
         None => rest,
     };
-    match path.split_once('?') {
-        Some((path, _)) => invalid(format!(
-            "there are no options behind a `?`; write `sqlite:{path}`, and `SqliteStore::builder` for the rest"
-        )),
-        None => Ok(path),
+    if let Some((path, _)) = path.split_once('?') {
+        return invalid(format!(
+            "a `?` and what follows it are no options here; write `sqlite:{path}`, and use `SqliteStore::builder` for \
+             settings"
+        ));
     }
+    let encoded = path.as_bytes().windows(3).any(
+        |bytes| matches!(bytes, [b'%', high, low] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit()),
+    );
+    if encoded {
+        let words = "percent-encoding is not decoded: write the path as it is. For a file whose name has a `%`, use \
+                     `SqliteStore::open`";
+        return invalid(words.to_owned());
+    }
+    Ok(path)
 }
 
 fn open_url(url: String) -> BoxFuture<'static, Result<Stores, StoreError>> {
@@ -391,10 +434,7 @@ impl EventStore for SqliteStore {
         from: Version,
         take: &'a mut TakeEvent<'a>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move {
-            let folded = fold::stream(&self.shared.readers, stream, from, take).await;
-            folded.map_err(|fault| fault.told("read a stream"))
-        })
+        Box::pin(fold::stream(&self.shared.readers, stream, from, take))
     }
 
     fn read_log(&self, read: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {
@@ -447,6 +487,10 @@ impl EventStore for SqliteStore {
     fn forget_snapshot(&self, stream: &StreamId) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.shared.writer.write(Forgetting(stream.clone())))
     }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.shared.writer.close())
+    }
 }
 
 impl ReadStore for SqliteStore {
@@ -470,6 +514,10 @@ impl ReadStore for SqliteStore {
         let consumer = consumer.to_owned();
         let read = move |conn: &rusqlite::Connection| documents::checkpoint(conn, &consumer, partition);
         Box::pin(self.shared.readers.read("read a checkpoint", read))
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.shared.writer.close())
     }
 
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {

@@ -1,10 +1,11 @@
 //! Who waits for the head to move, and how other processes' appends are noticed.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::file::Conn;
 use crate::open::Place;
 use crate::read;
 
@@ -18,18 +19,28 @@ pub(crate) struct News {
     head: watch::Sender<i64>,
     watcher: Mutex<Watcher>,
     turn: Condvar,
+    released: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Watcher {
     waiting: usize,
     running: bool,
+    /// Whether the thread has the file open.
+    connected: bool,
+    /// Whether it is asked to close it.
+    releasing: bool,
     closed: bool,
 }
 
 impl News {
     pub(crate) fn new() -> Self {
-        Self { head: watch::Sender::new(0), watcher: Mutex::default(), turn: Condvar::new() }
+        Self {
+            head: watch::Sender::new(0),
+            watcher: Mutex::default(),
+            turn: Condvar::new(),
+            released: Condvar::new(),
+        }
     }
 
     pub(crate) fn head(&self) -> i64 {
@@ -71,29 +82,60 @@ impl News {
         self.turn.notify_all();
     }
 
+    /// Has the thread close the file, and waits until it has.
+    pub(crate) fn release(&self, until: Instant) {
+        let mut watcher = self.lock();
+        watcher.releasing = watcher.connected;
+        self.turn.notify_all();
+        let left = until.saturating_duration_since(Instant::now());
+        let _ = self.released.wait_timeout_while(watcher, left, |watcher| watcher.connected);
+    }
+
     fn watch(&self, place: &Place) {
         let mut conn = None;
-        while self.somebody_waits() {
+        while self.somebody_waits(&mut conn) {
             if conn.is_none() {
                 conn = place.reader().ok();
+                self.lock().connected = conn.is_some();
             }
             // A fault shows to whoever reads; here it is tried again.
             match conn.as_ref().map(|conn| (read::last_position(conn), place.file.check())) {
                 Some((Ok(head), Ok(()))) => self.publish(head),
-                _ => conn = None,
+                _ => {
+                    conn = None;
+                    self.disconnected();
+                }
             }
         }
+        drop(conn);
+        self.disconnected();
+    }
+
+    fn disconnected(&self) {
+        let mut watcher = self.lock();
+        (watcher.connected, watcher.releasing) = (false, false);
+        self.released.notify_all();
     }
 
     /// Sleeps until it is time to look; `false` when the store is closed.
-    fn somebody_waits(&self) -> bool {
-        let watcher = self.lock();
-        let (watcher, _) = self
-            .turn
-            .wait_timeout_while(watcher, INTERVAL, |watcher| !watcher.closed)
-            .unwrap_or_else(PoisonError::into_inner);
-        let idle = self.turn.wait_while(watcher, |watcher| watcher.waiting == 0 && !watcher.closed);
-        !idle.unwrap_or_else(PoisonError::into_inner).closed
+    fn somebody_waits(&self, conn: &mut Option<Conn>) -> bool {
+        loop {
+            let watcher = self.lock();
+            let (watcher, _) = self
+                .turn
+                .wait_timeout_while(watcher, INTERVAL, |watcher| !watcher.closed && !watcher.releasing)
+                .unwrap_or_else(PoisonError::into_inner);
+            let idle = self
+                .turn
+                .wait_while(watcher, |watcher| watcher.waiting == 0 && !watcher.closed && !watcher.releasing);
+            let watcher = idle.unwrap_or_else(PoisonError::into_inner);
+            if !watcher.releasing {
+                return !watcher.closed;
+            }
+            drop(watcher);
+            *conn = None;
+            self.disconnected();
+        }
     }
 
     // Nothing in here can be left half-changed by a panic.

@@ -12,7 +12,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::Fault;
-use crate::file::{self, Content, OpenFile, Registered, beside, length};
+use crate::file::{self, Conn, Content, OpenFile, beside, length};
 use crate::schema::{self, Found};
 use crate::{snapshots, statements, wal};
 
@@ -33,25 +33,19 @@ pub(crate) struct Place {
     /// How long to wait for another process that holds the file.
     pub(crate) patience: Duration,
     pub(crate) file: Arc<OpenFile>,
-    /// Dropped after all connections, as a place is kept beside each of them.
-    _registered: Arc<Registered>,
 }
 
 impl Place {
-    /// Checks the path, and the file as far as that is possible without SQLite.
+    /// Refuses a path that cannot lead to a store.
     pub(crate) fn new(path: &Path, patience: Duration) -> Result<Self, Fault> {
         check_library()?;
         let path = file::resolve(path)?;
-        let registered = Registered::after(&path, || {
-            check_file(&path)?;
-            wal::check(&path)
-        })?;
         let file = Arc::new(OpenFile::new(path.clone()));
-        Ok(Self { path, patience, file, _registered: Arc::new(registered) })
+        Ok(Self { path, patience, file })
     }
 
     /// Opens the file for writing, and creates the store in it if it is empty.
-    pub(crate) fn writer(&self) -> Result<(Connection, LogId), Fault> {
+    pub(crate) fn writer(&self) -> Result<(Conn, LogId), Fault> {
         let found = self.look(|conn| {
             let found = schema::inspect(conn)?;
             match found {
@@ -67,9 +61,6 @@ impl Place {
         };
         // Until it is known to be whole, closing it must not change it.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        if conn.is_readonly("main")? {
-            return Err(Fault::new(StoreErrorKind::Failed, "the file cannot be written"));
-        }
         self.set_up(&conn).map_err(|fault| self.cannot_open(fault))?;
         let log = schema::log_id(&conn)?;
         statements::watch(&mut conn)?;
@@ -77,18 +68,27 @@ impl Place {
         // From now on it waits in its own way, and never but for the lock.
         conn.busy_timeout(Duration::ZERO)?;
         self.file.opened()?;
+        self.file.check()?;
         Ok((conn, log))
+    }
+
+    /// Opens the file for writing again, after all connections were closed.
+    pub(crate) fn writer_again(&self, log: LogId) -> Result<Conn, Fault> {
+        // Else one that was deleted meanwhile would be created anew.
+        self.file.check()?;
+        let (conn, found) = self.writer()?;
+        match found == log {
+            true => Ok(conn),
+            false => Err(Fault::corrupt(format!("the file has the log {found} now, and had the log {log}"))),
+        }
     }
 
     /// Creates the store in a file that is empty or not there. It is written before the file has a WAL, so
     /// that the main file alone is never an empty log.
-    fn create(&self) -> Result<Connection, Fault> {
+    fn create(&self) -> Result<Conn, Fault> {
         let new = !self.path.exists();
         let create = || {
             let conn = self.connect(READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-            if conn.is_readonly("main")? {
-                return Err(Fault::new(StoreErrorKind::Failed, "the file cannot be written"));
-            }
             durable(&conn)?;
             let creating = Transaction::new_unchecked(&conn, TransactionBehavior::Immediate)?;
             schema::prepare(&creating)?;
@@ -131,7 +131,9 @@ impl Place {
 
     /// Makes the file a log of its own, and with it all that in the same file is about the log.
     pub(crate) fn assign_new_log_id(&self) -> Result<LogId, Fault> {
-        match self.look(schema::inspect)? {
+        // Not the check of the WAL: whoever calls this continues without what it has lost.
+        file::if_closed(&self.path, || check_file(&self.path))?;
+        match self.look_inside(schema::inspect)? {
             Found::Empty => return Err(Fault::new(StoreErrorKind::Invalid, "it has no log")),
             Found::Older(version) => return Err(schema::outdated(version)),
             Found::Ready(versions) => versions.writable()?,
@@ -171,13 +173,10 @@ impl Place {
     }
 
     /// Opens the file and removes its WAL, once nobody else has it open.
-    fn without_wal(&self) -> Result<Connection, Fault> {
+    fn without_wal(&self) -> Result<Conn, Fault> {
         let begun = Instant::now();
         loop {
             let conn = self.connect(READ_WRITE)?;
-            if conn.is_readonly("main")? {
-                return Err(Fault::new(StoreErrorKind::Failed, "the file cannot be written"));
-            }
             durable(&conn)?;
             match journal_mode(&conn, "DELETE") {
                 Ok(_) => return Ok(conn),
@@ -191,12 +190,19 @@ impl Place {
         }
     }
 
-    /// Reads the file before it is known to be a store of ours, and leaves no trace beside it.
+    /// Checks the file as far as that is possible without SQLite, and reads it before it is known to be a store
+    /// of ours.
     fn look<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
-        let conn = if length(&self.path) == 0 {
-            Connection::open_in_memory()?
+        file::if_closed(&self.path, || check_file(&self.path).and_then(|()| wal::check(&self.path)))?;
+        self.look_inside(read)
+    }
+
+    /// Reads the file, and leaves no trace beside it.
+    fn look_inside<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        let done = if length(&self.path) == 0 {
+            read(&Connection::open_in_memory()?)
         } else if length(&beside(&self.path, "-wal")) == 0 {
-            immutable(&self.path)?
+            immutable(&self.path).and_then(|conn| read(&conn))
         } else {
             let conn = self.connect(READ_WRITE)?;
             conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -204,9 +210,9 @@ impl Place {
                 // The index of the WAL is kept in memory, and not in a file.
                 conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
             }
-            conn
+            read(&conn)
         };
-        read(&conn).map_err(|fault| self.cannot_open(fault))
+        done.map_err(|fault| self.cannot_open(fault))
     }
 
     /// Refuses a file that says that commits follow in its WAL, if there is none.
@@ -223,15 +229,27 @@ impl Place {
     }
 
     /// Opens a store that is there for reading.
-    pub(crate) fn reader(&self) -> Result<Connection, Fault> {
+    pub(crate) fn reader(&self) -> Result<Conn, Fault> {
+        // Else it would join another file with the WAL of this one.
+        self.file.check()?;
         // Even a reader writes to the index of the WAL, so the file is not opened read-only.
         let conn = self.connect(READ_WRITE)?;
+        // Only the writer knows whether the file may be written to.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         conn.pragma_update(None, "query_only", true)?;
         Ok(conn)
     }
 
-    fn connect(&self, flags: OpenFlags) -> Result<Connection, Fault> {
-        let conn = Connection::open_with_flags(&self.path, flags).map_err(|e| self.cannot_open(e.into()))?;
+    fn connect(&self, flags: OpenFlags) -> Result<Conn, Fault> {
+        self.try_connect(flags).map_err(|fault| self.cannot_open(fault))
+    }
+
+    fn try_connect(&self, flags: OpenFlags) -> Result<Conn, Fault> {
+        let conn = Conn::open(&self.path, flags)?;
+        if conn.is_readonly("main")? {
+            // Before it is read, which would create a WAL.
+            return Err(Fault::new(StoreErrorKind::Failed, "the file cannot be written"));
+        }
         conn.busy_timeout(self.patience)?;
         conn.set_prepared_statement_cache_capacity(STATEMENTS);
         // Else a statement with `LIMIT ?` is compiled anew for each value.
@@ -244,13 +262,11 @@ impl Place {
     /// Says which of the two it is that cannot be written: SQLite says the same of both.
     fn cannot_open(&self, fault: Fault) -> Fault {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        let writable = !directory.metadata().is_ok_and(|directory| directory.permissions().readonly());
-        match fault.is(ErrorCode::CannotOpen) && self.path.exists() && !self.path.is_dir() {
+        match fault.is(ErrorCode::CannotOpen) || fault.is(ErrorCode::ReadOnly) {
             true => fault.saying(format!(
-                "the file cannot be opened for writing: SQLite needs rights to read and write the file and its \
-                 directory {}{}",
-                directory.display(),
-                if writable { "" } else { ", which is read-only" }
+                "the file cannot be opened for writing: the store needs rights to read and write the file and its \
+                 directory {}",
+                directory.display()
             )),
             false => fault,
         }
@@ -263,9 +279,8 @@ impl Place {
             return Err(Fault::new(StoreErrorKind::Unsupported, words));
         }
         durable(conn)?;
-        // In pages, 32 MiB. The later the WAL is written back, the more often a page was changed that
-        // is then written once; with SQLite's 1,000 that would be every few groups.
-        conn.pragma_update(None, "wal_autocheckpoint", 8_192)?;
+        // The writer writes it back itself: see `checkpoint`.
+        conn.pragma_update(None, "wal_autocheckpoint", 0)?;
         // A WAL that a slow reader made grow is cut when it is reused.
         conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
         Ok(())
@@ -302,7 +317,7 @@ fn immutable(path: &Path) -> Result<Connection, Fault> {
 }
 
 /// What the main file says of itself.
-pub(crate) fn content(path: &Path) -> Result<Content, Fault> {
+pub(crate) fn content(path: &Path) -> Result<Option<Content>, Fault> {
     schema::content(&immutable(path)?)
 }
 

@@ -366,7 +366,7 @@ impl Checked<'_> {
     }
 
     /// Refuses what is not what was written.
-    fn agree(&self, sum: i64) -> Result<(), Fault> {
+    pub(crate) fn agree(&self, sum: i64) -> Result<(), Fault> {
         if i64::from(self.sum()) == sum {
             return Ok(());
         }

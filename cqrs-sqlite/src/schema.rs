@@ -37,8 +37,8 @@ const STEPS: [&str; VERSION as usize] = [FIRST, snapshots::CREATE, THIRD];
 /// Version 3.
 ///
 /// From this version on, a file states which version a program has to know to read it and to write to it.
-/// `wal` is 0 if the main file is complete, 1 if commits follow that are in the WAL only, and 2 in those
-/// commits. `generation` counts how often it became 1: see `checkpoint`.
+/// `wal` says whether commits follow that are not in the main file, and `generation` counts how often it said
+/// so: see `checkpoint`.
 const THIRD: &str = "
     ALTER TABLE cqrs_meta ADD COLUMN min_reader INTEGER NOT NULL DEFAULT 3;
     ALTER TABLE cqrs_meta ADD COLUMN min_writer INTEGER NOT NULL DEFAULT 3;
@@ -291,11 +291,15 @@ pub(crate) fn expects_wal(conn: &Connection) -> Result<bool, Fault> {
     Ok(conn.query_row("SELECT wal = 1 FROM cqrs_meta", (), |row| row.get(0))?)
 }
 
-/// What the file says of itself.
-pub(crate) fn content(conn: &Connection) -> Result<Content, Fault> {
+/// What the file says of itself; nothing before it has tables of a version that does.
+pub(crate) fn content(conn: &Connection) -> Result<Option<Content>, Fault> {
+    let version: i32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version < STATED {
+        return Ok(None);
+    }
     let row = conn.query_row("SELECT log, generation FROM cqrs_meta", (), |row| {
         Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?))
     });
     let (log, generation) = row.optional()?.ok_or_else(|| Fault::corrupt("the log has no id"))?;
-    Ok(Content { log: LogId(crate::read::uuid(&log)?), generation })
+    Ok(Some(Content { log: LogId(crate::read::uuid(&log)?), generation }))
 }

@@ -82,8 +82,8 @@ impl Damage {
             What::CutOff { frames, of } => format!("is cut off behind frame {frames} of {of}"),
         };
         Fault::corrupt(format!(
-            "its WAL {} {what}, and SQLite would drop commits without a word. Put a copy back; or, to go on \
-             without them, open and close the file once with the `sqlite3` shell",
+            "its WAL {} {what}, and SQLite would drop commits without a word. Put a copy back; to \
+             continue without those commits, call `SqliteStore::assign_new_log_id`",
             wal.display()
         ))
     }

@@ -1,18 +1,23 @@
 //! The one thread that writes: it takes all that waits, and commits it together.
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::store::LogId;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::ErrorCode;
+use rusqlite::config::DbConfig;
+use rusqlite::hooks::Wal;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::append::{Ids, Tx};
 use crate::error::Fault;
+use crate::file::Conn;
 use crate::known::Known;
 use crate::news::News;
-use crate::open;
+use crate::readers::Readers;
+use crate::{checkpoint, open};
 
 /// Something that is written inside the transaction of a group.
 pub(crate) trait Write: Send + 'static {
@@ -173,18 +178,39 @@ impl Job for Reserving {
     }
 }
 
-/// The way to the writing thread.
-#[derive(Clone, Debug)]
-pub(crate) struct Writer(mpsc::Sender<Box<dyn Job>>);
+/// What the thread is asked to do.
+pub(crate) enum Ask {
+    Write(Box<dyn Job>),
+    /// Close the file, and answer when that is done.
+    Close(oneshot::Sender<Result<(), Fault>>),
+}
 
-/// How many may wait; those behind them wait to be let in.
-const QUEUE: usize = 1_024;
+/// The way to the writing thread.
+///
+/// The queue has no bound of its own: a place in it that was handed to a future which is not polled would be
+/// a place less for all others. What waits here is held by its caller anyway.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer(mpsc::UnboundedSender<Ask>);
+
+const CLOSING: &str = "close the file";
 
 impl Writer {
     /// The way in, and what the thread is to be given.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Box<dyn Job>>) {
-        let (way, jobs) = mpsc::channel(QUEUE);
-        (Self(way), jobs)
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Ask>) {
+        let (way, asked) = mpsc::unbounded_channel();
+        (Self(way), asked)
+    }
+
+    /// Has everything written back to the main file, and the file closed. What is written later opens it again.
+    pub(crate) async fn close(&self) -> Result<(), StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        if self.0.send(Ask::Close(answer)).is_err() {
+            return Err(stopped(CLOSING, StoreErrorKind::Failed));
+        }
+        match outcome.await {
+            Ok(closed) => closed.map_err(|fault| fault.told(CLOSING)),
+            Err(_) => Err(stopped(CLOSING, StoreErrorKind::Failed)),
+        }
     }
 
     /// Has something written with the next group.
@@ -195,7 +221,8 @@ impl Writer {
     /// Waits until nobody else writes. Nobody does until what this gives is dropped, or has written.
     pub(crate) async fn reserve(&self) -> Result<Turn, StoreError> {
         let (answer, turn) = oneshot::channel();
-        if self.0.send(Box::new(Reserving { answer: Some(answer), job: None })).await.is_err() {
+        let job = Box::new(Reserving { answer: Some(answer), job: None });
+        if self.0.send(Ask::Write(job)).is_err() {
             return Err(stopped(RESERVING, StoreErrorKind::Failed));
         }
         turn.await.unwrap_or_else(|_| Err(stopped(RESERVING, StoreErrorKind::Failed)))
@@ -211,7 +238,7 @@ impl Writer {
             None => Some(job),
         };
         if let Some(job) = left
-            && self.0.send(job).await.is_err()
+            && self.0.send(Ask::Write(job)).is_err()
         {
             return Err(stopped(W::DOING, StoreErrorKind::Failed).into());
         }
@@ -226,15 +253,21 @@ fn stopped(doing: &str, kind: StoreErrorKind) -> StoreError {
 
 /// The thread's own side.
 pub(crate) struct Thread {
-    // Dropped before the place: see there.
-    conn: Connection,
+    /// `None` while the file is closed.
+    conn: Option<Conn>,
     place: open::Place,
     log: LogId,
     news: Arc<News>,
+    readers: Arc<Readers>,
     known: Known,
+    /// How many pages the WAL has, as SQLite says after each commit.
+    pages: Arc<AtomicI32>,
+    /// With how many it is written back.
+    full: i32,
 }
 
-/// What one transaction holds at most, so that nobody waits long for it and the WAL stays small.
+/// What one transaction holds at most, so that nobody waits long for it and the WAL stays small. An append
+/// that is larger has a transaction of its own.
 const GROUP_JOBS: usize = 1_024;
 const GROUP_BYTES: usize = 4 << 20;
 
@@ -247,30 +280,110 @@ enum Stop {
 }
 
 impl Thread {
-    pub(crate) fn new(conn: Connection, place: open::Place, log: LogId, news: Arc<News>) -> Self {
-        Self { conn, place, log, news, known: Known::default() }
+    pub(crate) fn new(
+        conn: Conn,
+        place: open::Place,
+        log: LogId,
+        news: Arc<News>,
+        readers: Arc<Readers>,
+    ) -> Result<Self, Fault> {
+        let (pages, full) = (Arc::default(), checkpoint::PAGES);
+        let known = Known::default();
+        let mut thread = Self { conn: None, place, log, news, readers, known, pages, full };
+        thread.opened(conn)?;
+        Ok(thread)
+    }
+
+    fn opened(&mut self, mut conn: Conn) -> Result<(), Fault> {
+        self.pages.store(0, Ordering::Relaxed);
+        let counted = Arc::clone(&self.pages);
+        conn.wal_hook(Some(move |_: &mut Wal, pages| {
+            counted.store(pages, Ordering::Relaxed);
+            Ok(())
+        }))?;
+        self.known.forget();
+        self.full = checkpoint::PAGES;
+        self.conn = Some(conn);
+        Ok(())
     }
 
     /// Works until nobody is left who could send.
-    pub(crate) fn run(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    pub(crate) fn run(mut self, mut asked: mpsc::UnboundedReceiver<Ask>) {
         let (mut group, mut next) = (Vec::new(), None);
-        while let Some(first) = next.take().or_else(|| jobs.blocking_recv()) {
+        while let Some(first) = next.take().or_else(|| asked.blocking_recv()) {
+            let first = match first {
+                Ask::Write(job) => job,
+                Ask::Close(answer) => {
+                    let _ = answer.send(self.close());
+                    continue;
+                }
+            };
             let (mut bytes, alone) = (first.weight(), first.is_alone());
             group.push(first);
             while !alone
                 && group.len() < GROUP_JOBS
-                && bytes < GROUP_BYTES
-                && let Ok(job) = jobs.try_recv()
+                && let Ok(ask) = asked.try_recv()
             {
-                if job.is_alone() {
-                    next = Some(job);
-                    break;
+                match ask {
+                    Ask::Write(job) if !job.is_alone() && bytes + job.weight() <= GROUP_BYTES => {
+                        bytes += job.weight();
+                        group.push(job);
+                    }
+                    other => {
+                        next = Some(other);
+                        break;
+                    }
                 }
-                bytes += job.weight();
-                group.push(job);
             }
             self.commit(&mut group);
         }
+        // Nobody hears of a fault any more; what was acknowledged is in the WAL.
+        let _ = self.close();
+    }
+
+    /// Writes everything back to the main file and closes all connections, as far as others allow.
+    fn close(&mut self) -> Result<(), Fault> {
+        let until = Instant::now() + self.place.patience;
+        self.news.release(until);
+        self.readers.release(until);
+        let done = self.write_back(until);
+        self.conn = None;
+        self.known.forget();
+        self.place.file.closed();
+        if let Err(fault) = &done {
+            tracing::warn!(file = %self.place.path.display(), %fault, "the WAL was not written back at close");
+        }
+        done
+    }
+
+    fn write_back(&mut self, until: Instant) -> Result<(), Fault> {
+        if self.conn.is_none() {
+            return Ok(());
+        }
+        if let Err(fault) = self.place.file.check() {
+            // Closing must not write to what is there now.
+            self.conn()?.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            return Err(fault);
+        }
+        self.begin()?;
+        let conn = self.conn()?;
+        let said = match checkpoint::state(conn)? {
+            checkpoint::Wal::Complete => Ok(()),
+            _ => checkpoint::complete(conn),
+        };
+        if let Err(fault) = said.and_then(|()| self.end()) {
+            self.roll_back();
+            return Err(fault);
+        }
+        let conn = self.conn()?;
+        conn.busy_timeout(until.saturating_duration_since(Instant::now()))?;
+        checkpoint::run(conn, checkpoint::Mode::Truncate)?;
+        Ok(())
+    }
+
+    fn conn(&self) -> Result<&Conn, Fault> {
+        // It is opened before each group.
+        self.conn.as_ref().ok_or_else(|| Fault::new(StoreErrorKind::Failed, "the file is closed"))
     }
 
     /// Commits a group and tells each of it what came of it.
@@ -299,27 +412,66 @@ impl Thread {
 
     /// Gives the head after the commit, or leaves the file as it was.
     fn attempt(&mut self, group: &mut [Box<dyn Job>], ids: Ids) -> Result<i64, Stop> {
-        self.place.file.check().and_then(|()| self.begin()).map_err(Stop::Whole)?;
+        self.prepare().map_err(|fault| {
+            self.roll_back();
+            Stop::Whole(fault)
+        })?;
         let written = self.write(group, ids).map_err(Stop::One);
         let done = written.and_then(|head| {
-            let commit = self.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
-            commit.map_err(|error| Stop::Whole(Fault::from(error).while_committing()))?;
+            self.end().map_err(Stop::Whole)?;
             // What went to a file that no name leads to any more is lost with it.
             self.place.file.check().map(|()| head).map_err(Stop::Whole)
         });
         match &done {
-            Ok(head) => self.known.committed(*head),
+            Ok(head) => self.known.committed(*head, checkpoint::Wal::Followed),
             Err(_) => self.roll_back(),
         }
         done
     }
 
+    /// Begins the transaction of a group, in a file that says that it has a WAL.
+    fn prepare(&mut self) -> Result<(), Fault> {
+        if self.conn.is_none() {
+            let conn = self.place.writer_again(self.log)?;
+            self.opened(conn)?;
+        }
+        self.place.file.check()?;
+        self.begin()?;
+        self.refresh()?;
+        let is_full = self.pages.load(Ordering::Relaxed) >= self.full;
+        if is_full || self.known.wal() == Some(checkpoint::Wal::Complete) {
+            let head = self.refresh()?;
+            checkpoint::expect(self.conn()?)?;
+            self.end()?;
+            self.known.committed(head, checkpoint::Wal::Expected);
+            self.full = checkpoint::run(self.conn()?, checkpoint::Mode::Passive)?;
+            self.begin()?;
+            self.refresh()?;
+        }
+        if self.known.wal() != Some(checkpoint::Wal::Followed) {
+            checkpoint::follow(self.conn()?)?;
+        }
+        Ok(())
+    }
+
+    fn refresh(&mut self) -> Result<i64, Fault> {
+        let Self { conn: Some(conn), known, .. } = self else { return self.conn().map(|_| 0) };
+        known.refresh(conn)
+    }
+
     fn write(&mut self, group: &mut [Box<dyn Job>], ids: Ids) -> Result<i64, Fault> {
-        let mut tx = Tx::new(&self.conn, self.log, &mut self.known, ids)?;
+        let Self { conn: Some(conn), known, log, .. } = self else { return self.conn().map(|_| 0) };
+        let mut tx = Tx::new(conn, *log, known, ids)?;
         for job in group {
             job.run(&mut tx)?;
         }
         Ok(tx.head)
+    }
+
+    fn end(&self) -> Result<(), Fault> {
+        let commit = self.conn()?.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
+        commit.map_err(|error| Fault::from(error).while_committing())?;
+        Ok(())
     }
 
     /// Takes the lock for writing, and waits for another process that has it.
@@ -327,15 +479,27 @@ impl Thread {
     /// SQLite's own waiting sleeps up to a tenth of a second at a time. Against a process that commits
     /// one group after the other it would hardly ever come at the right moment.
     fn begin(&self) -> Result<(), Fault> {
+        let conn = self.conn()?;
         let begun = Instant::now();
+        let mut waited = false;
         loop {
-            let begin = self.conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute(()));
+            let begin = conn.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute(()));
             match begin.map_err(Fault::from) {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    if waited {
+                        tracing::trace!(waited = ?begun.elapsed(), "another process had the lock for writing");
+                    }
+                    return Ok(());
+                }
                 Err(fault) if fault.is(ErrorCode::DatabaseBusy) && begun.elapsed() < self.place.patience => {
+                    waited = true;
                     std::thread::sleep(pause());
                 }
-                Err(fault) => return Err(fault),
+                Err(fault) => {
+                    let (file, waited) = (self.place.path.display(), begun.elapsed());
+                    tracing::warn!(%file, ?waited, %fault, "cannot take the lock for writing");
+                    return Err(fault);
+                }
             }
         }
     }
@@ -343,8 +507,10 @@ impl Thread {
     fn roll_back(&mut self) {
         self.known.forget();
         // SQLite has often done so by itself; where it could not, the next `BEGIN` tells.
-        if !self.conn.is_autocommit() {
-            let _ = self.conn.execute_batch("ROLLBACK");
+        if let Some(conn) = &self.conn
+            && !conn.is_autocommit()
+        {
+            let _ = conn.execute_batch("ROLLBACK");
         }
     }
 }

@@ -165,17 +165,39 @@ async fn a_wal_that_is_cut_off_or_gone_is_named() {
         let frames = length.saturating_sub(HEADER) / FRAME;
         let words = format!("bank.db-wal is cut off behind frame {frames} of");
         assert!(error.to_string().contains(&words), "cut at {length}: {error}");
-        // Then it is what a crash leaves, or nearly.
         let seen = files.with_wal(&files.wal[..length]).without_index().open(dir.path()).await;
-        assert!(seen.unwrap() < APPENDS);
+        match length {
+            // The main file says that there has to be one.
+            0 => assert!(seen.unwrap_err().to_string().contains("bank.db-wal is missing")),
+            // Then it is what a crash leaves, or nearly.
+            _ => assert!(seen.unwrap() < APPENDS),
+        }
     }
     let path = files.put(dir.path());
     fs::remove_file(path.with_file_name("bank.db-wal")).unwrap();
     let error = open(&path).await.unwrap_err();
     assert!(error.to_string().contains("bank.db-wal is missing"), "{error}");
-    // As the message says.
-    Connection::open(&path).unwrap().query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(())).unwrap();
+    assert!(error.to_string().contains("call `SqliteStore::assign_new_log_id`"), "{error}");
+    SqliteStore::assign_new_log_id(&path).await.unwrap();
     assert_eq!(open(&path).await.unwrap(), 0);
+}
+
+/// A damaged WAL is accepted where that is said, up to its damage; and the log is another one then.
+#[tokio::test]
+async fn a_log_continues_without_what_its_wal_has_lost() {
+    let dir = dir();
+    let files = filled(&dir).await;
+    let commits = files.commits();
+    let path = files.with_wal(flipped(&files.wal, HEADER + commits[5] * FRAME + 300)).put(dir.path());
+    let log = |path: &Path| {
+        let conn = Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        conn.query_row("SELECT log FROM cqrs_meta", (), |row| row.get::<_, Vec<u8>>(0)).unwrap()
+    };
+    let original = log(&files.put(dir.path()));
+    open(&path).await.unwrap_err();
+    SqliteStore::assign_new_log_id(&path).await.unwrap();
+    assert!((3..APPENDS).contains(&open(&path).await.unwrap()));
+    assert_ne!(log(&path), original);
 }
 
 /// What a machine that stops may leave of the last transaction, which was not acknowledged: any part of

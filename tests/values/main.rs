@@ -14,8 +14,6 @@
 mod cached;
 mod documents;
 mod events;
-mod repair;
-mod snapshots;
 
 use std::error::Error;
 

@@ -169,6 +169,10 @@ impl EventStore for Bounded<dyn EventStore> {
         let what = format!("while removing the snapshot of {stream}");
         self.call(self.store.forget_snapshot(stream), what)
     }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(self.store.close(), "while closing the log".to_owned())
+    }
 }
 
 impl ReadStore for Bounded<dyn ReadStore> {
@@ -193,6 +197,10 @@ impl ReadStore for Bounded<dyn ReadStore> {
 
     fn database(&self) -> Option<&'static str> {
         self.store.database()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.call(self.store.close(), "while closing the read models".to_owned())
     }
 
     fn get(

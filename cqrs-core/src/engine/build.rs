@@ -293,11 +293,12 @@ async fn open_stores(url: &str) -> Result<Stores, OpenError> {
         return Ok(MemoryStore::new().into());
     }
     let scheme = scheme(url).unwrap_or_default();
-    if scheme == "memory" {
+    // The schemes of URLs are the same in capitals.
+    if scheme.eq_ignore_ascii_case("memory") {
         let message = "a store in memory has no name, and a text follows `memory:`: write `memory:`";
         return Err(OpenError::Store(StoreError::new(StoreErrorKind::Invalid, message)));
     }
-    match inventory::iter::<StoreScheme>().find(|known| known.scheme == scheme) {
+    match inventory::iter::<StoreScheme>().find(|known| known.scheme.eq_ignore_ascii_case(scheme)) {
         Some(known) => (known.open)(url.to_owned()).await.map_err(OpenError::Store),
         None => {
             let linked = inventory::iter::<StoreScheme>().map(|known| known.scheme);

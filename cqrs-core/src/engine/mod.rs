@@ -56,10 +56,7 @@ pub use lag::Lag;
 pub use read::{Cursor, Dated, DatedRead, Get, List, Loaded, Page, Reached};
 pub use shutdown::{AbandonedCommand, Shutdown};
 pub use timeouts::Timeouts;
-pub use verify::{
-    BatchedDifference, Compared, Decoded, Difference, SnapshotDifference, Verification, Verified,
-    VerifiedSnapshots,
-};
+pub use verify::{Compared, Decoded, Difference, Verification, Verified};
 
 use follow::Follower;
 use gate::Gate;

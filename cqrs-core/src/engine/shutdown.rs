@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use super::Engine;
+use super::{Engine, Inner};
 use crate::id::StreamId;
 use crate::timer;
 
@@ -63,7 +63,8 @@ impl fmt::Display for Shutdown {
 
 impl Engine {
     /// Rejects new commands and waits for those that were accepted, for the snapshots that are being made, and for
-    /// the batches of projections. Reads continue to work.
+    /// the batches of projections. Then it closes the stores, so that an SQLite file can be copied. Reads continue to
+    /// work, and open again what they need.
     ///
     /// It waits for at most [`Timeouts::shutdown`](super::Timeouts::shutdown). What has not ended by then is
     /// abandoned, and the result names it: a command that nobody polls, a handler whose service does not answer.
@@ -93,10 +94,24 @@ impl Engine {
             }
             running.pop();
         }
+        inner.close_stores().await;
         abandoned.projections.sort_unstable();
         if !abandoned.is_complete() {
             tracing::warn!(?limit, %abandoned, "the engine was shut down before everything had ended");
         }
         abandoned
+    }
+}
+
+impl Inner {
+    /// Has both stores write back what they keep elsewhere, within [`Timeouts::store`](super::Timeouts::store).
+    async fn close_stores(&self) {
+        for (store, closed) in
+            [("log", self.log.close().await), ("read models", self.documents.close().await)]
+        {
+            if let Err(error) = closed {
+                tracing::warn!(store, %error, "the store was not closed cleanly");
+            }
+        }
     }
 }
