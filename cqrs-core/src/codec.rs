@@ -152,9 +152,50 @@ pub(crate) fn pass_through<C: Codec, T: Storable>(value: &T) -> Result<(Bytes, T
     let bytes = value.to_bytes::<C>()?;
     match T::from_bytes::<C>(&bytes) {
         Ok(back) => Ok((bytes, back)),
-        Err(error) => Err(CodecError::new(format!("what it writes cannot be read back: {error}"))),
+        Err(error) => Err(CodecError::new(format!("{NOT_READ}{error}"))),
     }
 }
+
+/// What a codec says, without what is in the value: for logs. A message of the user's own is left out, because it
+/// may hold anything.
+pub(crate) fn reason(error: &CodecError) -> String {
+    let whole = error.to_string();
+    let text = whole.strip_prefix(NOT_READ).unwrap_or(&whole);
+    // The path names map keys.
+    let text = match text.strip_prefix("in `").and_then(|rest| rest.split_once("`: ")) {
+        Some((_, message)) => message,
+        None => text,
+    };
+    // What is expected is of the type, what was found of the value.
+    let expected = || text.split_once(", expected ").map(|(_, expected)| format!(", expected {expected}"));
+    for (starts, is_of_the_type) in [
+        ("missing field `", true),
+        ("duplicate field `", true),
+        ("invalid length ", true),
+        ("recursion limit exceeded", true),
+        ("EOF ", true),
+        ("u128 is not supported", true),
+        ("i128 is not supported", true),
+        ("data did not match any variant of ", true),
+        ("the value nests deeper than ", true),
+        ("invalid type: ", false),
+        ("invalid value: ", false),
+        ("unknown field ", false),
+        ("unknown variant ", false),
+    ] {
+        if text.starts_with(starts) {
+            let kind = starts.trim_end().trim_end_matches(':');
+            return if is_of_the_type {
+                text.to_owned()
+            } else {
+                format!("{kind}{}", expected().unwrap_or_default())
+            };
+        }
+    }
+    "its `Serialize` or `Deserialize` fails".to_owned()
+}
+
+const NOT_READ: &str = "what it writes cannot be read back: ";
 
 /// A value that does not become bytes, or bytes that do not become a value.
 #[derive(Debug)]
@@ -177,5 +218,31 @@ impl fmt::Display for CodecError {
 impl std::error::Error for CodecError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Codec as _, Json, reason};
+
+    #[test]
+    fn a_reason_for_a_log_has_no_content() {
+        let secret = |text: &str| {
+            let error = Json::decode::<BTreeMap<String, (u32, bool)>>(text.as_bytes()).err();
+            error.map(|error| (error.to_string(), reason(&error)))
+        };
+        for (text, expected) in [
+            (r#"{"secret":["secret",true]}"#, "invalid type, expected u32 at line 1 column 19"),
+            (r#"{"secret":[1]}"#, "invalid length 1, expected a tuple of size 2 at line 1 column 13"),
+            (r#"{"secret":[-7,true]}"#, "invalid value, expected u32 at line 1 column 13"),
+            (r#"{"secret":[1,true"#, "EOF while parsing a list at line 1 column 17"),
+            (r#"{"secret":[1,secret]}"#, "its `Serialize` or `Deserialize` fails"),
+        ] {
+            let Some((_, said)) = secret(text) else { unreachable!("{text} is not readable") };
+            assert_eq!(said, expected, "{text}");
+            assert!(!said.contains("secret"));
+        }
     }
 }

@@ -37,6 +37,12 @@ pub trait Consumer: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Whether it folds the events of a batch without storing a document between them, so that a document may depend
+    /// on how its events are batched.
+    fn folds_in_memory(&self) -> bool {
+        false
+    }
+
     /// Decodes events that match its query, in their order, and says what they are going to change.
     ///
     /// # Errors

@@ -47,7 +47,14 @@ pub trait Event: Storable + Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Names every older shape that [`upcast`](Self::upcast) reads.
+    /// Turns a payload of this event that cannot be read otherwise, of this or an older version, into one of this
+    /// version; `None` if it does not know it either. `#[event(upcast_bytes = …)]`.
+    fn upcast_bytes(version: u32, payload: &[u8]) -> Option<Vec<u8>> {
+        let _ = (version, payload);
+        None
+    }
+
+    /// Names every older shape that [`upcast`](Self::upcast) or [`upcast_bytes`](Self::upcast_bytes) reads.
     fn former(shapes: &mut Vec<Shape>) {
         let _ = shapes;
     }

@@ -64,7 +64,7 @@ fn place(text: &[u8], line: usize, column: usize) -> Option<usize> {
 }
 
 /// Where the string ends that begins here: the place of its last quote.
-fn string_end(text: &[u8], from: usize) -> usize {
+pub(crate) fn string_end(text: &[u8], from: usize) -> usize {
     let mut at = from;
     while at < text.len() && text[at] != b'"' {
         at += if text[at] == b'\\' { 2 } else { 1 };

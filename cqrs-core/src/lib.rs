@@ -14,6 +14,7 @@ mod hash;
 pub mod id;
 mod json;
 pub mod memory;
+mod numbers;
 pub mod projection;
 pub mod read_store;
 pub mod receipt;

@@ -28,6 +28,7 @@ use std::task::Poll;
 
 use crate::consumer::AsyncDatabase;
 use crate::error::{BoxError, EncodeError, Panicked};
+use crate::numbers;
 
 // Short names for the signatures that generated code repeats.
 /// What [`EventSet::encode`] gives.
@@ -62,12 +63,22 @@ pub fn encode<E: Event>(event: &E) -> EncodeResult {
 /// Decodes a stored event into `E` if it is one of its shapes, today's or a former one; answers
 /// whether it was.
 pub fn decode<E: Event>(stored: &Stored<'_>, out: &mut dyn FnMut(E)) -> Result<bool, DecodeError> {
-    if stored.name == E::NAME && stored.version == E::VERSION {
+    let end = if stored.name == E::NAME && stored.version == E::VERSION {
         let event = E::from_bytes::<E::Codec>(stored.payload);
-        out(event.map_err(|error| DecodeError::payload(stored, error))?);
-        return Ok(true);
+        event.map(&mut *out).map(|()| true).map_err(|error| DecodeError::payload(stored, error))
+    } else {
+        E::upcast(stored, out)
+    };
+    if matches!(end, Ok(true)) || stored.name != E::NAME || stored.version > E::VERSION {
+        return end;
     }
-    E::upcast(stored, out)
+    let Some(bytes) = E::upcast_bytes(stored.version, stored.payload) else { return end };
+    let event = E::from_bytes::<E::Codec>(&bytes);
+    out(event.map_err(|error| {
+        let words = format!("what its `upcast_bytes` returned cannot be read: {error}");
+        DecodeError::payload(stored, CodecError::new(words))
+    })?);
+    Ok(true)
 }
 
 /// One kind of event of the set `S`, with all that the set needs to know of it.
@@ -285,7 +296,7 @@ pub fn former<New>(former: &[Former<New>], shapes: &mut Shapes) {
     former.iter().for_each(|old| (old.shapes)(shapes));
 }
 
-/// The versions that `#[event(upcast(…))]` reads.
+/// The older versions that `#[event(upcast(…))]` and `#[event(upcast_bytes = …)]` read.
 pub fn former_raw<E: Event>(shapes: &mut Shapes) {
     shapes.extend((1..E::VERSION).map(|version| Shape { name: E::NAME, version }));
 }
@@ -293,6 +304,14 @@ pub fn former_raw<E: Event>(shapes: &mut Shapes) {
 fn former_shapes<Old: Event>(shapes: &mut Shapes) {
     shapes.push(Shape { name: Old::NAME, version: Old::VERSION });
     Old::former(shapes);
+}
+
+/// The function of `#[event(upcast_bytes = …)]`: from a version and a payload to a payload of the current version.
+pub type RepairBytes = fn(u32, &[u8]) -> Option<Vec<u8>>;
+
+/// `#[event(upcast_bytes = …)]`.
+pub fn upcast_bytes(repair: RepairBytes, version: u32, payload: &[u8]) -> Option<Vec<u8>> {
+    repair(version, payload)
 }
 
 /// One step of `#[event(upcast(…))]`: from the raw JSON of a version to that of the next.
@@ -308,13 +327,13 @@ pub fn upcast_raw<E: Event>(
         return Ok(false);
     }
     let Some(steps) = steps.get(stored.version as usize - 1..) else { return Ok(false) };
-    let fault = |error: serde_json::Error| DecodeError::payload(stored, CodecError::new(error));
-    let mut json: serde_json::Value = serde_json::from_slice(stored.payload).map_err(fault)?;
+    let fault = |error: CodecError| DecodeError::payload(stored, error);
+    let (mut json, numbers) = numbers::open(stored.payload).map_err(fault)?;
     for step in steps {
         json = step(json);
     }
-    let bytes = serde_json::to_vec(&json).map_err(fault)?;
-    out(E::from_bytes::<E::Codec>(&bytes).map_err(|error| DecodeError::payload(stored, error))?);
+    let bytes = numbers.close(&json).map_err(fault)?;
+    out(E::from_bytes::<E::Codec>(&bytes).map_err(fault)?);
     Ok(true)
 }
 

@@ -48,7 +48,7 @@ pub struct Location {
 
 #[derive(Clone, Copy)]
 enum Kind {
-    Aggregate { services: fn(&mut Vec<ServiceType>), snapshots: fn() -> Option<Plan> },
+    Aggregate { id: fn() -> TypeId, services: fn(&mut Vec<ServiceType>), snapshots: fn() -> Option<Plan> },
     Projection { consumer: fn() -> Arc<dyn Consumer>, mode: Mode },
 }
 
@@ -78,7 +78,8 @@ impl Registration {
     /// An aggregate's entry.
     #[must_use]
     pub const fn aggregate<A: Aggregate>(location: Location) -> Self {
-        let kind = Kind::Aggregate { services: A::services, snapshots: Plan::of::<A> };
+        let kind =
+            Kind::Aggregate { id: TypeId::of::<A::Id>, services: A::services, snapshots: Plan::of::<A> };
         Self::new::<A, A::Event>(kind, A::NAME, location)
     }
 
@@ -126,6 +127,16 @@ impl fmt::Debug for Registration {
         let Location { file, line } = self.location;
         write!(f, "{} `{}` ({} at {file}:{line})", self.word(), self.name, (self.type_name)())
     }
+}
+
+/// Whether each stream of an aggregate whose ids are of type `id` has a key of its own, whose text is that of the
+/// stream's id. A type of the user's own may parse several texts to equal values, and print another.
+fn is_one_to_one(key: TypeId, id: TypeId) -> bool {
+    macro_rules! is_any {
+        ($($ty:ty)*) => { [$(TypeId::of::<$ty>()),*].contains(&key) };
+    }
+    key == TypeId::of::<String>()
+        || (key == id && is_any!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize bool char uuid::Uuid))
 }
 
 fn decodes<S: EventSet>(stored: &Stored<'_>) -> Result<(), DecodeError> {
@@ -237,29 +248,38 @@ impl Registry {
         if faults.is_empty() { Ok(()) } else { Err(RegistryError { faults }) }
     }
 
-    /// The names of the projections that are folded when they are read.
-    pub(crate) fn live(&self) -> impl Iterator<Item = &'static str> {
-        let is_live = |entry: &&Registration| matches!(entry.kind, Kind::Projection { mode: Mode::Live, .. });
-        self.0.iter().filter(is_live).map(|entry| entry.name)
+    /// The projections that are folded when they are read.
+    pub(crate) fn live(&self) -> impl Iterator<Item = Arc<dyn Consumer>> {
+        self.0.iter().filter_map(|entry| match entry.kind {
+            Kind::Projection { consumer, mode: Mode::Live } => Some(consumer()),
+            Kind::Projection { .. } | Kind::Aggregate { .. } => None,
+        })
     }
 
-    /// The streams with this id in which a projection's events lie, or `None` if that is not known:
-    /// one of its events is of no aggregate here.
+    /// The streams with this id in which a projection's events lie, or `None` if that is not known: one of its
+    /// events is of no aggregate here, or streams with other ids may belong to the same key.
     pub(crate) fn streams<P: Projection>(&self, id: &str) -> Option<Vec<StreamId>> {
         let wanted = entries::<P::Event>();
-        let aggregates = self.0.iter().filter(|entry| matches!(entry.kind, Kind::Aggregate { .. }));
-        let aggregates: Vec<_> = aggregates.map(|entry| (entry.name, (entry.events)())).collect();
+        let aggregate = |entry: &Registration| match entry.kind {
+            Kind::Aggregate { id, .. } => Some((entry.name, id(), (entry.events)())),
+            Kind::Projection { .. } => None,
+        };
+        let aggregates: Vec<_> = self.0.iter().filter_map(aggregate).collect();
         let has = |events: &[EventEntry], name| events.iter().any(|event| event.is_stored_as(name));
         let mut stored = wanted.iter().flat_map(EventEntry::stored_names);
-        if !stored.all(|name| aggregates.iter().any(|(_, events)| has(events, name))) {
+        if !stored.all(|name| aggregates.iter().any(|(_, _, events)| has(events, name))) {
             return None;
         }
         let reads = |events: &[EventEntry]| {
             wanted.iter().flat_map(EventEntry::stored_names).any(|name| has(events, name))
         };
-        let streams = aggregates.iter().filter(|(_, events)| reads(events));
+        let streams: Vec<_> = aggregates.iter().filter(|(_, _, events)| reads(events)).collect();
+        if !streams.iter().all(|(_, id, _)| is_one_to_one(TypeId::of::<P::Key>(), *id)) {
+            return None;
+        }
+        let streams = streams.into_iter();
         // An id that names no stream has no events.
-        Some(streams.filter_map(|(category, _)| StreamId::new(category, &id).ok()).collect())
+        Some(streams.filter_map(|(category, _, _)| StreamId::new(category, &id).ok()).collect())
     }
 
     /// Checks that every name stands for one thing and every needed service is there.

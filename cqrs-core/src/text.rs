@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::event::{Metadata, Tag, Tags};
@@ -39,29 +40,28 @@ pub fn of_metadata(metadata: &Metadata) -> Option<String> {
     (!object.is_empty()).then(|| Value::Object(object).to_string())
 }
 
-/// What [`of_metadata`] has written.
+/// What [`of_metadata`] of this or a newer release has written. Fields and entries that this release does not know
+/// are ignored.
 #[must_use]
 pub fn metadata(text: &str) -> Option<Metadata> {
-    let fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+    // Unknown fields are not parsed: they may be of any type, and nest as deep as they like.
+    let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
     let mut metadata = Metadata::new();
-    for (name, value) in fields {
-        match (name.as_str(), value) {
-            ("correlation", Value::String(text)) => metadata.correlation = Some(text),
-            ("causation", Value::String(text)) => metadata.causation = Some(text),
-            ("actor", Value::String(text)) => metadata.actor = Some(text),
-            ("entries", Value::Object(entries)) => metadata.entries = texts(entries)?,
-            _ => return None,
+    for (name, field) in [
+        ("correlation", &mut metadata.correlation),
+        ("causation", &mut metadata.causation),
+        ("actor", &mut metadata.actor),
+    ] {
+        if let Some(value) = fields.remove(name) {
+            *field = serde_json::from_str(value.get()).ok()?;
         }
     }
+    if let Some(entries) = fields.remove("entries") {
+        let entries: BTreeMap<String, &RawValue> = serde_json::from_str(entries.get()).ok()?;
+        let text = |(name, value): (String, &RawValue)| Some((name, serde_json::from_str(value.get()).ok()?));
+        metadata.entries = entries.into_iter().filter_map(text).collect();
+    }
     Some(metadata)
-}
-
-fn texts(entries: Map<String, Value>) -> Option<BTreeMap<String, String>> {
-    let text = |(name, value)| match value {
-        Value::String(text) => Some((name, text)),
-        _ => None,
-    };
-    entries.into_iter().map(text).collect()
 }
 
 /// The versions that an append gave streams, as a list of pairs.
@@ -102,9 +102,21 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_is_nothing() {
-        for text in ["", "7", "{}x", "[7]", "{\"actor\":7}", "{\"strange\":\"\"}", "{\"entries\":{\"a\":1}}"]
-        {
+        for text in ["", "7", "{}x", "[7]", "{\"actor\":7}", "{\"entries\":[]}"] {
             assert!(tags(text).is_none() && metadata(text).is_none() && versions(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_newer_release_adds_is_ignored() {
+        let known = Metadata::new().actor("ada").entry("at", "the desk");
+        let deep = format!("{}{}", "[".repeat(1_000), "]".repeat(1_000));
+        for unknown in ["\"new\"", "7", "null", "1e999", r#"{"a":[1]}"#, &deep] {
+            let text = format!(
+                r#"{{"strange":{unknown},"actor":"ada","causation":null,"entries":{{"at":"the desk","new":{}}}}}"#,
+                if unknown == "\"new\"" { "7" } else { unknown },
+            );
+            assert_eq!(metadata(&text).as_ref(), Some(&known), "{text}");
         }
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct EventArgs {
     pub(crate) from: Option<Type>,
     pub(crate) replaces: Vec<Type>,
     pub(crate) upcast: Option<Steps>,
+    /// The function of `upcast_bytes = …`.
+    pub(crate) upcast_bytes: Option<Path>,
     pub(crate) codec: Option<Type>,
     /// Whether a way from an older version was written, be it wrongly.
     pub(crate) has_way: bool,
@@ -49,7 +51,7 @@ pub(crate) struct Steps {
 
 impl EventArgs {
     const KEYS: &'static [&'static str] =
-        &["name", "version", "from", "replaces", "upcast", "codec", "crate"];
+        &["name", "version", "from", "replaces", "upcast", "upcast_bytes", "codec", "crate"];
 
     /// Reads all `#[event(…)]` among the attributes.
     pub(crate) fn read(attrs: &[Attribute], errors: &Errors) -> Self {
@@ -62,13 +64,14 @@ impl EventArgs {
     }
 
     fn read_one(&mut self, key: &Ident, input: ParseStream<'_>) -> syn::Result<()> {
-        self.has_way |= ["from", "replaces", "upcast"].iter().any(|way| key == way);
+        self.has_way |= ["from", "replaces", "upcast", "upcast_bytes"].iter().any(|way| key == way);
         match key.to_string().as_str() {
             "name" => self.name = Some(text(key, input)?),
             "version" => self.version = Some(version(key, input)?),
             "from" => self.from = Some(ty(key, input, "the type of the version before")?),
             "replaces" => self.replaces.extend(types(key, input)?),
             "upcast" => self.upcast = Some(steps(key, input)?),
+            "upcast_bytes" => self.upcast_bytes = Some(function(key, input)?),
             "codec" => self.codec = Some(ty(key, input, "a type that implements `Codec`")?),
             _ => self.krate = krate(key, input)?,
         }
@@ -164,6 +167,8 @@ pub(crate) struct ProjectionArgs {
     pub(crate) mode: Option<(Mode, Ident)>,
     /// The database that its own statements are for.
     pub(crate) sql: Option<Type>,
+    /// The argument `fold_in_memory` itself.
+    pub(crate) fold_in_memory: Option<Ident>,
 }
 
 /// When a read model is brought up to date.
@@ -175,7 +180,7 @@ pub(crate) enum Mode {
 }
 
 impl ProjectionArgs {
-    const KEYS: &'static [&'static str] = &["name", "key", "mode", "sql", "crate"];
+    const KEYS: &'static [&'static str] = &["name", "key", "mode", "sql", "fold_in_memory", "crate"];
 
     /// Reads the arguments of the attribute.
     pub(crate) fn read(tokens: TokenStream, errors: &Errors) -> Self {
@@ -198,6 +203,7 @@ impl ProjectionArgs {
             }
             "mode" => self.mode = Some(mode(key, input)?),
             "sql" => self.sql = Some(ty(key, input, "the database that its statements are for")?),
+            "fold_in_memory" => self.fold_in_memory = Some(word(key, input)?),
             _ => self.krate = krate(key, input)?,
         }
         Ok(())
@@ -428,6 +434,14 @@ fn ident(key: &Ident, input: ParseStream<'_>) -> syn::Result<Ident> {
     Err(syn::Error::new(value.span(), format_args!("`{key}` is a name, as in `{key} = AccountEvent`")))
 }
 
+/// An argument without a value.
+fn word(key: &Ident, input: ParseStream<'_>) -> syn::Result<Ident> {
+    if input.is_empty() || input.peek(Token![,]) {
+        return Ok(key.clone());
+    }
+    Err(input.error(format_args!("`{key}` takes no value: write `{key}`, or leave it out")))
+}
+
 /// `mode = async`, the first of which is a word of the language.
 fn mode(key: &Ident, input: ParseStream<'_>) -> syn::Result<(Mode, Ident)> {
     const MODES: &str = "`async`, `inline` or `live`";
@@ -461,6 +475,20 @@ fn types(key: &Ident, input: ParseStream<'_>) -> syn::Result<Vec<Type>> {
         Some((_, types)) => Ok(types),
         None => Ok(vec![ty(key, input, "the type of an event that it replaces")?]),
     }
+}
+
+/// `upcast_bytes = f`.
+fn function(key: &Ident, input: ParseStream<'_>) -> syn::Result<Path> {
+    equals(key, input, "a function `fn(u32, &[u8]) -> Option<Vec<u8>>`")?;
+    if input.peek(LitStr) {
+        let text: LitStr = input.parse()?;
+        let fix = text.value();
+        return Err(syn::Error::new(
+            text.span(),
+            format_args!("`{key}` is a function: write `{key} = {fix}`"),
+        ));
+    }
+    input.parse()
 }
 
 /// `upcast(f1, f2)`.

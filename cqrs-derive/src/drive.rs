@@ -146,7 +146,7 @@ mod tests {
             event,
             quote! {
                 #[event(name = "opened", version = 3, from = Old, replaces(A<B, C>, D), codec = Json, crate = a::b)]
-                #[event(upcast(f, g::h))]
+                #[event(upcast(f, g::h), upcast_bytes = a::b)]
                 pub struct Opened { #[tag(name = "by")] owner: Option<String>, #[tag] at: u64 }
             },
         );
@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn survives_a_half_typed_projection() {
         check(|item| projection(quote!(name = "s", key = u64), &item), summary());
-        let args = quote!(name = "a", key = a::Id<B, C>, mode = inline, crate = a::b);
+        let args = quote!(name = "a", key = a::Id<B, C>, mode = inline, fold_in_memory, crate = a::b);
         check(|args| projection(args, &summary()), args);
     }
 

@@ -48,6 +48,7 @@ use proc_macro::TokenStream;
 /// | `version = 2` | the version of this shape, from 1 |
 /// | `from = OpenedV1` | the type that the version before had; `impl From<OpenedV1> for Opened` is the way |
 /// | `upcast(from_v1, from_v2)` | functions from JSON to JSON, one per former version, instead of types |
+/// | `upcast_bytes = repair` | a function `fn(u32, &[u8]) -> Option<Vec<u8>>` from a version and a payload that cannot be read otherwise, of this version or an older one, to a payload of this version |
 /// | `replaces = Stayed`, `replaces(A, B)` | events that are no longer written; `impl From<Stayed> for Vec<NightSpent>` says what each becomes: several, one or nothing |
 /// | `codec = Cbor` | how it becomes bytes, a type that implements `Codec`; JSON if left out |
 /// | `crate = my::cqrs` | where the crate `cqrs` is found |
@@ -280,6 +281,7 @@ pub fn aggregate(args: TokenStream, item: TokenStream) -> TokenStream {
 /// | `name = "account-summary"` | names its documents and its checkpoint in the store |
 /// | `key = AccountId` | what names one document |
 /// | `mode = inline` | brought up to date in the commit of each command; `live`: kept nowhere, folded on each read; `async`, in the background, if left out |
+/// | `fold_in_memory` | folds the events of a batch without storing a document between them, which is faster for hot keys; what serde does not store then lives until the batch ends, so such a document depends on its batches: [`Engine::verify`] and the testkit compare both ways |
 /// | `sql = Sqlite` | keeps tables by statements of its own, instead of documents: see below |
 /// | `crate = my::cqrs` | where the crate `cqrs` is found |
 ///

@@ -81,6 +81,23 @@ async fn what_is_sound_passes() {
     assert_eq!(counts(store.verify().await.unwrap()), [180, 9, 3, 2, 1]);
 }
 
+/// Metadata as a newer release may write it, with a field and an entry that this one does not know.
+#[tokio::test]
+async fn what_a_newer_release_adds_to_metadata_is_ignored() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let schema = schema();
+    let store = PostgresStore::open(&with(cluster.url(), &format!("schema={schema}"))).await.unwrap();
+    fill(&store).await;
+    let metadata = r#"{"actor":"ada","tenant":{"id":[7]},"entries":{"at":"the desk","weight":1.5}}"#;
+    let update = format!("UPDATE {schema}.events SET metadata = '{metadata}' WHERE position = 7");
+    connect(cluster.url()).await.batch_execute(&update).await.unwrap();
+    store.verify().await.unwrap();
+    let all = support::read_all(&store).await;
+    let read = &all.iter().find(|event| event.meta.position.get() == 7).unwrap().meta.metadata;
+    assert_eq!((read.actor.as_deref(), &*read.entries["at"]), (Some("ada"), "the desk"));
+    assert_eq!(read.entries.len(), 1);
+}
+
 /// Spoils a log that is sound, and gives what `verify` says.
 async fn spoilt(options: &str, damage: &str) -> Option<String> {
     let cluster = pg_cluster::shared()?;

@@ -444,6 +444,40 @@ async fn verify_names_the_first_fault() {
     }
 }
 
+/// Metadata as a newer release may write it, with a field and an entry that this one does not know.
+#[tokio::test]
+async fn what_a_newer_release_adds_to_metadata_is_ignored() {
+    let dir = dir();
+    let path = filled(dir.path()).await;
+    let metadata = r#"{"actor":"ada","tenant":{"id":[7]},"entries":{"at":"the desk","weight":1.5}}"#;
+    let other = Connection::open(&path).unwrap();
+    let columns = "position, version, schema_version, time, stream, name, tags, id, payload";
+    let checksum = other
+        .query_row(&format!("SELECT {columns} FROM cqrs_events WHERE position = 7"), [], |row| {
+            // As every release writes it.
+            let numbers: [i64; 4] = [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?];
+            let tags: Option<String> = row.get(6)?;
+            let texts: [String; 4] =
+                [row.get(4)?, row.get(5)?, tags.unwrap_or_default(), metadata.to_owned()];
+            let mut sum = crc32fast::Hasher::new();
+            let lengths = texts.iter().map(|text| text.len() as i64);
+            numbers.into_iter().chain(lengths).for_each(|number| sum.update(&number.to_le_bytes()));
+            texts.iter().for_each(|text| sum.update(text.as_bytes()));
+            sum.update(&row.get::<_, Vec<u8>>(7)?);
+            sum.update(&row.get::<_, Vec<u8>>(8)?);
+            Ok(sum.finalize())
+        })
+        .unwrap();
+    let update = "UPDATE cqrs_events SET metadata = ?1, checksum = ?2 WHERE position = 7";
+    assert_eq!(other.execute(update, (metadata, checksum)).unwrap(), 1);
+    drop(other);
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.verify().await.unwrap();
+    let read = &read_all(&store).await[6].meta.metadata;
+    assert_eq!((read.actor.as_deref(), &*read.entries["at"]), (Some("ada"), "the desk"));
+    assert_eq!(read.entries.len(), 1);
+}
+
 /// A hole in the log is told by whoever reads over it, not passed over.
 #[tokio::test]
 async fn a_hole_is_not_read_over() {

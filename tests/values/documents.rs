@@ -75,6 +75,9 @@ laps!(following, "laps", mode = async);
 laps!(inline, "laps-inline", mode = inline);
 laps!(live, "laps-live", mode = live);
 
+laps!(in_memory, "laps-in-memory", fold_in_memory);
+laps!(live_in_memory, "laps-live-in-memory", mode = live, fold_in_memory);
+
 fn registry() -> Registry {
     let registry = Registry::new().with::<Clock>();
     registry.with::<following::Laps>().with::<inline::Laps>().with::<live::Laps>()
@@ -228,4 +231,145 @@ async fn verify_reports_a_stored_document_that_cannot_be_read() {
         matches!(verification.projections[0].compared, Compared::Different { count: 1, .. }),
         "{verification}"
     );
+}
+
+#[tokio::test]
+async fn folding_in_memory_is_compared_with_storing_after_each_event() {
+    use cqrs_testkit::prelude::*;
+
+    let registry = Registry::new().with::<Clock>().with::<in_memory::Laps>().with::<live_in_memory::Laps>();
+    for place in places("memory") {
+        let engine = place.open(&registry).await;
+        engine.execute(Tick { id: "a".into(), times: 1 }).await.unwrap();
+        engine.catch_up().await.unwrap();
+        let verification = engine.verify().await.unwrap();
+        assert!(verification.is_sound(), "{verification}");
+        engine.execute(Tick { id: "a".into(), times: 8 }).await.unwrap();
+        engine.catch_up().await.unwrap();
+        let laps = engine.get::<in_memory::Laps>(&"a".to_owned()).await.unwrap().unwrap();
+        assert_eq!(laps.laps, 2, "what is not stored lives for one batch");
+        let verification = engine.verify().await.unwrap();
+        assert!(!verification.is_sound());
+        for projection in &verification.projections {
+            let Compared::Batched(difference) = &projection.compared else { panic!("{verification}") };
+            // After the second event a limit is set that serde does not store; the third one asks for it.
+            assert_eq!((difference.key.as_str(), difference.version.get()), ("a", 3));
+            assert_eq!(difference.event, "Ticked");
+        }
+        assert!(
+            verification.to_string().contains("after `Ticked` at version 3 of Clock/a"),
+            "{verification}"
+        );
+        engine.shutdown().await;
+    }
+    let ticks = |from: u32| Clock::history("a".to_owned(), [from, from + 1].map(|n| Ticked { n }));
+    let failing = std::panic::catch_unwind(|| {
+        in_memory::Laps::given((ticks(1), ticks(3))).then_document_count(1);
+    });
+    let message = failing.unwrap_err();
+    let message = message.downcast_ref::<String>().unwrap();
+    assert!(message.contains("depends on how its events are batched"), "{message}");
+    assert!(message.contains("after event 3"), "{message}");
+    following::Laps::given((ticks(1), ticks(3))).then_document_count(1);
+}
+
+/// A key that is an id of the domain: it parses several texts to equal values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Email(pub String);
+
+impl std::fmt::Display for Email {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::str::FromStr for Email {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('@') { Ok(Self(text.to_lowercase())) } else { Err("no email".to_owned()) }
+    }
+}
+
+#[derive(Event, Serialize, Deserialize)]
+pub struct Joined {
+    pub name: String,
+}
+#[derive(Command)]
+pub struct Join {
+    #[id]
+    pub email: Email,
+}
+#[derive(Default)]
+pub struct Member;
+#[aggregate(id = Email)]
+impl Member {
+    #[handle]
+    fn join(&self, cmd: Join) -> Joined {
+        Joined { name: cmd.email.0 }
+    }
+    #[apply]
+    fn joined(&mut self, _: &Joined) {}
+}
+
+macro_rules! names {
+    ($module:ident, $name:literal, $key:ty, $mode:ident) => {
+        pub mod $module {
+            use super::*;
+
+            #[derive(Default, Debug, PartialEq, Clone, Serialize, Deserialize)]
+            pub struct Names {
+                pub names: Vec<String>,
+            }
+
+            #[projection(name = $name, key = $key, mode = $mode)]
+            impl Names {
+                #[on]
+                fn joined(&mut self, event: &Joined) {
+                    self.names.push(event.name.clone());
+                }
+            }
+        }
+    };
+}
+
+names!(names_async, "names", Email, async);
+names!(names_inline, "names-inline", Email, inline);
+names!(names_live, "names-live", Email, live);
+names!(texts_async, "texts", String, async);
+names!(texts_live, "texts-live", String, live);
+
+#[tokio::test]
+async fn every_mode_has_the_same_documents_for_every_type_of_key() {
+    let registry = Registry::new().with::<Member>();
+    let registry =
+        registry.with::<names_async::Names>().with::<names_inline::Names>().with::<names_live::Names>();
+    let registry = registry.with::<texts_async::Names>().with::<texts_live::Names>();
+    for place in places("keys") {
+        let engine = place.open(&registry).await;
+        for email in ["Ada@X", "ada@x", "ADA@x", "bob@x"] {
+            engine.execute(Join { email: Email(email.into()) }).await.unwrap();
+        }
+        engine.catch_up().await.unwrap();
+        for key in ["ada@x", "Ada@X", "bob@x", "nobody@x"] {
+            let key = Email(key.into());
+            let followed = engine.get::<names_async::Names>(&key).await.unwrap().map(|found| found.names);
+            let inline = engine.get::<names_inline::Names>(&key).await.unwrap().map(|found| found.names);
+            let live = engine.get::<names_live::Names>(&key).await.unwrap().map(|found| found.names);
+            assert_eq!((&inline, &live), (&followed, &followed), "{key}");
+            assert_eq!(followed.is_some(), ["ada@x", "bob@x"].contains(&&*key.0), "{key}");
+            let followed = engine.get::<texts_async::Names>(&key.0).await.unwrap().map(|found| found.names);
+            let live = engine.get::<texts_live::Names>(&key.0).await.unwrap().map(|found| found.names);
+            assert_eq!(live, followed, "{key}");
+        }
+        let listed = engine.list::<names_live::Names>().await.unwrap().documents;
+        let followed = engine.list::<names_async::Names>().await.unwrap().documents;
+        assert_eq!(listed.len(), 2);
+        assert!(
+            listed
+                .iter()
+                .zip(&followed)
+                .all(|(live, followed)| live.0 == followed.0 && live.1.names == followed.1.names)
+        );
+        engine.shutdown().await;
+    }
 }

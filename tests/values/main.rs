@@ -14,6 +14,8 @@
 mod cached;
 mod documents;
 mod events;
+mod repair;
+mod snapshots;
 
 use std::error::Error;
 

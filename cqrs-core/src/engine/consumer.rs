@@ -85,6 +85,10 @@ impl<P: Projection> Consumer for DocumentConsumer<P> {
         query::<P::Event>()
     }
 
+    fn folds_in_memory(&self) -> bool {
+        P::FOLD_IN_MEMORY
+    }
+
     fn route(&self, events: &[Arc<RecordedEvent>]) -> Result<Routed, Unfit> {
         let (keys, batch) = Self::decoded(events, None)?;
         Ok(Routed::Documents { keys, work: Box::new(batch) })

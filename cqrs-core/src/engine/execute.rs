@@ -284,7 +284,7 @@ impl Inner {
                 Next::Unfounded => continue,
             };
             let mut ahead = At { version: intent.behind, remembered: true, ..at.clone() };
-            let due = plan.filter(|plan| plan.is_due(ahead.place()));
+            let due = plan.filter(|plan| self.is_snapshot_due(&request.stream, plan, ahead.place()));
             if due.is_some() {
                 ahead.snapshot = ahead.version;
             }

@@ -94,6 +94,28 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Folds a stream from its beginning up to a version.
+    pub(super) async fn fold_to<E: From<StoreError> + From<FoldError>>(
+        &self,
+        stream: &StreamId,
+        to: Version,
+        state: &mut dyn Folding,
+    ) -> Result<(), E> {
+        let mut walk = self.walk(stream, Version::NONE, state);
+        let step = &mut |event: StreamEvent<'_>| {
+            let last = event.version >= to;
+            if walk.step(event).is_break() || last {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        self.log.fold_stream(stream, Version::NONE.next(), step).await?;
+        walk.end().map(drop)
+    }
+}
+
 /// Folds a stored event into a state.
 pub(super) fn fold<A: Aggregate>(state: &mut Option<A>, stored: &Stored<'_>) -> Result<(), FoldFault> {
     let mut misfit = Ok(());

@@ -56,7 +56,10 @@ pub use lag::Lag;
 pub use read::{Cursor, Dated, DatedRead, Get, List, Loaded, Page, Reached};
 pub use shutdown::{AbandonedCommand, Shutdown};
 pub use timeouts::Timeouts;
-pub use verify::{Compared, Decoded, Difference, Verification, Verified};
+pub use verify::{
+    BatchedDifference, Compared, Decoded, Difference, SnapshotDifference, Verification, Verified,
+    VerifiedSnapshots,
+};
 
 use follow::Follower;
 use gate::Gate;

@@ -7,11 +7,13 @@
 //! It is used if it is of this log and this code, and the event at its version lies at its position,
 //! which the read of what follows shows. Else it is forgotten, and the stream is read as a whole.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashSet};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -19,7 +21,7 @@ use super::Inner;
 use super::error::Failure;
 use super::fold::fold;
 use crate::aggregate::Aggregate;
-use crate::codec::CodecError;
+use crate::codec::{CodecError, reason};
 use crate::error::{FoldError, FoldFault, StoreError, StoreErrorKind};
 use crate::event::Stored;
 use crate::id::{Position, StreamId, Version};
@@ -29,6 +31,7 @@ use crate::timer;
 /// How the snapshots of one aggregate are made, without its type.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
+    aggregate: &'static str,
     every: u64,
     fingerprint: u64,
     fresh: fn() -> Box<dyn Folding>,
@@ -38,11 +41,28 @@ impl Plan {
     pub(crate) fn of<A: Aggregate>() -> Option<Self> {
         let snapshots = A::SNAPSHOTS?;
         let (every, fingerprint) = (snapshots.interval(), snapshots.fingerprint());
-        Some(Self { every, fingerprint, fresh: || Box::new(Folded::<A>::new()) })
+        Some(Self { aggregate: A::NAME, every, fingerprint, fresh: || Box::new(Folded::<A>::new()) })
+    }
+
+    pub(super) fn aggregate(&self) -> &'static str {
+        self.aggregate
+    }
+
+    /// The version from which on a stream may have a snapshot.
+    pub(super) fn first(&self) -> u64 {
+        self.every
+    }
+
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    pub(super) fn fresh(&self) -> Box<dyn Folding> {
+        (self.fresh)()
     }
 
     /// Whether a multiple has been passed since the last one that is known.
-    pub(super) fn is_due(&self, place: Place) -> bool {
+    fn is_due(&self, place: Place) -> bool {
         place.version.get() / self.every > place.snapshot.get() / self.every
     }
 }
@@ -99,9 +119,9 @@ pub(super) struct Place {
 }
 
 /// Why a snapshot is not used.
-enum Doubt {
+pub(super) enum Doubt {
     /// It does not fit the log or the type.
-    Unfit(&'static str),
+    Unfit(Cow<'static, str>),
     /// The log cannot be read, so there is nothing to fall back on.
     Store(StoreError),
 }
@@ -115,7 +135,7 @@ impl From<StoreError> for Doubt {
 // If the event is at fault and not the snapshot, reading the whole stream will tell.
 impl From<FoldError> for Doubt {
     fn from(_: FoldError) -> Self {
-        Self::Unfit("what follows does not fold")
+        Self::Unfit("what follows does not fold".into())
     }
 }
 
@@ -160,7 +180,7 @@ impl Inner {
             Err(Doubt::Store(error)) => Err(error),
             Err(Doubt::Unfit(why)) => {
                 let version = snapshot.version.get();
-                tracing::warn!(%stream, version, why, "a snapshot is no good, reading the whole stream");
+                tracing::warn!(%stream, version, %why, "a snapshot is no good, reading the whole stream");
                 self.forget(stream).await;
                 Ok(None)
             }
@@ -169,7 +189,7 @@ impl Inner {
 
     /// Reads on from a snapshot. The event that is its last one is read again, to see that the log has
     /// it there; it is not decoded.
-    async fn read_tail(
+    pub(super) async fn read_tail(
         &self,
         stream: &StreamId,
         plan: Plan,
@@ -178,10 +198,10 @@ impl Inner {
     ) -> Result<Place, Doubt> {
         let Snapshot { version, position, .. } = *snapshot;
         if (snapshot.log, &snapshot.stream, snapshot.fingerprint) != (self.log_id, stream, plan.fingerprint) {
-            return Err(Doubt::Unfit("it is of another log, stream or fold"));
+            return Err(Doubt::Unfit("it is of another log, stream or fold".into()));
         }
         let mut walk = self.walk(stream, version, state);
-        let mut doubt = Some(Doubt::Unfit("the log has no such event"));
+        let mut doubt = Some(Doubt::Unfit("the log has no such event".into()));
         let take = &mut |event: StreamEvent<'_>| {
             if doubt.is_none() {
                 return walk.step(event);
@@ -189,8 +209,9 @@ impl Inner {
             if (event.version, event.position) != (version, position) {
                 return ControlFlow::Break(());
             }
-            doubt =
-                walk.state().thaw(&snapshot.state).err().map(|_| Doubt::Unfit("its state cannot be read"));
+            let thawed = walk.state().thaw(&snapshot.state);
+            let unread = |error| Doubt::Unfit(format!("its state cannot be read: {}", reason(&error)).into());
+            doubt = thawed.err().map(unread);
             walk.begin_behind(event);
             if doubt.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
@@ -216,7 +237,7 @@ impl Inner {
         place: &mut Place,
         state: &dyn Folding,
     ) {
-        let Some(plan) = plan.filter(|plan| plan.is_due(*place)) else { return };
+        let Some(plan) = plan.filter(|plan| self.is_snapshot_due(stream, plan, *place)) else { return };
         let Some(permit) = self.saves.permit() else { return };
         let snapshot = self.freeze(stream, plan, *place, state);
         place.snapshot = place.version;
@@ -254,12 +275,23 @@ impl Inner {
         let Place { version, position, .. } = place;
         match state.freeze()? {
             Ok(state) => Some(Snapshot { stream, log: self.log_id, version, position, fingerprint, state }),
-            // Its words may tell what is in the state, which is nothing for a log.
-            Err(_) => {
-                tracing::warn!(%stream, "no snapshot: the state cannot be written and read back");
+            Err(error) => {
+                if self.saves.refuse(&stream, plan, version) {
+                    tracing::warn!(
+                        aggregate = plan.aggregate,
+                        %stream,
+                        why = %reason(&error),
+                        "no snapshot: the state cannot be written and read back; streams of this aggregate are read whole until its serde attributes agree"
+                    );
+                }
                 None
             }
         }
+    }
+
+    /// Whether a snapshot is due, and the state of this stream was not refused lately.
+    pub(super) fn is_snapshot_due(&self, stream: &StreamId, plan: &Plan, place: Place) -> bool {
+        plan.is_due(place) && !self.saves.is_refused(stream, place.version)
     }
 }
 
@@ -288,12 +320,45 @@ pub(super) struct Saves {
     permits: Arc<Semaphore>,
     /// Where they are made; by whoever makes one due if there is none.
     runtime: Option<Handle>,
+    refused: Mutex<Refused>,
 }
+
+/// States that could not be written and read back.
+#[derive(Default)]
+struct Refused {
+    /// The aggregates of which that was reported.
+    reported: HashSet<&'static str>,
+    /// The version at which it was tried last. Trying has a stream read once more, so it is tried again when the
+    /// stream has twice as many events.
+    streams: HashMap<StreamId, Version>,
+}
+
+/// Streams in [`Refused`]; with more of them, all are tried again.
+const REFUSED: usize = 10_000;
 
 impl Saves {
     pub(super) fn new(background: bool) -> Self {
         let runtime = if background { Handle::try_current().ok() } else { None };
-        Self { permits: Arc::new(Semaphore::new(SAVES as usize)), runtime }
+        Self { permits: Arc::new(Semaphore::new(SAVES as usize)), runtime, refused: Mutex::default() }
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Refused> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_refused(&self, stream: &StreamId, version: Version) -> bool {
+        let tried = self.refused().streams.get(stream).copied();
+        tried.is_some_and(|tried| version.get() / 2 < tried.get())
+    }
+
+    /// Notes a state that cannot be kept; answers whether it is the first of its aggregate.
+    fn refuse(&self, stream: &StreamId, plan: Plan, version: Version) -> bool {
+        let mut refused = self.refused();
+        if refused.streams.len() >= REFUSED {
+            refused.streams.clear();
+        }
+        refused.streams.insert(stream.clone(), version);
+        refused.reported.insert(plan.aggregate)
     }
 
     fn permit(&self) -> Option<OwnedSemaphorePermit> {

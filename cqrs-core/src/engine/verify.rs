@@ -1,6 +1,6 @@
 //! Holds the stored documents of projections against a fresh fold of the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,11 +9,13 @@ use serde_json::value::RawValue;
 
 use super::consumer::{Documents, fold_into};
 use super::follow::{ConsumerFault, Follower, Trouble, check, position};
+use super::snapshots::{Doubt, Folding, Plan};
 use super::{Engine, Inner};
-use crate::consumer::Routed;
-use crate::error::{FoldError, StoreError, chain};
+use crate::codec::MAX_DEPTH;
+use crate::consumer::{Consumer, Routed};
+use crate::error::{FoldError, StoreError, StoreErrorKind, chain};
 use crate::event::RecordedEvent;
-use crate::id::{Partition, Position};
+use crate::id::{Partition, Position, StreamId, Version};
 use crate::read_store::Checkpoint;
 use crate::store::Query;
 
@@ -38,18 +40,24 @@ impl Engine {
     /// one partition after the other, so a projection to which that order matters may be said to
     /// differ.
     ///
+    /// Of an aggregate with snapshots, each stream that is long enough to have one is read twice: from its snapshot,
+    /// and from its beginning.
+    ///
     /// # Errors
     /// [`StoreError`] if a store fails. What is wrong with a read model is no error, but stands in
     /// the result.
     pub async fn verify(&self) -> Result<Verification, StoreError> {
         let inner = &self.0.inner;
-        let live = |name| Verified { name, up_to: BTreeMap::new(), compared: Compared::Live };
-        let mut projections: Vec<_> = inner.registry.live().map(live).collect();
+        let mut projections = Vec::new();
+        for consumer in inner.registry.live() {
+            projections.push(live(inner, &*consumer).await?);
+        }
         for follower in inner.followers.values() {
             projections.push(verify(inner, follower).await?);
         }
         projections.sort_by_key(|projection| projection.name);
-        Ok(Verification { events: events(inner).await?, projections })
+        let (events, streams) = events(inner).await?;
+        Ok(Verification { events, projections, snapshots: snapshots(inner, streams).await? })
     }
 }
 
@@ -62,15 +70,20 @@ pub struct Verification {
     pub events: Decoded,
     /// All projections, by name.
     pub projections: Vec<Verified>,
+    /// The snapshots of aggregates that have them.
+    pub snapshots: VerifiedSnapshots,
 }
 
 impl Verification {
-    /// Whether every event that this program knows can be read, and every projection that keeps documents
-    /// was compared and equals its fold. One that keeps tables of its own cannot be compared; it is named,
+    /// Whether every event that this program knows can be read, every state that is read from a snapshot equals the
+    /// fold of its whole stream, and every projection that keeps documents was compared and equals its fold. One that
+    /// keeps tables of its own cannot be compared; it is named,
     /// and does not count.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.events.fault.is_none() && self.projections.iter().all(Verified::is_sound)
+        self.events.fault.is_none()
+            && self.snapshots.differences.is_empty()
+            && self.projections.iter().all(Verified::is_sound)
     }
 }
 
@@ -96,6 +109,55 @@ impl fmt::Display for Decoded {
             0 => Ok(()),
             unknown => write!(f, ", {unknown} are of names that this program does not know"),
         }
+    }
+}
+
+/// What came of reading streams from their snapshots and from their beginnings.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct VerifiedSnapshots {
+    /// How many were compared: those that the engine would use.
+    pub compared: usize,
+    /// The first 100 streams of which the two states differ.
+    pub differences: Vec<SnapshotDifference>,
+}
+
+/// A stream whose state depends on whether it is read from its snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotDifference {
+    /// The stream.
+    pub stream: StreamId,
+    /// The version of its snapshot.
+    pub snapshot: Version,
+    /// The version at which the states were compared.
+    pub version: Version,
+    /// The state from the snapshot and what follows it, as JSON; `None` if there is none, or it cannot be written.
+    pub resumed: Option<String>,
+    /// The state from all events of the stream.
+    pub folded: Option<String>,
+}
+
+impl fmt::Display for VerifiedSnapshots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { compared, differences } = self;
+        if differences.is_empty() {
+            return write!(f, "snapshots: {compared} lead to the state of the whole stream");
+        }
+        write!(f, "snapshots: of {compared}, these do not lead to the state of the whole stream")?;
+        differences.iter().try_for_each(|difference| write!(f, "\n  {difference}"))
+    }
+}
+
+impl fmt::Display for SnapshotDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, snapshot, version, resumed, folded } = self;
+        let text = |state: &Option<String>| state.clone().unwrap_or_else(|| "nothing".to_owned());
+        let (resumed, folded) = (text(resumed), text(folded));
+        write!(
+            f,
+            "{stream} at version {version} is {resumed} from its snapshot at version {snapshot}, but {folded} from all events"
+        )
     }
 }
 
@@ -137,6 +199,8 @@ pub enum Compared {
         /// The first 100 that differ, by key.
         differences: Vec<Difference>,
     },
+    /// It folds in memory (`fold_in_memory`), and its documents depend on how their events are batched.
+    Batched(Box<BatchedDifference>),
     /// It is folded when it is read, so nothing is stored and there is nothing to compare.
     Live,
     /// It was not compared: what it writes are tables of its own, by statements of its own.
@@ -147,6 +211,36 @@ pub enum Compared {
     /// It was not compared: the checkpoint is not of this log, or an event below it does not fold,
     /// although it did once.
     Failed(ConsumerFault),
+}
+
+/// The first document that depends on how its events are batched, and the first event after which that shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchedDifference {
+    /// The document's key.
+    pub key: String,
+    /// The event's stored name.
+    pub event: String,
+    /// The event's stream.
+    pub stream: StreamId,
+    /// The event's version in its stream.
+    pub version: Version,
+    /// The document if it is stored after each event, as JSON; `None` if there is none.
+    pub stored: Option<String>,
+    /// The document if all events of a batch are folded in memory.
+    pub in_memory: Option<String>,
+}
+
+impl fmt::Display for BatchedDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, event, stream, version, stored, in_memory } = self;
+        let text = |document: &Option<String>| document.clone().unwrap_or_else(|| "nothing".to_owned());
+        let (stored, in_memory) = (text(stored), text(in_memory));
+        write!(
+            f,
+            "after `{event}` at version {version} of {stream}, {key:?} is {stored} if it is stored after each event, but {in_memory} if a batch is folded in memory"
+        )
+    }
 }
 
 /// A document that is not as the fold makes it.
@@ -164,6 +258,9 @@ pub struct Difference {
 impl fmt::Display for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.events.fmt(f)?;
+        if self.snapshots.compared > 0 {
+            write!(f, "\n{}", self.snapshots)?;
+        }
         self.projections.iter().try_for_each(|projection| write!(f, "\n{projection}"))
     }
 }
@@ -184,6 +281,9 @@ impl fmt::Display for Verified {
                     0 => Ok(()),
                     more => write!(f, "\n  and {more} more"),
                 }
+            }
+            Compared::Batched(difference) => {
+                write!(f, "its documents depend on how events are batched: {difference}")
             }
             Compared::Live => f.write_str("nothing to compare, for it is folded when it is read"),
             Compared::Tables => f.write_str("not compared, for it keeps tables of its own"),
@@ -219,14 +319,23 @@ impl fmt::Display for Difference {
 
 type Checkpoints = Vec<(Partition, Option<Checkpoint>)>;
 
-/// Reads the log to where it ends now, or to the first event that cannot be read.
-async fn events(inner: &Inner) -> Result<Decoded, StoreError> {
+/// Reads the log to where it ends now, or to the first event that cannot be read. Also returns the streams that are
+/// long enough for a snapshot of their aggregate.
+async fn events(inner: &Inner) -> Result<(Decoded, Vec<(StreamId, Plan)>), StoreError> {
     let mut decoded = Decoded::default();
+    let mut streams = Vec::new();
+    let plans: HashMap<&str, Plan> =
+        inner.aggregates.values().flatten().map(|plan| (plan.aggregate(), *plan)).collect();
     for partition in inner.partitions() {
         let head = inner.log.head(partition).await?.position;
         let Decoded { known, unknown, .. } = &mut decoded;
         let count = &mut |events: &[Arc<RecordedEvent>]| {
             for event in events {
+                let meta = &event.meta;
+                let plan = plans.get(meta.stream.category());
+                if let Some(plan) = plan.filter(|plan| plan.first() == meta.version.get()) {
+                    streams.push((meta.stream.clone(), *plan));
+                }
                 match inner.registry.decodes(&event.stored()) {
                     Ok(true) => *known += 1,
                     Ok(false) => *unknown += 1,
@@ -238,10 +347,57 @@ async fn events(inner: &Inner) -> Result<Decoded, StoreError> {
         match inner.read_log_to::<Unread>(partition, head, &Query::all(), count).await {
             Ok(()) => {}
             Err(Unread::Store(error)) => return Err(error),
-            Err(Unread::Event(fault)) => return Ok(Decoded { fault: Some(Arc::new(fault)), ..decoded }),
+            Err(Unread::Event(fault)) => {
+                let fault = Some(Arc::new(fault));
+                return Ok((Decoded { fault, ..decoded }, streams));
+            }
         }
     }
-    Ok(decoded)
+    Ok((decoded, streams))
+}
+
+/// Reads each stream from its snapshot and from its beginning.
+async fn snapshots(inner: &Inner, streams: Vec<(StreamId, Plan)>) -> Result<VerifiedSnapshots, StoreError> {
+    let mut verified = VerifiedSnapshots::default();
+    for (stream, plan) in streams {
+        let snapshot = match inner.log.snapshot(&stream, plan.fingerprint()).await {
+            Ok(Some(snapshot)) => snapshot,
+            Ok(None) => continue,
+            // The engine does not use it either.
+            Err(error) if error.kind() == StoreErrorKind::Corrupt => continue,
+            Err(error) => return Err(error),
+        };
+        let mut resumed = plan.fresh();
+        let place = match inner.read_tail(&stream, plan, &snapshot, &mut *resumed).await {
+            Ok(place) => place,
+            Err(Doubt::Unfit(_)) => continue,
+            Err(Doubt::Store(error)) => return Err(error),
+        };
+        let mut folded = plan.fresh();
+        match inner.fold_to::<Unread>(&stream, place.version, &mut *folded).await {
+            Ok(()) => {}
+            Err(Unread::Store(error)) => return Err(error),
+            // The events tell.
+            Err(Unread::Event(_)) => continue,
+        }
+        verified.compared += 1;
+        let state = |state: &dyn Folding| state.freeze().and_then(Result::ok);
+        let (resumed, folded) = (state(&*resumed), state(&*folded));
+        let same = match (&resumed, &folded) {
+            (Some(resumed), Some(folded)) => is_same(resumed, folded),
+            (resumed, folded) => resumed.is_none() && folded.is_none(),
+        };
+        if !same && verified.differences.len() < SHOWN {
+            verified.differences.push(SnapshotDifference {
+                stream,
+                snapshot: snapshot.version,
+                version: place.version,
+                resumed: resumed.as_ref().map(text),
+                folded: folded.as_ref().map(text),
+            });
+        }
+    }
+    Ok(verified)
 }
 
 /// Why the log was not read to its end.
@@ -256,6 +412,31 @@ impl From<StoreError> for Unread {
     }
 }
 
+impl From<FoldError> for Unread {
+    fn from(error: FoldError) -> Self {
+        Self::Event(error)
+    }
+}
+
+/// What can be said of a projection that keeps nothing: whether its documents depend on batches.
+async fn live(inner: &Inner, consumer: &dyn Consumer) -> Result<Verified, StoreError> {
+    let (name, mut compared) = (consumer.name(), Compared::Live);
+    if consumer.folds_in_memory() {
+        let mut to = Vec::new();
+        for partition in inner.partitions() {
+            to.push((partition, inner.log.head(partition).await?.position));
+        }
+        match folded(inner, consumer, &to).await {
+            Ok((_, None)) => {}
+            Ok((_, Some(difference))) => compared = Compared::Batched(Box::new(difference)),
+            Err(Trouble::Fault(fault)) => compared = Compared::Failed(fault),
+            Err(Trouble::Store(error)) => return Err(error),
+            Err(Trouble::Fenced) => compared = Compared::Busy,
+        }
+    }
+    Ok(Verified { name, up_to: BTreeMap::new(), compared })
+}
+
 async fn verify(inner: &Inner, follower: &Follower) -> Result<Verified, StoreError> {
     let name = follower.name();
     if follower.consumer().database().is_some() {
@@ -266,8 +447,9 @@ async fn verify(inner: &Inner, follower: &Follower) -> Result<Verified, StoreErr
     };
     let up_to =
         checkpoints.iter().map(|(partition, checkpoint)| (*partition, position(*checkpoint))).collect();
-    let compared = match folded(inner, follower, &checkpoints).await {
-        Ok(folded) => compare(stored, folded),
+    let compared = match folded_to(inner, follower, &checkpoints).await {
+        Ok((folded, None)) => compare(stored, folded),
+        Ok((_, Some(difference))) => Compared::Batched(Box::new(difference)),
         Err(Trouble::Fault(fault)) => Compared::Failed(fault),
         Err(Trouble::Store(error)) => return Err(error),
         // Nothing here writes, so nothing is fenced.
@@ -315,23 +497,87 @@ async fn documents(inner: &Inner, collection: &str) -> Result<Documents, StoreEr
 }
 
 /// The documents that the log makes up to the checkpoints, by the code that the follower uses too.
-async fn folded(inner: &Inner, follower: &Follower, to: &Checkpoints) -> Result<Documents, Trouble> {
-    let mut documents = Documents::new();
-    for (partition, checkpoint) in to {
+async fn folded_to(inner: &Inner, follower: &Follower, checkpoints: &Checkpoints) -> Result<Folded, Trouble> {
+    let mut to = Vec::new();
+    for (partition, checkpoint) in checkpoints {
         let Some(checkpoint) = checkpoint else { continue };
         // The head is looked at behind the checkpoint, so that it cannot fall short of it.
         let head = inner.log.head(*partition).await?;
         check(inner, *partition, *checkpoint, head).await?;
-        let consumer = follower.consumer();
-        let fold = &mut |events: &[Arc<RecordedEvent>]| {
-            let routed = consumer.route(events).map_err(|unfit| unfoldable(unfit.error))?;
-            // What keeps tables of its own does not come here.
-            let Routed::Documents { keys, work } = routed else { return Ok(()) };
-            fold_into(&mut documents, keys, work).map_err(|unfit| unfoldable(unfit.error))
-        };
-        inner.read_log_to::<Trouble>(*partition, checkpoint.position, &consumer.query(), fold).await?;
+        to.push((*partition, checkpoint.position));
     }
-    Ok(documents)
+    folded(inner, follower.consumer(), &to).await
+}
+
+/// Documents, and the first that depends on how its events are batched.
+type Folded = (Documents, Option<BatchedDifference>);
+
+/// The documents that the log makes up to these positions, each stored after every event.
+async fn folded(
+    inner: &Inner,
+    consumer: &dyn Consumer,
+    to: &[(Partition, Position)],
+) -> Result<Folded, Trouble> {
+    let mut documents = Documents::new();
+    let mut batched = consumer.folds_in_memory().then(Documents::new);
+    let mut difference = None;
+    for (partition, position) in to {
+        let fold = &mut |events: &[Arc<RecordedEvent>]| {
+            let Some(in_memory) = &mut batched else { return fold_page(consumer, &mut documents, events) };
+            // A batch of one event is stored after it.
+            let before = (documents.clone(), in_memory.clone());
+            for event in events {
+                fold_page(consumer, &mut documents, std::slice::from_ref(event))?;
+            }
+            fold_page(consumer, in_memory, events)?;
+            if difference.is_none() && *in_memory != documents {
+                difference = first_difference(consumer, before, events)?;
+            }
+            Ok(())
+        };
+        inner.read_log_to::<Trouble>(*partition, *position, &consumer.query(), fold).await?;
+    }
+    Ok((documents, difference))
+}
+
+fn fold_page(
+    consumer: &dyn Consumer,
+    documents: &mut Documents,
+    events: &[Arc<RecordedEvent>],
+) -> Result<(), Trouble> {
+    let routed = consumer.route(events).map_err(|unfit| unfoldable(unfit.error))?;
+    // What keeps tables of its own does not come here.
+    let Routed::Documents { keys, work } = routed else { return Ok(()) };
+    fold_into(documents, keys, work).map_err(|unfit| unfoldable(unfit.error))
+}
+
+/// The first event of a page after which a document differs, and the document; `None` if they are the same as JSON.
+fn first_difference(
+    consumer: &dyn Consumer,
+    (mut documents, before): (Documents, Documents),
+    events: &[Arc<RecordedEvent>],
+) -> Result<Option<BatchedDifference>, Trouble> {
+    for (at, event) in events.iter().enumerate() {
+        fold_page(consumer, &mut documents, std::slice::from_ref(event))?;
+        let mut in_memory = before.clone();
+        fold_page(consumer, &mut in_memory, &events[..=at])?;
+        let keys = documents.keys().chain(in_memory.keys());
+        let differs = |key: &&String| match (documents.get(*key), in_memory.get(*key)) {
+            (Some(stored), Some(in_memory)) => !is_same(stored, in_memory),
+            (stored, in_memory) => stored.is_some() || in_memory.is_some(),
+        };
+        if let Some(key) = keys.into_iter().find(differs) {
+            return Ok(Some(BatchedDifference {
+                key: key.clone(),
+                event: event.name.clone().into_owned(),
+                stream: event.meta.stream.clone(),
+                version: event.meta.version,
+                stored: documents.get(key).map(text),
+                in_memory: in_memory.get(key).map(text),
+            }));
+        }
+    }
+    Ok(None)
 }
 
 fn unfoldable(error: FoldError) -> Trouble {
@@ -372,26 +618,28 @@ fn text(bytes: &Bytes) -> String {
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     one == other
         || match (std::str::from_utf8(one), std::str::from_utf8(other)) {
-            (Ok(one), Ok(other)) => is_same_value(one, other),
+            (Ok(one), Ok(other)) => is_same_value(one, other, MAX_DEPTH),
             _ => false,
         }
 }
 
 /// Values are compared as they are written: in a `serde_json::Value`, two whole numbers of more than
-/// 64 bits are rounded to floats, and may meet there.
-fn is_same_value(one: &str, other: &str) -> bool {
+/// 64 bits are rounded to floats, and may meet there. What nests deeper than `levels`, which only a `RawValue` can,
+/// is compared as text.
+fn is_same_value(one: &str, other: &str, levels: usize) -> bool {
     if one == other {
         return true;
     }
+    let Some(levels) = levels.checked_sub(1) else { return false };
     match (one.as_bytes().first(), other.as_bytes().first()) {
         (Some(b'{'), Some(b'{')) => both(one, other, |one: Object<'_>, other: Object<'_>| {
             let same = |((key, one), (as_key, other)): (Field<'_>, Field<'_>)| {
-                key == as_key && is_same_value(one.get(), other.get())
+                key == as_key && is_same_value(one.get(), other.get(), levels)
             };
             one.len() == other.len() && one.iter().zip(&other).all(same)
         }),
         (Some(b'['), Some(b'[')) => both(one, other, |one: Vec<&RawValue>, other: Vec<&RawValue>| {
-            let same = |(one, other): (&&RawValue, &&RawValue)| is_same_value(one.get(), other.get());
+            let same = |(one, other): (&&RawValue, &&RawValue)| is_same_value(one.get(), other.get(), levels);
             one.len() == other.len() && one.iter().zip(&other).all(same)
         }),
         (Some(b'"'), Some(b'"')) => both(one, other, |one: String, other: String| one == other),

@@ -23,6 +23,7 @@ pub(crate) fn expand(event: &Event<'_>) -> TokenStream {
     let tags = tags(&event.tags);
     let former = former(event);
     let upcast = upcast(event);
+    let upcast_bytes = upcast_bytes(event);
     sealed(
         &event.krate,
         &emit! {
@@ -34,6 +35,7 @@ pub(crate) fn expand(event: &Event<'_>) -> TokenStream {
                 type Codec = #codec;
                 #tags
                 #upcast
+                #upcast_bytes
             }
         },
     )
@@ -87,7 +89,7 @@ fn hop(event: &Event<'_>) -> Option<TokenStream> {
         let span = syn::spanned::Spanned::span(old);
         return Some(emit_as!(span => const _: () = __cqrs::ensure(__FORMER[0].is_version_before(), #text);));
     }
-    if version == 1 || event.upcast.is_some() {
+    if version == 1 || event.upcast.is_some() || event.upcast_bytes.is_some() {
         return None;
     }
     let text = format!(
@@ -115,17 +117,44 @@ fn upcast(event: &Event<'_>) -> Option<TokenStream> {
     let typed = has_former.then(|| emit!(__cqrs::upcast(__FORMER, __stored, __out)));
     let typed_shapes = has_former.then(|| emit!(__cqrs::former(__FORMER, __shapes);));
     let body = match (typed, raw) {
-        (Some(typed), Some(raw)) => emit!(__cqrs::either(#typed, || #raw)),
-        (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => return None,
+        (Some(typed), Some(raw)) => Some(emit!(__cqrs::either(#typed, || #raw))),
+        (one, other) => one.or(other),
     };
-    Some(emit! {
-        fn upcast(__stored: &__cqrs::Stored<'_>, __out: __cqrs::Out<'_, Self>) -> __cqrs::Known {
-            #body
+    let upcast = body.map(|body| {
+        emit! {
+            fn upcast(__stored: &__cqrs::Stored<'_>, __out: __cqrs::Out<'_, Self>) -> __cqrs::Known {
+                #body
+            }
         }
+    });
+    let bytes_shapes = event.upcast_bytes.is_some() && steps.is_empty();
+    let bytes_shapes = bytes_shapes.then(|| emit!(__cqrs::former_raw::<Self>(__shapes);));
+    if upcast.is_none() && bytes_shapes.is_none() {
+        return None;
+    }
+    Some(emit! {
+        #upcast
         fn former(__shapes: &mut __cqrs::Shapes) {
             #typed_shapes
             #raw_shapes
+            #bytes_shapes
+        }
+    })
+}
+
+/// ```text
+/// fn upcast_bytes(version: u32, payload: &[u8]) -> Option<Vec<u8>> {
+///     __cqrs::upcast_bytes(repair, version, payload)
+/// }
+/// ```
+fn upcast_bytes(event: &Event<'_>) -> Option<TokenStream> {
+    let function = event.upcast_bytes.as_ref()?;
+    Some(emit! {
+        fn upcast_bytes(
+            __version: ::core::primitive::u32,
+            __payload: &[::core::primitive::u8],
+        ) -> ::core::option::Option<::std::vec::Vec<::core::primitive::u8>> {
+            __cqrs::upcast_bytes(#function, __version, __payload)
         }
     })
 }

@@ -49,6 +49,11 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
     let registration = super::registration(model.ty, "projection");
     let mode = super::mode(model.mode);
     let by_stream = model.is_by_stream();
+    let fold_in_memory = model.fold_in_memory.then(|| {
+        emit!(
+            const FOLD_IN_MEMORY: ::core::primitive::bool = true;
+        )
+    });
     sealed(
         &model.krate,
         &emit! {
@@ -63,6 +68,7 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
                 const NAME: &'static ::core::primitive::str = #name;
                 const MODE: __cqrs::Mode = #mode;
                 const BY_STREAM: ::core::primitive::bool = #by_stream;
+                #fold_in_memory
                 #initial
                 fn route(__event: &#set, __meta: &__cqrs::EventMeta, __keys: &mut __cqrs::Keys<#key>) -> __cqrs::Routed {
                     match #this { #(#routes)* }

@@ -20,6 +20,7 @@ pub(crate) struct Event<'a> {
     pub(crate) from: Option<Type>,
     pub(crate) replaces: Vec<Type>,
     pub(crate) upcast: Option<Steps>,
+    pub(crate) upcast_bytes: Option<Path>,
     /// Whether a way from an older version was written, be it wrongly.
     pub(crate) has_way: bool,
     pub(crate) tags: Vec<Tag<'a>>,
@@ -51,6 +52,7 @@ impl<'a> Event<'a> {
             from: args.from,
             replaces: args.replaces,
             upcast: args.upcast,
+            upcast_bytes: args.upcast_bytes,
             has_way: args.has_way,
             tags: read_tags(input, errors),
         }

@@ -17,6 +17,7 @@ pub(crate) struct Projection<'a> {
     pub(crate) key: Option<Type>,
     pub(crate) name: String,
     pub(crate) mode: Mode,
+    pub(crate) fold_in_memory: bool,
     pub(crate) folds: Vec<On<'a>>,
 }
 
@@ -53,6 +54,7 @@ impl<'a> Projection<'a> {
             key: args.key,
             name: args.name.map_or_else(|| plain(&ident), |name| name.value()),
             mode: args.mode.map_or(Mode::Async, |(mode, _)| mode),
+            fold_in_memory: args.fold_in_memory.is_some(),
             folds: Vec::new(),
         };
         for item in &block.items {

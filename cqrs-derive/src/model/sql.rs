@@ -56,6 +56,12 @@ impl<'a> SqlProjection<'a> {
                 "a projection with its own SQL keeps tables, and no documents that a key would name: leave `key` out",
             );
         }
+        if let Some(word) = &args.fold_in_memory {
+            errors.at(
+                word,
+                "a projection with its own SQL keeps tables, and no documents that could be folded in memory: leave `fold_in_memory` out",
+            );
+        }
         if let Some((Mode::Live, word)) = &args.mode {
             errors.at(
                 word,

@@ -102,6 +102,61 @@ impl<P: Projection> Documents<P> {
         Ok(Fed::Into(texts))
     }
 
+    /// Makes sure that documents are the same if all events so far are one batch that is folded in memory.
+    pub(crate) fn unbatched(
+        &self,
+        events: &[&RecordedEvent],
+        keys: &[String],
+        what: &str,
+    ) -> Result<(), Fault> {
+        let mut in_memory: BTreeMap<&str, Option<P>> = keys.iter().map(|key| (key.as_str(), None)).collect();
+        for recorded in events {
+            let mut decoded = Vec::new();
+            match event::decode::<P::Event>(&recorded.stored(), &mut |event| decoded.push(event)) {
+                Ok(()) | Err(DecodeError::UnknownEvent { .. }) => {}
+                Err(error) => {
+                    return Err(Failure::new(format!("{what} does not decode")).cause(chain(&error)).into());
+                }
+            }
+            for one in &decoded {
+                let mut all = Keys::default();
+                P::route(one, &recorded.meta, &mut all).map_err(|error| not_a_key(what, &error))?;
+                for key in &all {
+                    let text = id::text(key)?;
+                    let Some(document) = in_memory.get_mut(text.as_str()) else { continue };
+                    if document.is_none() {
+                        *document = P::initial();
+                    }
+                    P::apply(document, one, &recorded.meta)
+                        .map_err(|misfit| does_not_fit(&format!("{what}, in memory,"), &text, misfit))?;
+                }
+            }
+        }
+        for (key, document) in in_memory {
+            let json = document.as_ref().map(|document| write(key, document, what)).transpose()?;
+            let leaves =
+                |json: Option<&Bytes>| json.map_or_else(|| Leaves(Vec::new()), |json| Leaves::of_bytes(json));
+            let (left, right) = (leaves(self.all.get(key).map(|stored| &stored.json)), leaves(json.as_ref()));
+            let differing = differences(&left, &right, &Ignored::default());
+            if differing.is_empty() {
+                continue;
+            }
+            let mut table = Table::new("stored between events", "folded in memory");
+            leaf_rows(&mut table, &left, &right, &Ignored::default());
+            let title =
+                format!("the document `{key}` of `{}` depends on how its events are batched", P::NAME);
+            return Err(Failure::new(title)
+                .table(table)
+                .cause(format!(
+                    "after {what}, it differs in {}",
+                    fields(&differing, ["stored between events", "folded in memory"])
+                ))
+                .note("let serde store all that its `#[on]` methods use, or take `fold_in_memory` off")
+                .into());
+        }
+        Ok(())
+    }
+
     fn fold(
         &mut self,
         key: &str,
