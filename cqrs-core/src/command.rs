@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use crate::aggregate::{Aggregate, Handle};
-use crate::id::{Id, Version};
+use crate::id::Id;
+use crate::receipt::ExpectedVersion;
 
 /// A request to one aggregate. Derive it; see `#[derive(Command)]`.
 #[diagnostic::on_unimplemented(
@@ -25,7 +26,7 @@ pub trait Command: Sized + Send + Sync + 'static {
     fn id(&self) -> &Self::Id;
 
     /// The version that the stream must have; nothing is checked if `None`.
-    fn expected_version(&self) -> Option<Version> {
+    fn expected_version(&self) -> Option<ExpectedVersion> {
         None
     }
 

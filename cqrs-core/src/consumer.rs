@@ -106,7 +106,8 @@ pub fn route_inline(
 ) -> Result<Routed, AppendError> {
     let name = consumer.name();
     let position = stored.map_or(Position::START, |stored| stored.position);
-    if position != head.position || stored.is_some_and(|stored| stored.log != head.log) {
+    let is_of_head = |stored: Checkpoint| stored.log == head.log && stored.point().agrees(head.event);
+    if position != head.position || !stored.is_none_or(is_of_head) {
         return Err(AppendError::Behind { consumer: name, position, head: head.position });
     }
     let query = consumer.query();

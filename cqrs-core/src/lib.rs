@@ -36,5 +36,5 @@ pub use engine::{Engine, ExecuteError, ReadError};
 pub use event::{Event, EventMeta, Metadata, Tag, Timestamp};
 pub use id::{Id, Partition, Position, StreamId, Version};
 pub use projection::Projection;
-pub use receipt::Receipt;
+pub use receipt::{ExpectedVersion, Receipt};
 pub use registry::Registry;

@@ -17,6 +17,7 @@ pub use crate::id::{Id, Version};
 pub use crate::projection::{
     IntoKeys, Keys, Mode, NotAKey, Projection, RunningOf, SqlProjection, TransactionOf,
 };
+pub use crate::receipt::ExpectedVersion;
 pub use crate::registry::{Location, Register, Registration};
 
 use std::borrow::Cow;
@@ -525,21 +526,33 @@ impl<T: Clone> Duplicate for T {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an expected version",
     label = "not a version",
-    note = "the field with `#[expected_version]` is a `cqrs::Version`, or an `Option` of it to leave the check out at times"
+    note = "the field with `#[expected_version]` is a `cqrs::ExpectedVersion` or a `cqrs::Version`, or an `Option` of one of them to leave the check out at times"
 )]
 pub trait Expects {
     /// The version, if one is expected.
-    fn version(&self) -> Option<Version>;
+    fn version(&self) -> Option<ExpectedVersion>;
 }
 
 impl Expects for Version {
-    fn version(&self) -> Option<Version> {
+    fn version(&self) -> Option<ExpectedVersion> {
+        Some((*self).into())
+    }
+}
+
+impl Expects for ExpectedVersion {
+    fn version(&self) -> Option<ExpectedVersion> {
         Some(*self)
     }
 }
 
 impl Expects for Option<Version> {
-    fn version(&self) -> Option<Version> {
+    fn version(&self) -> Option<ExpectedVersion> {
+        self.map(Into::into)
+    }
+}
+
+impl Expects for Option<ExpectedVersion> {
+    fn version(&self) -> Option<ExpectedVersion> {
         *self
     }
 }

@@ -53,7 +53,7 @@ use uuid::Uuid;
 use crate::consumer::{Handlers, Unfit};
 use crate::error::StoreError;
 use crate::id::{Partition, Position};
-use crate::store::{BoxFuture, LogId, without_nul};
+use crate::store::{BoxFuture, LogId, LogPoint, without_nul};
 
 /// Documents and checkpoints. The contract is in the [module's documentation](self).
 #[diagnostic::on_unimplemented(
@@ -130,8 +130,17 @@ pub struct Checkpoint {
     pub log: LogId,
     /// The last position that has taken effect or did not concern the consumer.
     pub position: Position,
-    /// The id of the last event that took effect, if any did: it shows a log that was rewound.
+    /// The id of the event at that position, whether or not it concerned the consumer, by which a rewound log is
+    /// detected; `None` at the start of the log.
     pub event: Option<Uuid>,
+}
+
+impl Checkpoint {
+    /// Its position with the event there.
+    #[must_use]
+    pub const fn point(&self) -> LogPoint {
+        LogPoint { position: self.position, event: self.event }
+    }
 }
 
 /// A consumer that was taken over.

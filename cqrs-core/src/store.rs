@@ -29,6 +29,11 @@
 //! - **Heads only grow.** A head that one call has shown, no later call on any handle falls short
 //!   of. A follower takes a head before its checkpoint for a rewound log and stops, so a store that
 //!   reads from replicas waits until the replica has got there.
+//! - **A position alone does not identify history.** After a failover to an asynchronous standby, a crash
+//!   without a synchronous commit, or a restore, a log continues from an older state under the same id, and new
+//!   events reuse its positions and versions. So every position that a store reports comes with the id of
+//!   the event there, whether or not the event matches a query: [`Head::event`], [`LogSlice::read_to_event`],
+//!   [`LogSlice::after_event`], [`Appended::event`]. Only a position at the start or past the head has none.
 //!
 //! # Append
 //!
@@ -44,6 +49,8 @@
 //!   against its guard. An empty [`Guard::All`] is [`Guard::Any`].
 //! - **One winner.** Of any number of racing appends that expect one version of a stream, exactly
 //!   one is accepted.
+//! - **By identity.** [`Expected::Event`] and a [`LogPoint`] with an event hold only while that very event is
+//!   at its version or position. Another event there is a conflict.
 //! - **Refused by name.** A guard or an append that the store cannot check or cannot carry out
 //!   atomically MUST be refused with [`StoreErrorKind::Unsupported`] and a message that names it;
 //!   it is never ignored or weakened. [`Capabilities`] says so beforehand.
@@ -88,8 +95,8 @@
 //! the [`ReadStore`](crate::read_store::ReadStore) that is the same object. In the transaction of an
 //! append that has events, for each of the consumers in turn:
 //!
-//! - Its checkpoint on that partition MUST lie at the partition's head before the append, in this log; a
-//!   consumer without a checkpoint is at the start. If it does not, the append gives
+//! - Its checkpoint on that partition MUST be the partition's head before the append: this log, this position,
+//!   and this event; a consumer without a checkpoint is at the start. If it does not, the append gives
 //!   [`AppendError::Behind`], and nothing is written: somebody appended who does not know the consumer, and
 //!   it has to catch up first.
 //! - Those of the events that match its query, as they are going to be read, are routed, and folded into
@@ -117,9 +124,12 @@
 //! [`read_stream`](EventStore::read_stream) or a [`fold_stream`](EventStore::fold_stream) on the same handle MUST NOT answer before the append in
 //! question can no longer take place: an answer "it is not there" is final.
 //!
-//! A handle sees one history. If the log behind it is replaced or rewound while it is open, every
-//! later call MUST fail with [`StoreErrorKind::Corrupt`] or show the new [`LogId`]; a head that was
-//! once shown is never undercut under the same id.
+//! A handle sees one history. The highest head that any of its calls has reported, by a read or by an
+//! append, is a lower bound for every later call on that handle and its clones: if the log ends before it,
+//! the call MUST fail with [`StoreErrorKind::Corrupt`], be it an append, a reservation, a read of the log or of
+//! a stream, a fold, or a look-up of a key. If the log was replaced by another, every later call MUST
+//! fail with [`StoreErrorKind::Corrupt`] or show the new [`LogId`]. A log that was rewound and has grown past
+//! that head again is told by the ids of events: in guards, checkpoints, and receipts.
 //!
 //! A read SHOULD stop early, with fewer events than its limit, rather than hold more than about
 //! 16 MiB of payloads in memory.
@@ -282,7 +292,10 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// there is nothing left.
     ///
     /// This is also the read for decisions over tags: the state is folded from the events up to
-    /// [`LogSlice::head`], and the guard is [`Guard::Unchanged`] behind that head.
+    /// [`LogSlice::head`], and the guard is [`Guard::Unchanged`] after that head's [point](Head::point).
+    ///
+    /// A query [without items](Query::none) matches nothing. It is the way to look up the events at two positions
+    /// and the head: [`LogSlice::after_event`] and [`LogSlice::read_to_event`]. It SHOULD cost no more than that.
     ///
     /// # Errors
     /// [`StoreErrorKind::Invalid`] if there is no such partition, [`StoreErrorKind::Unsupported`]
@@ -656,6 +669,53 @@ pub struct Head {
     pub log: LogId,
     /// The position of the last event, or [`Position::START`].
     pub position: Position,
+    /// The id of the last event; `None` if the partition is empty.
+    pub event: Option<Uuid>,
+}
+
+impl Head {
+    /// Its position with the event there.
+    #[must_use]
+    pub const fn point(&self) -> LogPoint {
+        LogPoint { position: self.position, event: self.event }
+    }
+}
+
+/// A position of a partition with the id of the event there, by which a rewound log is detected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LogPoint {
+    /// The position.
+    pub position: Position,
+    /// The id of the event at this position; `None` at the start of the log. Elsewhere, `None` means that the
+    /// event is not known: then only the position counts.
+    pub event: Option<Uuid>,
+}
+
+impl LogPoint {
+    /// Before the first event.
+    pub const START: Self = Self { position: Position::START, event: None };
+
+    /// Whether a log that has this event at the position, or none, can be the log that the point was taken from.
+    #[must_use]
+    pub fn agrees(&self, there: Option<Uuid>) -> bool {
+        self.position == Position::START || self.event.is_none() || self.event == there
+    }
+}
+
+impl From<Position> for LogPoint {
+    /// A position whose event is not known.
+    fn from(position: Position) -> Self {
+        Self { position, event: None }
+    }
+}
+
+impl fmt::Display for LogPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.event {
+            Some(event) => write!(f, "{} with the event {event}", self.position),
+            None => self.position.fmt(f),
+        }
+    }
 }
 
 /// What is to be appended, atomically, under one guard.
@@ -748,12 +808,20 @@ pub struct Appended {
     pub partition: Partition,
     /// The position of the last event appended; without events, the partition's head.
     pub position: Position,
+    /// The id of the event at that position; `None` if the partition is empty.
+    pub event: Option<Uuid>,
     /// The version that each stream written to has now, by first appearance; without events, that
     /// of the key's stream.
     pub versions: Vec<(StreamId, Version)>,
 }
 
 impl Appended {
+    /// Its position with the event there.
+    #[must_use]
+    pub const fn point(&self) -> LogPoint {
+        LogPoint { position: self.position, event: self.event }
+    }
+
     /// The version that a stream has after the append, if it was written to.
     #[must_use]
     pub fn version_of(&self, stream: &StreamId) -> Option<Version> {
@@ -773,12 +841,13 @@ pub enum Guard {
         /// How it must be.
         expected: Expected,
     },
-    /// No event that matches the query lies behind the position, in the partition of the append.
+    /// No event that matches the query comes after the position, in the partition of the append, and the event
+    /// at the position, whether or not it matches, is the one that was there.
     Unchanged {
         /// Which events count.
         query: Query,
         /// The head of the snapshot that the decision was made on.
-        after: Position,
+        after: LogPoint,
     },
     /// No event matches the query at all, in the partition of the append.
     Absent(Query),
@@ -861,9 +930,8 @@ pub enum Expected {
     /// Its last event has this version; [`Version::NONE`] means the same as
     /// [`NoStream`](Self::NoStream).
     Version(Version),
-    /// Its last event has this version and this id. That is more than the version: what stands at a
-    /// version may be somebody else's. Who decides on events that are still on their way to the log has to
-    /// ask for it.
+    /// Its last event has this version and this id. That is more than the version: after the log was rewound,
+    /// another event may have the same version. A decision that rests on events expects the last of them.
     Event(Version, Uuid),
     /// It has at least one event.
     Exists,
@@ -918,6 +986,12 @@ impl Query {
     #[must_use]
     pub const fn all() -> Self {
         Self { items: None }
+    }
+
+    /// No event.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { items: Some(Vec::new()) }
     }
 
     /// The events that match at least one of the items.
@@ -1016,6 +1090,8 @@ pub enum Direction {
 /// An event of a stream, lent to whoever folds it.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamEvent<'a> {
+    /// Its id.
+    pub id: Uuid,
     /// Its version in the stream.
     pub version: Version,
     /// Its position in the stream's partition.
@@ -1048,8 +1124,8 @@ async fn fold_slices<S: EventStore + ?Sized>(
             next = Some(Begun::begin(slice(last.meta.version.next())).await);
         }
         for event in &slice_read.events {
-            let (version, position) = (event.meta.version, event.meta.position);
-            if take(StreamEvent { version, position, stored: event.stored() }).is_break() {
+            let (id, version, position) = (event.meta.id, event.meta.version, event.meta.position);
+            if take(StreamEvent { id, version, position, stored: event.stored() }).is_break() {
                 return Ok(());
             }
         }
@@ -1090,6 +1166,11 @@ pub struct LogSlice {
     /// later. It is `up_to` or the head, whichever comes first, if all of it was searched; it never
     /// lies before `after`, and behind the head only if `after` does.
     pub read_to: Position,
+    /// The id of the event at `read_to`, whether or not it matches; `None` at the start and past the head.
+    pub read_to_event: Option<Uuid>,
+    /// The id of the event at the position that was read from, [`LogRead::after`], in the same snapshot; `None`
+    /// at the start and past the head. A reader that goes on compares it with the event that it has read there.
+    pub after_event: Option<Uuid>,
     /// The log's identity and the partition's last position in the same snapshot.
     pub head: Head,
 }
@@ -1150,18 +1231,25 @@ pub struct Conflict {
 /// What stood in the way of a guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// The version that the stream has.
+    /// The version that the stream has. If that is the expected one, another event is there.
     Version(Version),
-    /// The position of the last event that matches the query.
+    /// The position of the last event that matches the query; or the position in [`Guard::Unchanged`], if
+    /// another event is there.
     Position(Position),
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "somebody else wrote first: expected {}, found ", self.clause)?;
-        match self.found {
-            Found::Version(version) => write!(f, "version {version}"),
-            Found::Position(position) => write!(f, "one at position {position}"),
+        match (self.found, &self.clause) {
+            (Found::Version(version), Guard::Stream { expected, .. }) if expected.holds(version) => {
+                write!(f, "another event at version {version}: the log was rewound")
+            }
+            (Found::Version(version), _) => write!(f, "version {version}"),
+            (Found::Position(position), Guard::Unchanged { after, .. }) if position <= after.position => {
+                write!(f, "another event at position {position}: the log was rewound")
+            }
+            (Found::Position(position), _) => write!(f, "one at position {position}"),
         }
     }
 }

@@ -10,7 +10,7 @@ use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::event::NewEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::store::{
-    Append, AppendError, Appended, CommandKey, Conflict, Expected, Found, Guard, LogId, Query,
+    Append, AppendError, Appended, CommandKey, Conflict, Expected, Found, Guard, Head, LogId, Query,
 };
 use cqrs_core::text;
 use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
@@ -23,6 +23,7 @@ use crate::error::Fault;
 use crate::guard;
 use crate::inline::Effects;
 use crate::known::Known;
+use crate::news::{self, Floor, rewound};
 use crate::open::{Conn, Param, Sql};
 use crate::plain;
 
@@ -36,11 +37,15 @@ pub(crate) struct Facts<'a> {
     partition: Partition,
     /// The last position; if it is not known, positions count from the group's start.
     head: i64,
+    /// The id of the event there, as far as it is known.
+    last: Option<Uuid>,
     streams: HashMap<&'a StreamId, End>,
     keys: HashMap<&'a CommandKey, Appended>,
     ids: HashSet<Uuid>,
     /// The last match of each query behind a position.
     matches: Vec<(&'a Query, Position, Option<i64>)>,
+    /// The ids of the events at positions that guards name.
+    points: HashMap<i64, Uuid>,
     /// What the group writes.
     added: Vec<(i64, &'a NewEvent)>,
     /// The log's last event, on which all that is sure rests.
@@ -63,10 +68,12 @@ impl<'a> Facts<'a> {
             log,
             partition,
             head,
+            last: None,
             streams: HashMap::default(),
             keys: HashMap::default(),
             ids: HashSet::default(),
             matches: Vec::new(),
+            points: HashMap::default(),
             added: Vec::new(),
             end: None,
         }
@@ -99,21 +106,33 @@ impl<'a> Facts<'a> {
         match guard {
             Guard::All(all) => all.iter().try_for_each(|guard| self.assume(guard, known)),
             Guard::Stream { stream, expected } => {
-                let Entry::Vacant(vacant) = self.streams.entry(stream) else { return Some(()) };
+                let vacant = match self.streams.entry(stream) {
+                    Entry::Vacant(vacant) => vacant,
+                    Entry::Occupied(mut there) => {
+                        // The same version, and more: it is looked up for both.
+                        if let (Expected::Event(version, id), End { last: None, .. }) =
+                            (expected, there.get())
+                            && version.get().cast_signed() == there.get().version
+                        {
+                            let sure = known.of(stream).is_some_and(|known| known.is_sure && known.id == *id);
+                            let there = there.get_mut();
+                            (there.last, there.sure) = (Some(*id), there.sure && sure);
+                        }
+                        return Some(());
+                    }
+                };
                 let (version, last) = match expected {
                     Expected::NoStream => (0, None),
                     Expected::Event(version, id) => (i64::try_from(version.get()).ok()?, Some(*id)),
                     Expected::Version(version) => (i64::try_from(version.get()).ok()?, None),
                     Expected::Exists | Expected::Any => return None,
                 };
-                let known = known.of(stream);
-                if last.is_some()
-                    && known.map(|known| (known.version, Some(known.id))) != Some((version, last))
-                {
-                    return None;
-                }
-                // If a stream that should be new is there, its version 1 is taken.
-                let sure = known.map_or(version == 0, |known| known.is_sure && known.version == version);
+                // If a stream that should be new is there, its version 1 is taken. An event that this task has not
+                // written is looked up by the statement that appends.
+                let is_last = |id| last.is_none_or(|last| last == id);
+                let sure = known.of(stream).map_or(version == 0, |known| {
+                    known.is_sure && known.version == version && is_last(known.id)
+                });
                 vacant.insert(End { version, last, sure });
                 Some(())
             }
@@ -123,7 +142,7 @@ impl<'a> Facts<'a> {
 
     /// Sees whether all that is taken for granted of streams is so, where there is nothing to write. Needs no
     /// lock: it is so at the moment in which the server looks. `None` if it is not.
-    pub(crate) async fn check(&self, conn: &Conn, to: &Target) -> Result<Option<Start>, Fault> {
+    pub(crate) async fn check(&self, conn: &Conn, to: &Target, floor: i64) -> Result<Option<Start>, Fault> {
         let partition = i32::from(to.partition.get());
         let (mut names, mut bases, mut lasts) = (Vec::new(), Vec::new(), Vec::new());
         for (stream, end) in &self.streams {
@@ -133,7 +152,8 @@ impl<'a> Facts<'a> {
         }
         let (end, last) = self.end.unzip();
         let row = conn.row(&CHECK, &[&partition, &end, &last, &names, &bases, &lasts]).await?;
-        let start = Start { position: row.try_get(0)?, as_known: row.try_get(1)? };
+        let start = Start { position: row.try_get(0)?, last: row.try_get(3)?, as_known: row.try_get(1)? };
+        news::not_rewound(to.partition, floor, start.position)?;
         Ok(row.try_get::<_, bool>(2)?.then_some(start))
     }
 
@@ -147,6 +167,13 @@ impl<'a> Facts<'a> {
             Expected::Event(_, id) => self.streams.get(stream).and_then(|end| end.last) == Some(id),
             _ => true,
         }
+    }
+
+    /// The id of the event at a position, if there is one.
+    pub(crate) fn id_at(&self, position: Position) -> Option<Uuid> {
+        let position = guard::number(position);
+        let added = self.added.iter().find(|(at, _)| *at == position).map(|(_, event)| event.id);
+        added.or_else(|| self.points.get(&position).copied())
     }
 
     /// The log's last event, on which all this rests; `None` if it is not known.
@@ -195,6 +222,11 @@ impl<'a> Facts<'a> {
         self.log
     }
 
+    /// Where the log ends.
+    pub(crate) fn log_end(&self) -> Head {
+        Head { log: self.log, position: Position::new(self.head.cast_unsigned()), event: self.last }
+    }
+
     pub(crate) fn partition(&self) -> Partition {
         self.partition
     }
@@ -213,8 +245,8 @@ impl<'a> Facts<'a> {
     }
 
     fn appended(&self, versions: Vec<(StreamId, Version)>) -> Appended {
-        let position = Position::new(self.head.cast_unsigned());
-        Appended { log: self.log, partition: self.partition, position, versions }
+        let Head { log, position, event } = self.log_end();
+        Appended { log, partition: self.partition, position, event, versions }
     }
 }
 
@@ -271,7 +303,7 @@ fn write<'a>(facts: &mut Facts<'a>, rows: &mut Rows<'a>, append: &'a Append) -> 
         _ => Vec::with_capacity(1),
     };
     for event in &append.events {
-        facts.head += 1;
+        (facts.head, facts.last) = (facts.head + 1, Some(event.id));
         let end = facts.streams.entry(&event.stream).or_default();
         let version = end.version + 1;
         (end.version, end.last) = (version, Some(event.id));
@@ -316,7 +348,7 @@ pub(crate) fn left_out(
     outcomes: Vec<Outcome>,
     written: &Written<'_>,
 ) -> Vec<Option<Outcome>> {
-    let mut head = written.start.position;
+    let (mut head, mut last) = (written.start.position, written.start.last);
     let one = |(append, outcome): (&&Append, Outcome)| {
         let stream = only_stream(append)?;
         if let Some(version) = written.moved.get(stream.as_str()) {
@@ -325,7 +357,8 @@ pub(crate) fn left_out(
         match outcome {
             Ok(mut appended) => {
                 head += append.events.len() as i64;
-                appended.position = Position::new(head.cast_unsigned());
+                last = append.events.last().map(|event| event.id).or(last);
+                (appended.position, appended.event) = (Position::new(head.cast_unsigned()), last);
                 Some(Ok(appended))
             }
             Err(AppendError::Conflict(conflict)) => Some(Err(conflict.into())),
@@ -336,22 +369,26 @@ pub(crate) fn left_out(
     group.iter().zip(outcomes).map(one).collect()
 }
 
-/// The clause that does not hold of a stream that has this version. Of one that expects an event, it is not known.
+/// The clause that does not hold of a stream that has this version. Of one that expects an event at that very
+/// version, it is not known.
 fn lost(guard: &Guard, version: i64) -> Option<Conflict> {
     let found = Version::new(version.cast_unsigned());
     guard::clauses(guard).into_iter().find_map(|clause| match clause {
-        Guard::Stream { expected: expected @ (Expected::NoStream | Expected::Version(_)), .. } => (!expected
-            .holds(found))
-        .then(|| Conflict { clause: clause.clone(), found: Found::Version(found) }),
+        Guard::Stream { expected, .. } => (!expected.holds(found))
+            .then(|| Conflict { clause: clause.clone(), found: Found::Version(found) }),
         _ => None,
     })
 }
 
 /// Moves what was counted from the group's start to where the group came to lie.
-pub(crate) fn shift(outcomes: &mut [Outcome], start: i64) {
+pub(crate) fn shift(outcomes: &mut [Outcome], start: Start) {
     for outcome in outcomes {
         if let Ok(appended) | Err(AppendError::Duplicate(appended)) = outcome {
-            appended.position = Position::new(appended.position.get() + start.cast_unsigned());
+            if appended.position == Position::START {
+                // Nothing of the group comes before it.
+                appended.event = start.last;
+            }
+            appended.position = Position::new(appended.position.get() + start.position.cast_unsigned());
         }
     }
 }
@@ -444,11 +481,12 @@ impl<'a> Rows<'a> {
         to: &Target,
         ground: Ground,
         block: Option<i64>,
+        floor: i64,
     ) -> Result<Option<Written<'a>>, Fault> {
         let partition = i32::from(to.partition.get());
         let (end, last) = self.end.unzip();
         let (certain, partly) = (ground == Ground::Certain, ground == Ground::EachForItself);
-        let params: [Param<'_>; 30] = [
+        let params: [Param<'_>; 31] = [
             &to.log.0,
             &conn.id,
             &to.lock,
@@ -479,17 +517,19 @@ impl<'a> Rows<'a> {
             &self.payloads,
             &self.tag_ends,
             &self.tag_names,
+            &floor,
         ];
-        let answer: Option<Vec<i64>> = conn.row(&APPEND, &params).await?.try_get(0)?;
-        answer.map(|answer| self.understand(&answer)).transpose()
+        let row = conn.row(&APPEND, &params).await?;
+        let (answer, last): (Option<Vec<i64>>, Option<Uuid>) = (row.try_get(0)?, row.try_get(1)?);
+        answer.map(|answer| self.understand(&answer, last)).transpose()
     }
 
-    fn understand(&self, answer: &[i64]) -> Result<Written<'a>, Fault> {
+    fn understand(&self, answer: &[i64], last: Option<Uuid>) -> Result<Written<'a>, Fault> {
         let unclear = || Fault::corrupt("the server's answer to an append is not understood");
         let (start, moved) = answer.split_first().ok_or_else(unclear)?;
         let start = match *start < 0 {
-            true => Start { position: -1 - start, as_known: false },
-            false => Start { position: *start, as_known: true },
+            true => Start { position: -1 - start, last, as_known: false },
+            false => Start { position: *start, last, as_known: true },
         };
         if moved.is_empty() {
             return Ok(start.into());
@@ -540,6 +580,8 @@ impl From<Start> for Written<'_> {
 pub(crate) struct Start {
     /// The position before the first event.
     pub(crate) position: i64,
+    /// The id of the event there.
+    pub(crate) last: Option<Uuid>,
     /// Whether the log ended as the writing task knew.
     pub(crate) as_known: bool,
 }
@@ -563,8 +605,8 @@ impl Target {
 }
 
 pub(crate) static APPEND: Sql = Sql::new(
-    "SELECT {s}.append_group_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-        $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30)",
+    "SELECT a.o_answer, a.o_last FROM {s}.append_group_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14,
+        $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31) a",
     &[
         Type::UUID,
         Type::UUID,
@@ -596,11 +638,21 @@ pub(crate) static APPEND: Sql = Sql::new(
         Type::BYTEA_ARRAY,
         Type::INT8_ARRAY,
         Type::TEXT_ARRAY,
+        Type::INT8,
     ],
 );
 
 // What is read under the lock, each as a statement of its own; they travel together.
-pub(crate) static HEAD: Sql = Sql::new("SELECT {s}.last_position_v3($1)", &[Type::INT4]);
+pub(crate) static HEAD: Sql = Sql::new(
+    "SELECT coalesce(l.position, 0), l.id FROM (VALUES (1)) AS one LEFT JOIN LATERAL
+         (SELECT e.position, e.id FROM {s}.events e WHERE e.partition = $1
+          ORDER BY e.position DESC LIMIT 1) l ON true",
+    &[Type::INT4],
+);
+static POINTS: Sql = Sql::new(
+    "SELECT e.position, e.id FROM {s}.events e WHERE e.partition = $1 AND e.position = ANY ($2)",
+    &[Type::INT4, Type::INT8_ARRAY],
+);
 static VERSIONS: Sql = Sql::new(
     "SELECT n.number, e.version, e.id FROM unnest($1) WITH ORDINALITY AS n (stream, number)
      JOIN LATERAL (SELECT e.version, e.id FROM {s}.events e WHERE e.stream = n.stream
@@ -608,8 +660,10 @@ static VERSIONS: Sql = Sql::new(
     &[Type::TEXT_ARRAY],
 );
 static KEYS: Sql = Sql::new(
-    "SELECT n.number, k.position, k.versions, k.partition FROM unnest($1, $2) WITH ORDINALITY AS n (stream, key, number)
-     JOIN {s}.keys k ON k.stream = n.stream AND k.key = n.key",
+    "SELECT n.number, k.position, k.versions, k.partition, e.id
+     FROM unnest($1, $2) WITH ORDINALITY AS n (stream, key, number)
+     JOIN {s}.keys k ON k.stream = n.stream AND k.key = n.key
+     LEFT JOIN {s}.events e ON e.partition = k.partition AND e.position = k.position",
     &[Type::TEXT_ARRAY, Type::TEXT_ARRAY],
 );
 static IDS: Sql = Sql::new("SELECT e.id FROM {s}.events e WHERE e.id = ANY ($1)", &[Type::UUID_ARRAY]);
@@ -627,7 +681,7 @@ static CHECK: Sql = Sql::new(
             NOT EXISTS (SELECT FROM unnest($4, $5, $6) AS h (stream, base, last)
                         LEFT JOIN LATERAL (SELECT e.version, e.id FROM {s}.events e WHERE e.stream = h.stream
                                            ORDER BY e.version DESC LIMIT 1) e ON true
-                        WHERE coalesce(e.version, 0) <> h.base OR e.id <> h.last)
+                        WHERE coalesce(e.version, 0) <> h.base OR e.id <> h.last), l.id
      FROM (VALUES (1)) AS one LEFT JOIN LATERAL
          (SELECT e.position, e.id FROM {s}.events e WHERE e.partition = $1
           ORDER BY e.position DESC LIMIT 1) l ON true",
@@ -635,7 +689,7 @@ static CHECK: Sql = Sql::new(
 );
 
 /// All statements of a transaction that finds out before it writes.
-pub(crate) static ALL: [&Sql; 10] = [
+pub(crate) static ALL: [&Sql; 11] = [
     &APPEND,
     &CHECK,
     &plain::APPEND_ONE,
@@ -646,22 +700,32 @@ pub(crate) static ALL: [&Sql; 10] = [
     &KEYS,
     &IDS,
     &MATCHES,
+    &POINTS,
 ];
 
 impl<'a> Facts<'a> {
     /// Reads the facts that a group asks for, in a transaction that has the lock.
-    pub(crate) async fn read(conn: &Conn, to: &Target, group: &[&'a Append]) -> Result<Self, Fault> {
+    pub(crate) async fn read(
+        conn: &Conn,
+        to: &Target,
+        group: &[&'a Append],
+        floor: i64,
+    ) -> Result<Self, Fault> {
         let wanted = Wanted::of(group);
         let partition = i32::from(to.partition.get());
-        let (head, versions, keys, ids, matches) = future::try_join5(
-            async { Ok(conn.row(&HEAD, &[&partition]).await?.try_get::<_, i64>(0)?) },
+        let ((head, last), versions, keys, ids, (matches, points)) = future::try_join5(
+            async {
+                let row = conn.row(&HEAD, &[&partition]).await?;
+                Ok((row.try_get::<_, i64>(0)?, row.try_get::<_, Option<Uuid>>(1)?))
+            },
             wanted.versions(conn),
             wanted.keys(conn, to.log),
             wanted.ids(conn),
-            wanted.matches(conn, partition),
+            future::try_join(wanted.matches(conn, partition), wanted.points(conn, partition)),
         )
         .await?;
-        let mut facts = Self { keys, ids, matches, ..Self::new(to.log, to.partition, head) };
+        news::not_rewound(to.partition, floor, head)?;
+        let mut facts = Self { last, keys, ids, matches, points, ..Self::new(to.log, to.partition, head) };
         // A stream that is not found has no events, which is as good a fact.
         facts.streams.extend(wanted.streams.iter().map(|stream| (*stream, End::default())));
         for (stream, version, id) in versions {
@@ -678,6 +742,7 @@ struct Wanted<'a> {
     keys: Vec<&'a CommandKey>,
     ids: Vec<Uuid>,
     queries: Vec<(&'a Query, Position)>,
+    points: Vec<i64>,
 }
 
 impl<'a> Wanted<'a> {
@@ -688,7 +753,10 @@ impl<'a> Wanted<'a> {
             for clause in guard::clauses(&append.guard) {
                 match clause {
                     Guard::Stream { stream, .. } => _ = streams.insert(stream),
-                    Guard::Unchanged { query, after } => wanted.queries.push((query, *after)),
+                    Guard::Unchanged { query, after } => {
+                        wanted.queries.push((query, after.position));
+                        wanted.points.extend(after.event.map(|_| guard::number(after.position)));
+                    }
                     Guard::Absent(query) => wanted.queries.push((query, Position::START)),
                     Guard::Any | Guard::All(_) => {}
                 }
@@ -721,9 +789,17 @@ impl<'a> Wanted<'a> {
         let rows = conn.rows(&KEYS, &[&streams, &names]).await?;
         let one = |row: &Row| {
             let key = *nth(&self.keys, row.try_get(0)?)?;
-            Ok((key, first_of(log, key, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)?))
+            Ok((key, first_of(log, key, row, 1)?))
         };
         rows.iter().map(one).collect()
+    }
+
+    async fn points(&self, conn: &Conn, partition: i32) -> Result<HashMap<i64, Uuid>, Fault> {
+        if self.points.is_empty() {
+            return Ok(HashMap::default());
+        }
+        let rows = conn.rows(&POINTS, &[&partition, &self.points]).await?;
+        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
     }
 
     async fn ids(&self, conn: &Conn) -> Result<HashSet<Uuid>, Fault> {
@@ -757,27 +833,40 @@ fn nth<T>(all: &[T], number: i64) -> Result<&T, Fault> {
     place.ok_or_else(|| Fault::corrupt("the server counts otherwise"))
 }
 
+// Whether the log was rewound stands beside what is found, or alone.
 static FIND_KEY: Sql = Sql::new(
-    "SELECT k.position, k.versions, k.partition FROM {s}.keys k WHERE k.stream = $1 AND k.key = $2",
-    &[Type::TEXT, Type::TEXT],
+    concat!(
+        "SELECT v.rewound, k.position, k.versions, k.partition, e.id FROM (SELECT ",
+        rewound!("$3", "$4"),
+        " AS rewound) v LEFT JOIN {s}.keys k ON k.stream = $1 AND k.key = $2
+         LEFT JOIN {s}.events e ON e.partition = k.partition AND e.position = k.position"
+    ),
+    &[Type::TEXT, Type::TEXT, Type::INT4, Type::INT8],
 );
 
 /// What the append with this key gave, if there was one.
-pub(crate) async fn find_key(conn: &Conn, log: LogId, key: &CommandKey) -> Result<Option<Appended>, Fault> {
-    let rows = conn.rows(&FIND_KEY, &[&key.stream.as_str(), &key.key]).await?;
-    let first = |row: &Row| first_of(log, key, row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    rows.first().map(first).transpose()
-}
-
-fn first_of(
+pub(crate) async fn find_key(
+    conn: &Conn,
     log: LogId,
     key: &CommandKey,
-    position: i64,
-    versions: &str,
-    partition: i32,
-) -> Result<Appended, Fault> {
+    floor: Floor,
+) -> Result<Option<Appended>, Fault> {
+    let (partition, position) = floor.numbers();
+    let row = conn.row(&FIND_KEY, &[&key.stream.as_str(), &key.key, &partition, &position]).await?;
+    floor.hold(&row, 0)?;
+    match row.try_get::<_, Option<i64>>(1)? {
+        Some(_) => first_of(log, key, &row, 1).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What is stored for a key, in the columns of a row from a place on.
+fn first_of(log: LogId, key: &CommandKey, row: &Row, at: usize) -> Result<Appended, Fault> {
+    let (position, versions, partition): (i64, &str, i32) =
+        (row.try_get(at)?, row.try_get(at + 1)?, row.try_get(at + 2)?);
+    let event = row.try_get(at + 3)?;
     let unreadable = || Fault::corrupt(format!("what is stored for the key {:?} cannot be read", key.key));
     let versions = text::versions(versions).ok_or_else(unreadable)?;
     let partition = Partition::new(u16::try_from(partition).map_err(|_| unreadable())?);
-    Ok(Appended { log, partition, position: Position::new(position.cast_unsigned()), versions })
+    Ok(Appended { log, partition, position: Position::new(position.cast_unsigned()), event, versions })
 }

@@ -34,6 +34,8 @@ pub(crate) const CONTRADICTION: &str = "CQ003";
 pub(crate) const ISOLATION: &str = "CQ004";
 /// What they raise when statements of the user's own would commit a batch that is not complete.
 pub(crate) const OPEN_BATCH: &str = "CQ005";
+/// What they raise when the log ends before a position that the handle has reported.
+pub(crate) const REWOUND: &str = "CQ006";
 
 impl Fault {
     pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
@@ -193,6 +195,7 @@ fn classify(told: &tokio_postgres::error::DbError) -> (StoreErrorKind, String) {
     let (kind, words) = match code.code() {
         REPLACED => (Corrupt, "the log was replaced by another one since it was opened"),
         FENCED => (Unavailable, "the connection was given up in between"),
+        REWOUND => (Corrupt, "the log was rewound, as after a failover to a standby that lagged"),
         CONTRADICTION => (Corrupt, "what the log says of itself does not agree"),
         ISOLATION => (Unsupported, "it needs transactions that are `read committed`"),
         "28P01" | "28000" => (Failed, "the server does not let this user in"),

@@ -20,7 +20,10 @@ pub(crate) fn check(facts: &Facts<'_>, guard: &Guard) -> Result<(), Conflict> {
             let holds = expected.holds(version) && facts.ends_with(stream, *expected);
             (!holds).then_some(Found::Version(version))
         }
-        Guard::Unchanged { query, after } => facts.last_match(query, *after).map(Found::Position),
+        Guard::Unchanged { query, after } => match after.agrees(facts.id_at(after.position)) {
+            true => facts.last_match(query, after.position).map(Found::Position),
+            false => Some(Found::Position(after.position)),
+        },
         Guard::Absent(query) => facts.last_match(query, Position::START).map(Found::Position),
     };
     found.map_or(Ok(()), |found| Err(Conflict { clause: guard.clone(), found }))

@@ -12,7 +12,7 @@ use cqrs_core::consumer::{Consumer, Handlers, Routed, Unfit, route_inline};
 use cqrs_core::event::RecordedEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::Checkpoint;
-use cqrs_core::store::{self, Append, AppendError, Head, LogId};
+use cqrs_core::store::{self, Append, AppendError, LogId};
 use foldhash::{HashMap, HashSet};
 use futures_util::future;
 use tokio_postgres::types::Type;
@@ -200,9 +200,8 @@ impl<'a> Effects<'a> {
     ) -> Result<Effect, AppendError> {
         let name = consumer.name();
         let stored = self.checkpoints.get(name).or_else(|| self.held.checkpoints.get(name));
-        let head = Head { log: facts.log(), position: Position::new(facts.head().cast_unsigned()) };
         let mut effect = Effect { consumer: name, documents: Vec::new(), handlers: None };
-        match route_inline(consumer, stored.copied(), head, events)? {
+        match route_inline(consumer, stored.copied(), facts.log_end(), events)? {
             Routed::Handlers(handlers) => effect.handlers = Some(handlers),
             Routed::Documents { keys, work } => {
                 // Without all of them it is left for the next try.

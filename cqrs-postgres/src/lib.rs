@@ -90,7 +90,7 @@ use self::credentials::Passwords;
 use self::dial::Dialer;
 use self::error::Fault;
 use self::guard::number;
-use self::news::News;
+use self::news::{Floor, News};
 use self::open::{Place, Role, Timeouts};
 use self::readers::{Alone, Lanes, Share};
 use self::schema::{Meta, Schema};
@@ -296,6 +296,11 @@ impl PostgresStore {
         done
     }
 
+    /// The highest head that was reported of the partition of a stream.
+    fn floor(&self, stream: &StreamId) -> Floor {
+        Floor::of(&self.shared.news, self.partition_of(stream))
+    }
+
     /// Runs a read that shows a head, which must not fall short of one that was shown before it began.
     async fn forward<T, F>(
         &self,
@@ -310,9 +315,9 @@ impl PostgresStore {
     {
         let floor = self.shared.news.head(partition);
         let done = self.shared.readers.read(doing, read).await.map_err(|fault| fault.told(doing))?;
-        let head = head(&done);
+        let head = number(head(&done));
         news::not_rewound(partition, floor, head).map_err(|fault| fault.told(doing))?;
-        self.shared.news.seen(partition, number(head));
+        self.shared.news.seen(partition, head);
         Ok(done)
     }
 }
@@ -576,10 +581,10 @@ impl EventStore for PostgresStore {
                 return Ok(None);
             }
             lost.settle(keepers).await.map_err(told)?;
-            let log = meta.log;
+            let (log, floor) = (meta.log, self.floor(&key.stream));
             let find = move |conn: Share| {
                 let key = key.clone();
-                async move { append::find_key(&conn, log, &key).await }
+                async move { append::find_key(&conn, log, &key, floor).await }
             };
             readers.read("look a key up", find).await.map_err(told)
         })
@@ -590,10 +595,10 @@ impl EventStore for PostgresStore {
             let Shared { readers, keepers, lost, .. } = &*self.shared;
             let told = |fault: Fault| fault.told("read a stream");
             lost.settle(keepers).await.map_err(told)?;
-            let partition = self.partition_of(&read.stream);
+            let (partition, floor) = (self.partition_of(&read.stream), self.floor(&read.stream));
             let slice = move |conn: Share| {
                 let read = read.clone();
-                async move { read::stream(&conn, &read, partition).await }
+                async move { read::stream(&conn, &read, partition, floor).await }
             };
             readers.read("read a stream", slice).await.map_err(told)
         })
@@ -609,7 +614,7 @@ impl EventStore for PostgresStore {
             let Shared { readers, keepers, lost, .. } = &*self.shared;
             let folded = async {
                 lost.settle(keepers).await?;
-                fold::stream(readers, stream, from, take).await
+                fold::stream(readers, stream, from, self.floor(stream), take).await
             };
             folded.await.map_err(|fault| fault.told("read a stream"))
         })

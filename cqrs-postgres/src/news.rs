@@ -4,14 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use cqrs_core::id::{Partition, Position};
+use cqrs_core::id::Partition;
 use tokio::sync::{Notify, watch};
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 use crate::append::HEAD;
 use crate::error::Fault;
-use crate::guard::number;
 use crate::open::{Place, Sql};
 use crate::readers::{Lanes, Share};
 
@@ -186,13 +185,59 @@ pub(crate) async fn tell(news: Arc<News>, lanes: Arc<Lanes>, place: Arc<Place>) 
     }
 }
 
-/// Refuses a head that falls short of one that was shown before.
-pub(crate) fn not_rewound(partition: Partition, floor: i64, head: Position) -> Result<(), Fault> {
-    if number(head) >= floor {
+/// Refuses a head that falls short of one that was reported before.
+pub(crate) fn not_rewound(partition: Partition, floor: i64, head: i64) -> Result<(), Fault> {
+    if head >= floor {
         return Ok(());
     }
     let words = format!(
-        "the log was rewound: partition {partition} ends at position {head}, and {floor} was shown before"
+        "the log was rewound: partition {partition} ends at position {head}, and {floor} was reported before"
     );
     Err(Fault::corrupt(words))
+}
+
+/// The highest head of a partition that was reported, which a read that does not look at the log's end is to find.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Floor {
+    partition: Partition,
+    position: i64,
+}
+
+/// A column that is true if the log has no event at a position that was reported, and null otherwise: a null is the
+/// cheapest to send with each row.
+macro_rules! rewound {
+    ($partition:literal, $position:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $position,
+            " > 0 AND NOT EXISTS (SELECT FROM {s}.events f WHERE f.partition = ",
+            $partition,
+            " AND f.position = ",
+            $position,
+            ") THEN true END"
+        )
+    };
+}
+pub(crate) use rewound;
+
+impl Floor {
+    pub(crate) fn of(news: &News, partition: Partition) -> Self {
+        Self { partition, position: news.head(partition) }
+    }
+
+    /// As the statements take it.
+    pub(crate) fn numbers(self) -> (i32, i64) {
+        (i32::from(self.partition.get()), self.position)
+    }
+
+    /// Refuses a row that says in this column that the log was rewound.
+    pub(crate) fn hold(self, row: &Row, column: usize) -> Result<(), Fault> {
+        if row.try_get::<_, Option<bool>>(column)?.is_none() {
+            return Ok(());
+        }
+        let Self { partition, position } = self;
+        Err(Fault::corrupt(format!(
+            "the log was rewound: partition {partition} ends before position {position}, which was reported before"
+        )))
+    }
 }

@@ -27,9 +27,10 @@ pub(crate) struct Plain<'a> {
 impl<'a> Rows<'a> {
     /// What a plain statement needs, if one can write these: if it is only events, without a tag and a key, and
     /// enough is known. As long as the log ends as is known, so is what is seen of it before they are written.
-    pub(crate) fn plain(&self, known: &Known) -> Option<Plain<'a>> {
+    /// A log that ends before `floor` was rewound, which the function tells.
+    pub(crate) fn plain(&self, known: &Known, floor: i64) -> Option<Plain<'a>> {
         let (fenced, end) = (known.fenced()?, self.end?);
-        if !(self.key_names.is_empty() && self.tag_names.is_empty()) {
+        if end.0 < floor || !(self.key_names.is_empty() && self.tag_names.is_empty()) {
             return None;
         }
         let (names, blocks): (Vec<_>, Vec<_>) = known.lacks_names(end.0, &self.names).into_iter().unzip();
@@ -76,7 +77,8 @@ impl<'a> Rows<'a> {
                     &self.metadata,
                     &self.payloads,
                 ];
-                let unknown: [Param<'_>; 4] = [&self.heads, &self.bases, &plain.names, &plain.blocks];
+                let unknown: [Param<'_>; 5] =
+                    [&self.heads, &self.bases, &self.lasts, &plain.names, &plain.blocks];
                 let (append, unknown) = match self.heads.is_empty() && plain.names.is_empty() {
                     true => (&APPEND_ALL, &unknown[..0]),
                     false => (&APPEND_ALL_UNKNOWN, &unknown[..]),
@@ -90,7 +92,7 @@ impl<'a> Rows<'a> {
                 "PostgreSQL wrote {written} of {wanted} events of a group: does a trigger or a rule of the table `events` skip rows?"
             )));
         }
-        Ok((written > 0).then_some(Start { position, as_known: true }))
+        Ok((written > 0).then_some(Start { position, last: Some(last), as_known: true }))
     }
 }
 
@@ -151,16 +153,17 @@ pub(crate) static APPEND_ALL_UNKNOWN: Sql = Sql::new(
     concat!(
         "WITH basis AS (SELECT 1 WHERE ",
         undisturbed!(),
-        " AND NOT EXISTS (SELECT FROM unnest($15, $16) AS h (stream, base)
-                          WHERE coalesce((SELECT e.version FROM {s}.events e WHERE e.stream = h.stream
-                                          ORDER BY e.version DESC LIMIT 1), 0) <> h.base)),
+        " AND NOT EXISTS (SELECT FROM unnest($15, $16, $17) AS h (stream, base, last)
+                          LEFT JOIN LATERAL (SELECT e.version, e.id FROM {s}.events e WHERE e.stream = h.stream
+                                             ORDER BY e.version DESC LIMIT 1) l ON true
+                          WHERE coalesce(l.version, 0) <> h.base OR l.id <> h.last)),
               named AS (INSERT INTO {s}.names (name, partition, block)
-                        SELECT unnest($17), $4, unnest($18) FROM basis ON CONFLICT DO NOTHING) ",
+                        SELECT unnest($18), $4, unnest($19) FROM basis ON CONFLICT DO NOTHING) ",
         insert!(),
         select_all!(),
         " FROM basis"
     ),
-    types_of_all!(TEXT_ARRAY INT8_ARRAY TEXT_ARRAY INT8_ARRAY),
+    types_of_all!(TEXT_ARRAY INT8_ARRAY UUID_ARRAY TEXT_ARRAY INT8_ARRAY),
 );
 
 static FENCED: Sql = Sql::new("SELECT pg_sequence_last_value('{s}.fenced'::regclass)", &[]);

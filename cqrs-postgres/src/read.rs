@@ -9,13 +9,15 @@ use cqrs_core::event::{EventMeta, Metadata, RecordedEvent, Tags, Timestamp};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::store::{Direction, Head, LogId, LogRead, LogSlice, Query, StreamRead, StreamSlice};
 use cqrs_core::text;
-use futures_util::TryStreamExt as _;
+use futures_util::{TryStreamExt as _, future};
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Row, RowStream};
+use uuid::Uuid;
 
 use crate::append::HEAD;
 use crate::error::Fault;
 use crate::guard::{self, number};
+use crate::news::{Floor, rewound};
 use crate::open::{Conn, Param, Sql};
 
 /// After this many bytes of payload a slice ends, so that a large limit does not fill the memory.
@@ -32,7 +34,54 @@ type Events = Vec<Arc<RecordedEvent>>;
 
 pub(crate) async fn head(conn: &Conn, log: LogId, partition: Partition) -> Result<Head, Fault> {
     let row = conn.row(&HEAD, &[&i32::from(partition.get())]).await?;
-    Ok(Head { log, position: position(row.try_get(0)?) })
+    Ok(Head { log, position: position(row.try_get(0)?), event: row.try_get(1)? })
+}
+
+// Where a partition ends, and the events at two positions.
+static POINTS: Sql = Sql::new(
+    "SELECT coalesce(l.position, 0), l.id,
+            (SELECT e.id FROM {s}.events e WHERE e.partition = $1 AND e.position = $2),
+            (SELECT e.id FROM {s}.events e WHERE e.partition = $1 AND e.position = $3)
+     FROM (VALUES (1)) AS one LEFT JOIN LATERAL
+         (SELECT e.position, e.id FROM {s}.events e WHERE e.partition = $1
+          ORDER BY e.position DESC LIMIT 1) l ON true",
+    &[Type::INT4, Type::INT8, Type::INT8],
+);
+
+/// The ids of the events at some positions: the head and two others.
+struct Points {
+    head: i64,
+    ids: [(i64, Option<Uuid>); 3],
+}
+
+impl Points {
+    async fn read(conn: &Conn, partition: Partition, one: i64, other: i64) -> Result<Self, Fault> {
+        let row = conn.row(&POINTS, &[&i32::from(partition.get()), &one, &other]).await?;
+        let head = row.try_get(0)?;
+        let ids = [(head, row.try_get(1)?), (one, row.try_get(2)?), (other, row.try_get(3)?)];
+        Ok(Self { head, ids })
+    }
+
+    /// The event at a position: from these, from a slice that was read beside them, or from the log.
+    async fn id_at(
+        &self,
+        conn: &Conn,
+        partition: Partition,
+        at: i64,
+        slice: &Slice<'_>,
+        head: i64,
+    ) -> Result<Option<Uuid>, Fault> {
+        if at <= 0 || at > head {
+            return Ok(None);
+        }
+        if let Some((_, id)) = self.ids.iter().find(|(position, id)| *position == at && id.is_some()) {
+            return Ok(*id);
+        }
+        if let Some(last) = slice.events.last().filter(|last| number(last.meta.position) == at) {
+            return Ok(Some(last.meta.id));
+        }
+        Ok(Self::read(conn, partition, at, at).await?.ids[1].1)
+    }
 }
 
 fn position(number: i64) -> Position {
@@ -62,6 +111,9 @@ macro_rules! bounded {
     };
 }
 
+/// The column behind those of an event.
+const REWOUND: usize = 11;
+
 // Where the slice's end stands in each row, and alone in the only one if there are no events.
 macro_rules! of_stream {
     ($name:ident, $from:literal, $order:literal) => {
@@ -69,8 +121,10 @@ macro_rules! of_stream {
             concat!(
                 "SELECT v.version, ",
                 columns!(),
-                " FROM (SELECT coalesce((SELECT l.version FROM {s}.events l WHERE l.stream = $1
-                        ORDER BY l.version DESC LIMIT 1), 0) AS version) v
+                ", v.rewound FROM (SELECT coalesce((SELECT l.version FROM {s}.events l WHERE l.stream = $1
+                        ORDER BY l.version DESC LIMIT 1), 0) AS version, ",
+                rewound!("$5", "$6"),
+                " AS rewound) v
                   LEFT JOIN LATERAL (",
                 bounded!(
                     concat!(
@@ -85,7 +139,7 @@ macro_rules! of_stream {
                 ),
                 ") e ON true"
             ),
-            &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8],
+            &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT4, Type::INT8],
         );
     };
 }
@@ -97,6 +151,7 @@ pub(crate) async fn stream(
     conn: &Conn,
     read: &StreamRead,
     partition: Partition,
+    floor: Floor,
 ) -> Result<StreamSlice, Fault> {
     if read.stream.as_str().contains('\0') {
         // No text in the database has one.
@@ -107,10 +162,12 @@ pub(crate) async fn stream(
         Direction::Backward => &BACKWARD,
     };
     let from = i64::try_from(read.from.get()).unwrap_or(i64::MAX);
-    let rows =
-        conn.stream(sql, &[&read.stream.as_str(), &from, &limit(read.limit), &(SLICE_BYTES as i64)]).await?;
+    let (of, position) = floor.numbers();
+    let (limit, bytes) = (limit(read.limit), SLICE_BYTES as i64);
+    let params: [Param<'_>; 6] = [&read.stream.as_str(), &from, &limit, &bytes, &of, &position];
+    let rows = conn.stream(sql, &params).await?;
     let mut slice = Slice::new(Some(&read.stream), partition);
-    let end = slice.fill(rows).await?;
+    let end = slice.fill(rows, Some(floor)).await?;
     whole(&slice.events)?;
     Ok(StreamSlice { events: slice.events, version: Version::new(end.cast_unsigned()) })
 }
@@ -184,20 +241,32 @@ pub(crate) async fn log(conn: &Conn, read: &LogRead, log: LogId) -> Result<LogSl
     let up_to = read.up_to.map_or(i64::MAX, number);
     let mut slice = Slice::new(None, read.partition);
     let names = read.query.items().and_then(names_alone);
-    let head = match (&names, &read.query) {
-        (_, query) if *query == Query::all() => {
-            let head = slice.fill_log(conn, &BY_POSITION, (after, up_to, limit), None).await?;
-            slice.gapless(after)?;
-            head
+    let points = Points::read(conn, read.partition, after, up_to);
+    let events = async {
+        match (&names, &read.query) {
+            (_, query) if *query == Query::all() => {
+                let head = slice.fill_log(conn, &BY_POSITION, (after, up_to, limit), None).await?;
+                slice.gapless(after)?;
+                Ok(Some(head))
+            }
+            (_, query) if *query == Query::none() => Ok(None),
+            (Some(names), query) => {
+                by_names(&mut slice, conn, (after, up_to, limit), names, query).await.map(Some)
+            }
+            (None, query) => by_items(&mut slice, conn, (after, up_to, limit), query).await.map(Some),
         }
-        (Some(names), _) => by_names(&mut slice, conn, (after, up_to, limit), names, &read.query).await?,
-        (None, query) => by_items(&mut slice, conn, (after, up_to, limit), query).await?,
     };
+    // They are sent together. The head in the rows is the newer one.
+    let (points, head) = future::try_join(points, events).await?;
+    let head = head.unwrap_or(points.head);
     let end = up_to.min(head);
     let more = slice.events.len() as i64 >= limit || slice.full();
     let last = slice.events.last().filter(|_| more).map(|last| last.meta.position);
     let read_to = last.unwrap_or_else(|| position(end).max(read.after));
-    Ok(LogSlice { events: slice.events, read_to, head: Head { log, position: position(head) } })
+    let id_at = |at| points.id_at(conn, read.partition, at, &slice, head);
+    let (read_to_event, after_event) = (id_at(number(read_to)).await?, id_at(after).await?);
+    let head = Head { log, position: position(head), event: id_at(head).await? };
+    Ok(LogSlice { events: slice.events, read_to, read_to_event, after_event, head })
 }
 
 /// The names that a query asks for, if it asks for nothing else.
@@ -275,16 +344,19 @@ impl<'a> Slice<'a> {
         let bytes = (SLICE_BYTES - self.bytes.min(SLICE_BYTES)) as i64;
         let params: [Param<'_>; 5] = [&partition, &after, &up_to, &limit, &bytes];
         let params: Vec<Param<'_>> = params.into_iter().chain(more).collect();
-        self.fill(conn.stream(sql, &params).await?).await
+        self.fill(conn.stream(sql, &params).await?, None).await
     }
 
     /// Takes the events of the rows, and gives the end that stands beside them.
-    async fn fill(&mut self, rows: RowStream) -> Result<i64, Fault> {
+    async fn fill(&mut self, rows: RowStream, floor: Option<Floor>) -> Result<i64, Fault> {
         let mut rows = pin!(rows);
         let mut end = None;
         let before = self.events.len();
         while let Some(row) = rows.try_next().await? {
             end = Some(row.try_get(0)?);
+            if let Some(floor) = floor {
+                floor.hold(&row, REWOUND)?;
+            }
             match row.try_get(1)? {
                 Some(position) => {
                     let event = self.event(&row, position)?;

@@ -200,7 +200,8 @@ $f$;
 -- has them. Gives the position before the first event, as `-1 - position` if the last event was another one; or
 -- nothing, and then nothing was written, because the assumption does not hold. If each append of the group is
 -- about one stream, it may be written `p_partly`: without the rows of streams that have moved, whose numbers in
--- `p_heads || p_sure` come behind the position, and their versions behind those.
+-- `p_heads || p_sure` come behind the position, and their versions behind those. `o_last` is the id of the event at
+-- the position. `p_floor` is the highest head that the process has reported: a log that ends before it was rewound.
 CREATE OR REPLACE FUNCTION {s}.append_group_v3(
     p_log uuid, p_writer uuid, p_lock bigint, p_partition integer, p_certain boolean,
     p_partly boolean, p_end bigint, p_last uuid, p_block bigint,
@@ -209,8 +210,8 @@ CREATE OR REPLACE FUNCTION {s}.append_group_v3(
     p_key_streams text[], p_key_names text[], p_key_ends bigint[], p_key_versions text[],
     p_streams text[], p_versions bigint[], p_ids uuid[], p_names text[], p_schema_versions bigint[],
     p_times bigint[], p_tags text[], p_metadata text[], p_payloads bytea[],
-    p_tag_ends bigint[], p_tag_names text[]
-) RETURNS bigint[] LANGUAGE plpgsql VOLATILE AS $f$
+    p_tag_ends bigint[], p_tag_names text[], p_floor bigint, OUT o_answer bigint[], OUT o_last uuid
+) LANGUAGE plpgsql VOLATILE AS $f$
 DECLARE
     v_log boolean;
     v_fenced boolean;
@@ -232,8 +233,8 @@ BEGIN
     END IF;
     SELECT EXISTS (SELECT FROM {s}.meta m WHERE m.log = p_log),
            EXISTS (SELECT FROM {s}.fences f WHERE f.writer = p_writer),
-           coalesce(l.position, 0), coalesce(l.position = p_end AND l.id = p_last, false)
-        INTO v_log, v_fenced, v_head, v_same
+           coalesce(l.position, 0), l.id, coalesce(l.position = p_end AND l.id = p_last, false)
+        INTO v_log, v_fenced, v_head, o_last, v_same
         FROM (VALUES (1)) AS one LEFT JOIN LATERAL
             (SELECT e.position, e.id FROM {s}.events e WHERE e.partition = p_partition
              ORDER BY e.position DESC LIMIT 1) l ON true;
@@ -242,6 +243,10 @@ BEGIN
     END IF;
     IF v_fenced THEN
         RAISE EXCEPTION 'the writer % is fenced', p_writer USING ERRCODE = 'CQ002';
+    END IF;
+    IF v_head < p_floor THEN
+        RAISE EXCEPTION 'partition % ends at position %, and % was reported before', p_partition, v_head, p_floor
+            USING ERRCODE = 'CQ006';
     END IF;
     IF NOT v_same THEN
         p_heads := p_heads || p_sure;
@@ -266,7 +271,7 @@ BEGIN
         IF p_certain THEN
             RAISE EXCEPTION 'a key appeared under the lock' USING ERRCODE = 'CQ003';
         END IF;
-        RETURN NULL;
+        RETURN;
     END IF;
     IF v_moved IS NOT NULL THEN
         v_kept := ARRAY(SELECT r.number FROM unnest(p_streams) WITH ORDINALITY AS r (stream, number)
@@ -322,7 +327,7 @@ BEGIN
                 AS k (stream, name, number, versions)
             WHERE v_moved IS NULL OR k.stream <> ALL (v_moved);
     END IF;
-    RETURN ARRAY[CASE WHEN v_same THEN v_head ELSE -1 - v_head END] || v_numbers || v_versions;
+    o_answer := ARRAY[CASE WHEN v_same THEN v_head ELSE -1 - v_head END] || v_numbers || v_versions;
 END
 $f$;
 

@@ -65,11 +65,12 @@ pub(crate) async fn send(
     conn: Arc<Conn>,
     to: Target,
     known: Shared,
+    floor: i64,
     group: Vec<Job>,
     limit: Duration,
 ) -> Result<Sent, Vec<Job>> {
     let size = group.len();
-    let mut landing: BoxFuture<'static, Landed> = Box::pin(fly(conn, to, known, group, limit));
+    let mut landing: BoxFuture<'static, Landed> = Box::pin(fly(conn, to, known, floor, group, limit));
     // It is sent when it is first polled.
     match future::poll_fn(|context| Poll::Ready(landing.as_mut().poll(context))).await {
         Poll::Ready(Landed { group, came: Came::NotSent, .. }) => Err(group),
@@ -85,20 +86,34 @@ impl Sent {
     }
 }
 
-async fn fly(conn: Arc<Conn>, to: Target, known: Shared, group: Vec<Job>, limit: Duration) -> Landed {
+async fn fly(
+    conn: Arc<Conn>,
+    to: Target,
+    known: Shared,
+    floor: i64,
+    group: Vec<Job>,
+    limit: Duration,
+) -> Landed {
     let appends: Vec<&Append> = group.iter().map(Job::append).collect();
-    let came = written(&conn, &to, &known, &appends, limit).await;
+    let came = written(&conn, &to, &known, floor, &appends, limit).await;
     drop(appends);
     Landed { group, conn, came }
 }
 
-async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append], limit: Duration) -> Came {
+async fn written(
+    conn: &Conn,
+    to: &Target,
+    shared: &Shared,
+    floor: i64,
+    group: &[&Append],
+    limit: Duration,
+) -> Came {
     let (mut facts, mut outcomes, mut rows, way) = {
         let mut known = shared.lock();
         let Some(mut facts) = Facts::assumed(group, to, &known) else { return Came::NotSent };
         let none = Held::default();
         let (outcomes, rows) = append::decide(&mut facts, &mut Effects::new(&none), group);
-        let way = match rows.plain(&known) {
+        let way = match rows.plain(&known, floor) {
             _ if rows.is_empty() => Way::Nothing,
             Some(plain) => Way::Plainly(plain),
             None => Way::ByFunction(known.block_with(rows.names.iter().copied())),
@@ -121,13 +136,13 @@ async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append], l
                     // Somebody else has written, which need not concern any of these: all is looked up.
                     shared.lock().plainly_in_vain();
                     rows.end = None;
-                    by_function(conn, to, shared, group, &rows, None).await
+                    by_function(conn, to, shared, group, &rows, (None, floor)).await
                 } else {
                     done.map(|start| start.map(Written::from))
                 }
             }
-            Way::ByFunction(block) => by_function(conn, to, shared, group, &rows, block).await,
-            Way::Nothing => facts.check(conn, to).await.map(|start| start.map(Written::from)),
+            Way::ByFunction(block) => by_function(conn, to, shared, group, &rows, (block, floor)).await,
+            Way::Nothing => facts.check(conn, to, floor).await.map(|start| start.map(Written::from)),
         }
     };
     let done = within(limit, "append", writing).await;
@@ -144,7 +159,7 @@ async fn written(conn: &Conn, to: &Target, shared: &Shared, group: &[&Append], l
             }
             let head = start.position + facts.head();
             if moved.is_empty() {
-                append::shift(&mut outcomes, start.position);
+                append::shift(&mut outcomes, *start);
                 return Came::Written(outcomes, head);
             }
             Came::Partly(append::left_out(group, outcomes, &written), head)
@@ -167,13 +182,13 @@ async fn by_function<'a>(
     known: &Shared,
     group: &[&Append],
     rows: &Rows<'a>,
-    block: Option<i64>,
+    (block, floor): (Option<i64>, i64),
 ) -> Result<Option<Written<'a>>, Fault> {
     let ground = match group.iter().all(|append| append::only_stream(append).is_some()) {
         true => Ground::EachForItself,
         false => Ground::Assumed,
     };
-    let write = rows.write(conn, to, ground, block);
+    let write = rows.write(conn, to, ground, block, floor);
     if !known.lock().lacks_fenced() {
         return write.await;
     }

@@ -18,7 +18,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use crate::append::{self, Facts, Ground, Outcome, Start, Target, Written};
+use crate::append::{self, Facts, Ground, HEAD, Outcome, Start, Target, Written};
 use crate::at_once::at_once;
 use crate::drive::Drive;
 use crate::error::Fault;
@@ -26,7 +26,7 @@ use crate::guard::number;
 use crate::inline::{self, Effects, Held};
 use crate::known::Shared;
 use crate::limit::{again, until, within};
-use crate::news::News;
+use crate::news::{self, News};
 use crate::open::{Conn, Place, Role, Sql, of_one};
 use crate::readers::{Lanes, Share};
 use crate::schema::Meta;
@@ -458,7 +458,8 @@ impl Task {
         }
         // It goes out at once, and not only when it is waited for.
         let limit = self.place.timeouts.client();
-        let sending = sent::send(conn, self.target, self.known.clone(), group, limit);
+        let known = self.known.clone();
+        let sending = sent::send(conn, self.target, known, self.floor(), group, limit);
         self.drive.along(sending).await.map(Some)
     }
 
@@ -514,6 +515,11 @@ impl Task {
             // It is to be seen under the lock who has lost.
             Came::Moved | Came::NotSent => line.back.push(group.into()),
         }
+    }
+
+    /// The highest head that this handle has reported. A log that ends before it was rewound.
+    fn floor(&self) -> i64 {
+        self.news.head(self.target.partition)
     }
 
     /// The connection, if it has not ended.
@@ -688,7 +694,9 @@ impl Task {
         match there {
             0 => Ok(None),
             all if all == append.events.len() => {
-                Ok(Some(Appended { log, partition, position: Position::new(last.cast_unsigned()), versions }))
+                let event = append.events.last().map(|event| event.id);
+                let position = Position::new(last.cast_unsigned());
+                Ok(Some(Appended { log, partition, position, event, versions }))
             }
             _ => Err(Fault::corrupt("an append was written in part")),
         }
@@ -725,7 +733,12 @@ impl Task {
     /// Gives back what has to be tried once more.
     async fn give_turn(&mut self, conn: Arc<Conn>, reserving: Reserving) -> Option<Job> {
         let limit = self.place.timeouts.client();
-        let begun = within(limit, RESERVING, self.begin(&conn, self.guards(true, &[]))).await;
+        let begin = async {
+            self.begin(&conn, self.guards(true, &[])).await?;
+            let head: i64 = conn.row(&HEAD, &[&i32::from(self.target.partition.get())]).await?.try_get(0)?;
+            news::not_rewound(self.target.partition, self.floor(), head)
+        };
+        let begun = within(limit, RESERVING, begin).await;
         if let Err(fault) = begun {
             tracing::debug!(partition = %self.target.partition, error = %fault, "cannot reserve the next append");
             if !fault.ends_connection() && !fault.leaves_server() {
@@ -826,13 +839,13 @@ impl Task {
         // Each is sent when it is first polled, which is in this order.
         let (begun, written, committed) = future::join3(
             conn.client.batch_execute(&begin),
-            rows.write(conn, &self.target, Ground::Assumed, block),
+            rows.write(conn, &self.target, Ground::Assumed, block, self.floor()),
             conn.client.batch_execute("COMMIT"),
         )
         .await;
         match of_one(begun, written, committed) {
             Ok(Some(Written { start, .. })) => {
-                append::shift(&mut outcomes, start.position);
+                append::shift(&mut outcomes, start);
                 self.remember(&facts, start, start.position);
                 self.news.publish(self.target.partition, start.position + facts.head());
                 Ok(Some(outcomes))
@@ -896,7 +909,7 @@ impl Task {
         reserved: bool,
     ) -> Result<Result<Vec<Outcome>, Fault>, Fault> {
         let (log, partition) = (self.target.log, self.target.partition);
-        let guarded = self.guards(reserved, group);
+        let (guarded, floor) = (self.guards(reserved, group), self.floor());
         let begin = async {
             match reserved {
                 true => Ok(()),
@@ -906,7 +919,7 @@ impl Task {
         // Each is sent when it is first polled, which is in this order.
         let (begun, known, held) = future::join3(
             begin,
-            Facts::read(conn, &self.target, group),
+            Facts::read(conn, &self.target, group, floor),
             Held::read(conn, partition, inline::names(group)),
         )
         .await;
@@ -932,7 +945,7 @@ impl Task {
         // Statements of a user's own find the events written; all else travels together.
         let mut written = None;
         if !effects.handlers.is_empty() {
-            written = Some(rows.write(conn, &self.target, Ground::Certain, block).await?);
+            written = Some(rows.write(conn, &self.target, Ground::Certain, block, floor).await?);
             let run = run_statements(conn, &effects).await?;
             if run.is_err() {
                 conn.client.batch_execute(&rollback).await?;
@@ -947,7 +960,7 @@ impl Task {
         let written = async {
             match written {
                 Some(start) => Ok(start),
-                None => rows.write(conn, &self.target, Ground::Certain, block).await,
+                None => rows.write(conn, &self.target, Ground::Certain, block, floor).await,
             }
         };
         let (written, effected, committed) =

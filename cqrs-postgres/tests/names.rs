@@ -108,7 +108,7 @@ async fn check(store: &PostgresStore) {
         // A guard finds the last one, from wherever it looks.
         for after in (0..=801).step_by(7).chain([254, 255, 256, 257, 511, 512, 767, 768, 800]) {
             let (query, after) = (Query::names([name]), Position::new(after));
-            let guard = Guard::Unchanged { query, after };
+            let guard = Guard::Unchanged { query, after: after.into() };
             let found = match store.append(Append::new(vec![event("B/1", "{}")], guard)).await {
                 Err(AppendError::Conflict(Conflict { found: Found::Position(found), .. })) => {
                     Some(found.get())

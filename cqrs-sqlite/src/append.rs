@@ -5,13 +5,14 @@ use std::collections::HashSet;
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::event::{NewEvent, Tags};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::store::{Append, AppendError, Appended, CommandKey, LogId};
+use cqrs_core::store::{Append, AppendError, Appended, CommandKey, Head, LogId};
 use cqrs_core::text;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _};
 use uuid::Uuid;
 
 use crate::error::Fault;
 use crate::known::Known;
+use crate::read::Last;
 use crate::writer::Write;
 use crate::{guard, inline, read};
 
@@ -21,6 +22,8 @@ pub(crate) struct Tx<'a> {
     pub(crate) conn: &'a Connection,
     pub(crate) log: LogId,
     pub(crate) head: i64,
+    /// The id of the event at the head.
+    last: Option<Uuid>,
     known: &'a mut Known,
     ids: Ids,
     insert: Option<CachedStatement<'a>>,
@@ -41,19 +44,45 @@ impl<'a> Tx<'a> {
         log: LogId,
         known: &'a mut Known,
         ids: Ids,
+        floor: i64,
     ) -> Result<Self, Fault> {
-        Ok(Self { conn, log, head: known.refresh(conn)?, known, ids, insert: None })
+        let Last { number: head, id: last } = known.refresh(conn)?;
+        read::not_rewound(floor, head)?;
+        Ok(Self { conn, log, head, last, known, ids, insert: None })
+    }
+
+    /// The log's last event.
+    pub(crate) fn last(&self) -> Last {
+        Last { number: self.head, id: self.last }
+    }
+
+    /// Where the log ends.
+    pub(crate) fn end(&self) -> Head {
+        Head { log: self.log, position: Position::new(self.head.cast_unsigned()), event: self.last }
+    }
+
+    /// The last event of a stream.
+    pub(crate) fn last_of(&mut self, stream: &StreamId) -> Result<Last, Fault> {
+        self.known.last_of(self.conn, stream)
     }
 
     pub(crate) fn version_of(&mut self, stream: &StreamId) -> Result<i64, Fault> {
-        self.known.version_of(self.conn, stream)
+        Ok(self.last_of(stream)?.number)
+    }
+
+    /// The id of the event at a position, if there is one.
+    pub(crate) fn id_at(&self, position: Position) -> Result<Option<Uuid>, Fault> {
+        match guard::number(position) {
+            head if head == self.head => Ok(self.last),
+            other => read::id_at(self.conn, other),
+        }
     }
 
     /// Marks the place to which [`back_to`](Self::back_to) leads, if [`keep`](Self::keep) does not come
     /// first.
     pub(crate) fn mark(&self) -> Result<Mark, Fault> {
         self.conn.prepare_cached("SAVEPOINT cqrs_mark")?.execute(())?;
-        Ok(Mark(self.head))
+        Ok(Mark(self.last()))
     }
 
     pub(crate) fn keep(&self) -> Result<(), Fault> {
@@ -63,20 +92,20 @@ impl<'a> Tx<'a> {
 
     pub(crate) fn back_to(&mut self, mark: Mark) -> Result<(), Fault> {
         self.conn.prepare_cached("ROLLBACK TO cqrs_mark")?.execute(())?;
-        self.head = mark.0;
+        Last { number: self.head, id: self.last } = mark.0;
         self.known.forget_versions();
         self.keep()
     }
 
     fn appended(&self, versions: Vec<(StreamId, Version)>) -> Appended {
-        let position = Position::new(self.head.cast_unsigned());
-        Appended { log: self.log, partition: Partition::ONLY, position, versions }
+        let Head { log, position, event } = self.end();
+        Appended { log, partition: Partition::ONLY, position, event, versions }
     }
 }
 
-/// The head at a place that a transaction may have to go back to.
+/// The log's last event at a place that a transaction may have to go back to.
 #[derive(Clone, Copy)]
-pub(crate) struct Mark(i64);
+pub(crate) struct Mark(Last);
 
 impl Write for Append {
     type Done = Appended;
@@ -187,8 +216,8 @@ fn write_event(tx: &mut Tx<'_>, event: &NewEvent) -> Result<Version, Fault> {
         &*event.payload,
     ))?;
     write_tags(tx.conn, &event.tags, position)?;
-    tx.head = position;
-    tx.known.remember(&event.stream, version);
+    (tx.head, tx.last) = (position, Some(event.id));
+    tx.known.remember(&event.stream, Last { number: version, id: Some(event.id) });
     Ok(Version::new(version.cast_unsigned()))
 }
 
@@ -220,6 +249,7 @@ pub(crate) fn find_key(conn: &Connection, log: LogId, key: &CommandKey) -> Resul
     let (position, versions): (i64, String) = (position, versions);
     let versions = text::versions(&versions)
         .ok_or_else(|| Fault::corrupt(format!("what is stored for the key {:?} cannot be read", key.key)))?;
+    let event = read::id_at(conn, position)?;
     let position = Position::new(position.cast_unsigned());
-    Ok(Some(Appended { log, partition: Partition::ONLY, position, versions }))
+    Ok(Some(Appended { log, partition: Partition::ONLY, position, event, versions }))
 }

@@ -11,9 +11,10 @@ use cqrs_core::event::Stored;
 use cqrs_core::id::{Position, StreamId, Version};
 use cqrs_core::store::{StreamEvent, TakeEvent};
 use rusqlite::{Connection, Row};
+use uuid::Uuid;
 
 use crate::error::Fault;
-use crate::read::Checked;
+use crate::read::{Checked, check_not_rewound, uuid};
 use crate::readers::{Readers, Reading};
 
 /// A piece ends with so many events, or when its payloads have so many bytes.
@@ -25,13 +26,14 @@ pub(crate) async fn stream(
     readers: &Arc<Readers>,
     stream: &StreamId,
     from: Version,
+    floor: i64,
     take: &mut TakeEvent<'_>,
 ) -> Result<(), StoreError> {
-    let mut next = Some(begin(readers, stream, from)?);
+    let mut next = Some(begin(readers, stream, from, floor)?);
     while let Some(reading) = next.take() {
         let piece = reading.end().await?;
         if let Some(version) = piece.next {
-            next = Some(begin(readers, stream, version)?);
+            next = Some(begin(readers, stream, version, floor)?);
         }
         if !piece.hand_over(take) {
             break;
@@ -40,9 +42,17 @@ pub(crate) async fn stream(
     Ok(())
 }
 
-fn begin(readers: &Arc<Readers>, stream: &StreamId, from: Version) -> Result<Reading<Piece>, StoreError> {
+fn begin(
+    readers: &Arc<Readers>,
+    stream: &StreamId,
+    from: Version,
+    floor: i64,
+) -> Result<Reading<Piece>, StoreError> {
     let stream = stream.clone();
-    readers.begin("read a stream", move |conn| read(conn, &stream, from))
+    readers.begin("read a stream", move |conn| {
+        check_not_rewound(conn, floor)?;
+        read(conn, &stream, from)
+    })
 }
 
 fn read(conn: &Connection, stream: &StreamId, from: Version) -> Result<Piece, Fault> {
@@ -75,6 +85,7 @@ struct Piece {
 
 #[derive(Debug)]
 struct Packed {
+    id: Uuid,
     version: i64,
     position: i64,
     schema_version: u32,
@@ -106,10 +117,11 @@ impl Piece {
         checked.agree(row.get_ref(9)?.as_i64()?)?;
         let schema_version =
             u32::try_from(schema_version).map_err(|_| Fault::corrupt("its schema version is too large"))?;
+        let id = uuid(checked.id)?;
         self.names.push_str(name);
         self.payloads.extend_from_slice(payload);
         let (name_end, payload_end) = (self.names.len(), self.payloads.len());
-        self.events.push(Packed { version, position, schema_version, name_end, payload_end });
+        self.events.push(Packed { id, version, position, schema_version, name_end, payload_end });
         Ok(())
     }
 
@@ -125,6 +137,7 @@ impl Piece {
             let payload = self.payloads.get(payload_from..event.payload_end).unwrap_or_default();
             (name_from, payload_from) = (event.name_end, event.payload_end);
             let event = StreamEvent {
+                id: event.id,
                 version: Version::new(event.version.cast_unsigned()),
                 position: Position::new(event.position.cast_unsigned()),
                 stored: Stored { name, version: event.schema_version, payload },

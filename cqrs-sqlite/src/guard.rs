@@ -6,7 +6,7 @@
 //! an intersection leaps from one to the next: its cost follows the rarest of them, however long the
 //! others are.
 
-use cqrs_core::id::{Position, StreamId, Version};
+use cqrs_core::id::{Position, Version};
 use cqrs_core::store::{Conflict, Expected, Found, Guard, Query, QueryItem};
 use rusqlite::Connection;
 
@@ -19,22 +19,21 @@ pub(crate) fn check(tx: &mut Tx<'_>, guard: &Guard) -> Result<Result<(), Conflic
         Guard::Any => None,
         Guard::All(all) => return check_all(tx, all),
         Guard::Stream { stream, expected } => {
-            let version = Version::new(tx.version_of(stream)?.cast_unsigned());
-            let holds = expected.holds(version) && ends_with(tx, stream, *expected)?;
+            let last = tx.last_of(stream)?;
+            let version = Version::new(last.number.cast_unsigned());
+            let holds = match expected {
+                Expected::Event(_, id) => expected.holds(version) && last.id == Some(*id),
+                _ => expected.holds(version),
+            };
             (!holds).then_some(Found::Version(version))
         }
-        Guard::Unchanged { query, after } => last_match(tx, query, *after)?.map(Found::Position),
+        Guard::Unchanged { query, after } => match after.agrees(tx.id_at(after.position)?) {
+            true => last_match(tx, query, after.position)?.map(Found::Position),
+            false => Some(Found::Position(after.position)),
+        },
         Guard::Absent(query) => last_match(tx, query, Position::START)?.map(Found::Position),
     };
     Ok(found.map_or(Ok(()), |found| Err(Conflict { clause: guard.clone(), found })))
-}
-
-/// Whether the stream's last event is the one that is expected, if one is.
-fn ends_with(tx: &Tx<'_>, stream: &StreamId, expected: Expected) -> Result<bool, Fault> {
-    let Expected::Event(version, id) = expected else { return Ok(true) };
-    let mut select =
-        tx.conn.prepare_cached("SELECT 1 FROM cqrs_events WHERE stream = ?1 AND version = ?2 AND id = ?3")?;
-    Ok(select.exists((stream.as_str(), version.get().cast_signed(), id.as_bytes()))?)
 }
 
 fn check_all(tx: &mut Tx<'_>, all: &[Guard]) -> Result<Result<(), Conflict>, Fault> {

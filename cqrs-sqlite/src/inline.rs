@@ -7,7 +7,7 @@ use cqrs_core::consumer::{Consumer, Handlers, Routed, Unfit, route_inline};
 use cqrs_core::event::RecordedEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::Checkpoint;
-use cqrs_core::store::{self, Append, AppendError, Appended, Head};
+use cqrs_core::store::{self, Append, AppendError, Appended};
 
 use crate::append::{self, Tx};
 use crate::documents;
@@ -61,9 +61,8 @@ fn effect(
 ) -> Result<Result<Effect, AppendError>, Fault> {
     let name = consumer.name();
     let stored = documents::checkpoint(tx.conn, name, Partition::ONLY)?;
-    let head = Head { log: tx.log, position: Position::new(tx.head.cast_unsigned()) };
     let mut effect = Effect { consumer: name, first: false, documents: Vec::new(), handlers: None };
-    match route_inline(consumer, stored, head, events) {
+    match route_inline(consumer, stored, tx.end(), events) {
         Err(refused) => return Ok(Err(refused)),
         Ok(Routed::Handlers(handlers)) => {
             effect.first = !documents::has_committed(tx.conn, name)?;

@@ -9,7 +9,8 @@ use rusqlite::Connection;
 
 use crate::checkpoint::{self, Wal};
 use crate::error::Fault;
-use crate::{read, schema};
+use crate::read::{self, Last};
+use crate::schema;
 
 /// Streams in one generation, of which there are two.
 const GENERATION: usize = 8_192;
@@ -19,22 +20,23 @@ const GENERATION: usize = 8_192;
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     seen: Option<Seen>,
-    young: HashMap<StreamId, i64>,
+    young: HashMap<StreamId, Last>,
     /// Those of the generation before. Who is asked for here becomes young again.
-    old: HashMap<StreamId, i64>,
+    old: HashMap<StreamId, Last>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     /// What SQLite counts up when another connection has written.
     data_version: i64,
-    head: i64,
+    /// The log's last event at that time.
+    head: Last,
     wal: Wal,
 }
 
 impl Known {
-    /// Makes sure that nothing is remembered that another connection has changed; gives the head.
-    pub(crate) fn refresh(&mut self, conn: &Connection) -> Result<i64, Fault> {
+    /// Makes sure that nothing is remembered that another connection has changed; gives the log's last event.
+    pub(crate) fn refresh(&mut self, conn: &Connection) -> Result<Last, Fault> {
         let now: i64 = conn.prepare_cached("PRAGMA data_version")?.query_row((), |row| row.get(0))?;
         if let Some(seen) = self.seen
             && seen.data_version == now
@@ -44,7 +46,7 @@ impl Known {
         self.forget();
         // Another process may have migrated the file.
         schema::current(conn)?.writable()?;
-        let head = read::last_position(conn)?;
+        let head = read::last(conn)?;
         self.seen = Some(Seen { data_version: now, head, wal: checkpoint::state(conn)? });
         Ok(head)
     }
@@ -55,7 +57,7 @@ impl Known {
     }
 
     /// Takes over what a transaction has committed.
-    pub(crate) fn committed(&mut self, head: i64, wal: Wal) {
+    pub(crate) fn committed(&mut self, head: Last, wal: Wal) {
         if let Some(seen) = &mut self.seen {
             (seen.head, seen.wal) = (head, wal);
         }
@@ -72,27 +74,28 @@ impl Known {
         self.old.clear();
     }
 
-    pub(crate) fn version_of(&mut self, conn: &Connection, stream: &StreamId) -> Result<i64, Fault> {
-        if let Some(version) = self.young.get(stream) {
-            return Ok(*version);
+    /// The last event of a stream.
+    pub(crate) fn last_of(&mut self, conn: &Connection, stream: &StreamId) -> Result<Last, Fault> {
+        if let Some(last) = self.young.get(stream) {
+            return Ok(*last);
         }
-        let version = match self.old.remove(stream) {
-            Some(version) => version,
-            None => read::last_version(conn, stream)?,
+        let last = match self.old.remove(stream) {
+            Some(last) => last,
+            None => read::last_of(conn, stream)?,
         };
-        self.remember(stream, version);
-        Ok(version)
+        self.remember(stream, last);
+        Ok(last)
     }
 
-    pub(crate) fn remember(&mut self, stream: &StreamId, version: i64) {
+    pub(crate) fn remember(&mut self, stream: &StreamId, last: Last) {
         if let Some(known) = self.young.get_mut(stream) {
-            *known = version;
+            *known = last;
             return;
         }
         if self.young.len() >= GENERATION {
             self.old = mem::take(&mut self.young);
         }
-        self.young.insert(stream.clone(), version);
+        self.young.insert(stream.clone(), last);
     }
 }
 
@@ -102,7 +105,11 @@ mod tests {
 
     fn versions(known: &mut Known, conn: &Connection, streams: impl Iterator<Item = usize>) -> Vec<i64> {
         let stream = |number| format!("A/{number}").parse::<StreamId>().ok();
-        streams.filter_map(stream).filter_map(|stream| known.version_of(conn, &stream).ok()).collect()
+        streams
+            .filter_map(stream)
+            .filter_map(|stream| known.last_of(conn, &stream).ok())
+            .map(|last| last.number)
+            .collect()
     }
 
     #[test]
@@ -111,13 +118,14 @@ mod tests {
         schema::prepare(&conn).map_err(|_| rusqlite::Error::InvalidQuery)?;
         let mut known = Known::default();
         for round in 0..5 {
-            known.remember(&"A/hot".parse().map_err(|_| rusqlite::Error::InvalidQuery)?, 7);
+            let last = Last { number: 7, id: None };
+            known.remember(&"A/hot".parse().map_err(|_| rusqlite::Error::InvalidQuery)?, last);
             versions(&mut known, &conn, (0..GENERATION).map(|stream| round * GENERATION + stream));
         }
         assert!(known.young.len() + known.old.len() <= 2 * GENERATION);
         let hot = "A/hot".parse().map_err(|_| rusqlite::Error::InvalidQuery)?;
         // The table has no event of it, so a look there would give 0.
-        assert_eq!(known.version_of(&conn, &hot).ok(), Some(7));
+        assert_eq!(known.last_of(&conn, &hot).ok().map(|last| last.number), Some(7));
         Ok(())
     }
 
@@ -139,9 +147,9 @@ mod tests {
         let mut look = |expected: i64| -> Result<(), Box<dyn std::error::Error>> {
             one.execute_batch("BEGIN IMMEDIATE")?;
             let head = known.refresh(&one).map_err(|fault| fault.told("look"))?;
-            let version = known.version_of(&one, &stream).map_err(|fault| fault.told("look"))?;
+            let last = known.last_of(&one, &stream).map_err(|fault| fault.told("look"))?;
             one.execute_batch("ROLLBACK")?;
-            assert_eq!((head, version), (expected, expected));
+            assert_eq!((head.number, last.number), (expected, expected));
             Ok(())
         };
         look(0)?;

@@ -117,6 +117,19 @@ impl Shared {
         self.limits.check(&append)?;
         self.writer.write_in(turn, append).await
     }
+
+    /// Reads something beside the log's end, from a log that has not been rewound.
+    fn read<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        read: impl FnOnce(&rusqlite::Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send {
+        let floor = self.news.head();
+        self.readers.read(doing, move |conn| {
+            read::check_not_rewound(conn, floor)?;
+            read(conn)
+        })
+    }
 }
 
 impl Drop for Shared {
@@ -421,11 +434,11 @@ impl EventStore for SqliteStore {
     fn find_key(&self, key: &CommandKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
         let (key, log) = (key.clone(), self.shared.log);
         let find = move |conn: &rusqlite::Connection| append::find_key(conn, log, &key);
-        Box::pin(self.shared.readers.read("look a key up", find))
+        Box::pin(self.shared.read("look a key up", find))
     }
 
     fn read_stream(&self, read: StreamRead) -> BoxFuture<'_, Result<StreamSlice, StoreError>> {
-        Box::pin(self.shared.readers.read("read a stream", move |conn| read::stream(conn, &read)))
+        Box::pin(self.shared.read("read a stream", move |conn| read::stream(conn, &read)))
     }
 
     fn fold_stream<'a>(
@@ -434,14 +447,21 @@ impl EventStore for SqliteStore {
         from: Version,
         take: &'a mut TakeEvent<'a>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(fold::stream(&self.shared.readers, stream, from, take))
+        Box::pin(fold::stream(&self.shared.readers, stream, from, self.shared.news.head(), take))
     }
 
     fn read_log(&self, read: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {
         let log = self.shared.log;
         Box::pin(async move {
             only(read.partition)?;
-            self.shared.readers.read("read the log", move |conn| read::log(conn, &read, log)).await
+            let floor = self.shared.news.head();
+            let slice = move |conn: &rusqlite::Connection| {
+                let slice = read::log(conn, &read, log)?;
+                read::not_rewound(floor, number(slice.head.position)).map(|()| slice)
+            };
+            let slice = self.shared.readers.read("read the log", slice).await?;
+            self.shared.news.publish(number(slice.head.position));
+            Ok(slice)
         })
     }
 
@@ -449,7 +469,14 @@ impl EventStore for SqliteStore {
         let log = self.shared.log;
         Box::pin(async move {
             only(partition)?;
-            self.shared.readers.read("read the log's head", move |conn| read::head(conn, log)).await
+            let floor = self.shared.news.head();
+            let head = move |conn: &rusqlite::Connection| {
+                let head = read::head(conn, log)?;
+                read::not_rewound(floor, number(head.position)).map(|()| head)
+            };
+            let head = self.shared.readers.read("read the log's head", head).await?;
+            self.shared.news.publish(number(head.position));
+            Ok(head)
         })
     }
 
@@ -460,8 +487,7 @@ impl EventStore for SqliteStore {
                 return Ok(());
             }
             // Another process may have moved it, which nobody has told us.
-            let head = self.head(partition).await?;
-            news.publish(number(head.position));
+            self.head(partition).await?;
             news.wait(number(after), place).await;
             Ok(())
         })
@@ -474,7 +500,7 @@ impl EventStore for SqliteStore {
     ) -> BoxFuture<'_, Result<Option<Snapshot>, StoreError>> {
         let stream = stream.clone();
         let find = move |conn: &rusqlite::Connection| snapshots::find(conn, &stream, fingerprint);
-        Box::pin(self.shared.readers.read("look a snapshot up", find))
+        Box::pin(self.shared.read("look a snapshot up", find))
     }
 
     fn save_snapshot(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -513,7 +539,7 @@ impl ReadStore for SqliteStore {
     ) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>> {
         let consumer = consumer.to_owned();
         let read = move |conn: &rusqlite::Connection| documents::checkpoint(conn, &consumer, partition);
-        Box::pin(self.shared.readers.read("read a checkpoint", read))
+        Box::pin(self.shared.read("read a checkpoint", read))
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -534,7 +560,7 @@ impl ReadStore for SqliteStore {
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
         let collection = collection.to_owned();
         let read = move |conn: &rusqlite::Connection| documents::get(conn, &collection, &keys);
-        Box::pin(self.shared.readers.read("read documents", read))
+        Box::pin(self.shared.read("read documents", read))
     }
 
     fn list(
@@ -546,6 +572,6 @@ impl ReadStore for SqliteStore {
         let collection = collection.to_owned();
         let read =
             move |conn: &rusqlite::Connection| documents::list(conn, &collection, after.as_deref(), limit);
-        Box::pin(self.shared.readers.read("list documents", read))
+        Box::pin(self.shared.read("list documents", read))
     }
 }

@@ -99,8 +99,8 @@ impl News {
                 self.lock().connected = conn.is_some();
             }
             // A fault shows to whoever reads; here it is tried again.
-            match conn.as_ref().map(|conn| (read::last_position(conn), place.file.check())) {
-                Some((Ok(head), Ok(()))) => self.publish(head),
+            match conn.as_ref().map(|conn| (read::last(conn), place.file.check())) {
+                Some((Ok(last), Ok(()))) => self.publish(last.number),
                 _ => {
                     conn = None;
                     self.disconnected();

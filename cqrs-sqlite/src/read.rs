@@ -8,7 +8,7 @@ use cqrs_core::event::{EventMeta, Metadata, RecordedEvent, Tags, Timestamp};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::store::{Direction, Head, LogId, LogRead, LogSlice, Query, StreamRead, StreamSlice};
 use cqrs_core::text;
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, Rows};
+use rusqlite::{CachedStatement, Connection, Row, Rows};
 use uuid::Uuid;
 
 use crate::error::Fault;
@@ -35,26 +35,70 @@ pub(crate) fn snapshot<T>(
     done
 }
 
-pub(crate) fn last_position(conn: &Connection) -> Result<i64, Fault> {
-    let mut select = conn.prepare_cached("SELECT ifnull(max(position), 0) FROM cqrs_events")?;
-    Ok(select.query_row((), |row| row.get(0))?)
+/// The last event of the log or of a stream: its position or version, which is 0 if there is none, and its id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Last {
+    pub(crate) number: i64,
+    pub(crate) id: Option<Uuid>,
 }
 
-pub(crate) fn last_version(conn: &Connection, stream: &StreamId) -> Result<i64, Fault> {
-    let mut select = conn
-        .prepare_cached("SELECT version FROM cqrs_events WHERE stream = ?1 ORDER BY version DESC LIMIT 1")?;
-    let last = select.query_row((stream.as_str(),), |row| row.get(0)).optional()?;
-    Ok(last.unwrap_or(0))
+impl Last {
+    fn of(row: &Row<'_>) -> Result<Self, Fault> {
+        Ok(Self { number: row.get(0)?, id: Some(uuid(row.get_ref(1)?.as_blob()?)?) })
+    }
+}
+
+/// The last event of the log.
+pub(crate) fn last(conn: &Connection) -> Result<Last, Fault> {
+    let mut select =
+        conn.prepare_cached("SELECT position, id FROM cqrs_events ORDER BY position DESC LIMIT 1")?;
+    let mut rows = select.query(())?;
+    rows.next()?.map_or(Ok(Last::default()), Last::of)
+}
+
+/// The last event of a stream.
+pub(crate) fn last_of(conn: &Connection, stream: &StreamId) -> Result<Last, Fault> {
+    let mut select = conn.prepare_cached(
+        "SELECT version, id FROM cqrs_events WHERE stream = ?1 ORDER BY version DESC LIMIT 1",
+    )?;
+    let mut rows = select.query((stream.as_str(),))?;
+    rows.next()?.map_or(Ok(Last::default()), Last::of)
+}
+
+/// The id of the event at a position, if there is one.
+pub(crate) fn id_at(conn: &Connection, position: i64) -> Result<Option<Uuid>, Fault> {
+    let mut select = conn.prepare_cached("SELECT id FROM cqrs_events WHERE position = ?1")?;
+    let mut rows = select.query((position,))?;
+    rows.next()?.map(|row| uuid(row.get_ref(0)?.as_blob()?)).transpose()
+}
+
+/// Refuses a log that ends before a position that this handle has reported as its end.
+pub(crate) fn not_rewound(floor: i64, head: i64) -> Result<(), Fault> {
+    if head >= floor {
+        return Ok(());
+    }
+    Err(Fault::corrupt(format!(
+        "the log was rewound: it ends at position {head}, and {floor} was reported before"
+    )))
+}
+
+/// The same for a read that does not look at the log's end itself.
+pub(crate) fn check_not_rewound(conn: &Connection, floor: i64) -> Result<(), Fault> {
+    if floor == 0 || id_at(conn, floor)?.is_some() {
+        return Ok(());
+    }
+    not_rewound(floor, last(conn)?.number)
 }
 
 pub(crate) fn head(conn: &Connection, log: LogId) -> Result<Head, Fault> {
-    Ok(Head { log, position: Position::new(last_position(conn)?.cast_unsigned()) })
+    let Last { number, id } = last(conn)?;
+    Ok(Head { log, position: Position::new(number.cast_unsigned()), event: id })
 }
 
 /// Reads a slice of a stream, and its version in the same snapshot.
 pub(crate) fn stream(conn: &Connection, read: &StreamRead) -> Result<StreamSlice, Fault> {
     snapshot(conn, |conn| {
-        let version = Version::new(last_version(conn, &read.stream)?.cast_unsigned());
+        let version = Version::new(last_of(conn, &read.stream)?.number.cast_unsigned());
         // A stream that is at its end, as a reader finds it who has it in memory, costs one look.
         let none = read.direction == Direction::Forward && read.from > version;
         let events = if none { Vec::new() } else { stream_events(conn, read)? };
@@ -119,7 +163,12 @@ pub(crate) fn log(conn: &Connection, read: &LogRead, log: LogId) -> Result<LogSl
         let (events, more) = log_events(conn, read, number(end))?;
         let last = events.last().filter(|_| more).map(|last| last.meta.position);
         let read_to = last.unwrap_or_else(|| end.max(read.after));
-        Ok(LogSlice { events, read_to, head })
+        let id_of = |position: Position| match position == head.position {
+            true => Ok(head.event),
+            false => id_at(conn, number(position)),
+        };
+        let (read_to_event, after_event) = (id_of(read_to)?, id_of(read.after)?);
+        Ok(LogSlice { events, read_to, read_to_event, after_event, head })
     })
 }
 

@@ -16,6 +16,7 @@ use crate::error::Fault;
 use crate::file::Conn;
 use crate::known::Known;
 use crate::news::News;
+use crate::read::Last;
 use crate::readers::Readers;
 use crate::{checkpoint, open};
 
@@ -395,8 +396,8 @@ impl Thread {
             end = self.attempt(group, Ids::Before);
         }
         match end {
-            Ok(head) => {
-                self.news.publish(head);
+            Ok(last) => {
+                self.news.publish(last.number);
                 group.drain(..).for_each(Job::tell);
             }
             Err(Stop::One(_)) if group.len() > 1 => {
@@ -410,8 +411,8 @@ impl Thread {
         }
     }
 
-    /// Gives the head after the commit, or leaves the file as it was.
-    fn attempt(&mut self, group: &mut [Box<dyn Job>], ids: Ids) -> Result<i64, Stop> {
+    /// Gives the log's last event after the commit, or leaves the file as it was.
+    fn attempt(&mut self, group: &mut [Box<dyn Job>], ids: Ids) -> Result<Last, Stop> {
         self.prepare().map_err(|fault| {
             self.roll_back();
             Stop::Whole(fault)
@@ -454,18 +455,20 @@ impl Thread {
         Ok(())
     }
 
-    fn refresh(&mut self) -> Result<i64, Fault> {
-        let Self { conn: Some(conn), known, .. } = self else { return self.conn().map(|_| 0) };
+    fn refresh(&mut self) -> Result<Last, Fault> {
+        let Self { conn: Some(conn), known, .. } = self else { return self.conn().map(|_| Last::default()) };
         known.refresh(conn)
     }
 
-    fn write(&mut self, group: &mut [Box<dyn Job>], ids: Ids) -> Result<i64, Fault> {
-        let Self { conn: Some(conn), known, log, .. } = self else { return self.conn().map(|_| 0) };
-        let mut tx = Tx::new(conn, *log, known, ids)?;
+    fn write(&mut self, group: &mut [Box<dyn Job>], ids: Ids) -> Result<Last, Fault> {
+        let Self { conn: Some(conn), known, log, news, .. } = self else {
+            return self.conn().map(|_| Last::default());
+        };
+        let mut tx = Tx::new(conn, *log, known, ids, news.head())?;
         for job in group {
             job.run(&mut tx)?;
         }
-        Ok(tx.head)
+        Ok(tx.last())
     }
 
     fn end(&self) -> Result<(), Fault> {

@@ -159,7 +159,7 @@ fn into(pieces: u32) -> Move {
 fn an_enum_routes_by_each_variants_id() {
     let out = Move::Out(Item::sku(), 2, Some("again".into()));
     assert_eq!((into(1).id(), out.id()), (&Item::sku(), &Item::sku()));
-    assert_eq!((into(1).expected_version(), out.expected_version()), (Some(Version::new(3)), None));
+    assert_eq!((into(1).expected_version(), out.expected_version()), (Some(Version::new(3).into()), None));
     assert_eq!(out.duplicate().idempotency_key().as_deref(), Some("again"));
     assert!(into(1).idempotency_key().is_none());
     assert_eq!(Move::NAME, "move-stock");

@@ -180,7 +180,7 @@ impl EngineBuilder {
         let inner = Inner {
             inline: inline(&consumers),
             followers: followers(consumers, partitions, self.runs),
-            decides_ahead: log.capabilities().event_guards,
+            guards_events: log.capabilities().event_guards,
             aggregates: aggregates(&registry, &*log),
             saves: Saves::new(self.runs != Runs::OnDemand),
             log,

@@ -18,6 +18,7 @@ use tracing::Instrument as _;
 
 use super::bounded::late_append;
 use super::error::{ExecuteError, Failure};
+use super::fold::End;
 use super::nested::{self, Deadlock, Deciding, Nesting};
 use super::slots::{Flight, Known, Landed, NoTurn, Pilot, Turn, take_off};
 use super::snapshots::{Folded, Folding, Place, Plan};
@@ -29,10 +30,10 @@ use crate::context::{Context, Surroundings};
 use crate::error::{EncodeError, FoldError, StoreError, StoreErrorKind};
 use crate::event::{Encoded, EventSet, Metadata, NewEvent, RecordedEvent, Stored, Timestamp, decode};
 use crate::id::{Id as _, Partition, Position, StreamId, Version};
-use crate::receipt::Receipt;
+use crate::receipt::{ExpectedVersion, Receipt};
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, CommandKey, Conflict, Direction, Expected, Found, Guard,
-    LogRead, Query, Reservation, StreamRead,
+    LogPoint, LogRead, Query, Reservation, StreamRead,
 };
 use crate::timer;
 
@@ -73,7 +74,7 @@ pub struct Execute<'e, C> {
     command: C,
     key: Option<String>,
     metadata: Option<Arc<Metadata>>,
-    expected: Option<Version>,
+    expected: Option<ExpectedVersion>,
 }
 
 impl<C: Command> Execute<'_, C> {
@@ -90,10 +91,13 @@ impl<C: Command> Execute<'_, C> {
         self
     }
 
-    /// Accepts the command only if the stream has this version. Stands in for the field marked
+    /// Accepts the command only if the stream is still as it was seen. Replaces the field marked
     /// `#[expected_version]`.
-    pub fn expect(mut self, version: Version) -> Self {
-        self.expected = Some(version);
+    ///
+    /// Pass a receipt, what [`load`](Engine::load) returned, or an [`ExpectedVersion`]: then the event at that
+    /// version has to be the same, too. A plain [`Version`] is compared by its number.
+    pub fn expect(mut self, version: impl Into<ExpectedVersion>) -> Self {
+        self.expected = Some(version.into());
         self
     }
 }
@@ -140,7 +144,7 @@ struct Request {
     stream: StreamId,
     key: Option<CommandKey>,
     metadata: Arc<Metadata>,
-    expected: Option<Version>,
+    expected: Option<ExpectedVersion>,
     reaches_out: bool,
 }
 
@@ -177,8 +181,8 @@ impl<F: Into<Failure>> From<F> for Stop {
 /// The state that an attempt has, without its type.
 #[derive(Clone)]
 struct At {
-    version: Version,
-    position: Position,
+    /// The last event in it.
+    end: End,
     /// The version of the last snapshot that is known.
     snapshot: Version,
     /// Whether it came from this process's memory, and the log may have moved on since.
@@ -189,25 +193,15 @@ struct At {
 
 impl At {
     fn place(&self) -> Place {
-        Place { version: self.version, position: self.position, snapshot: self.snapshot }
+        Place { end: self.end, snapshot: self.snapshot }
     }
 
     /// Waits until what it rests on is written; `false` if that is lost.
     async fn landed(&mut self, bound: Duration) -> bool {
         let Some(flight) = self.flight.take() else { return true };
         let landed = flight.landed(bound).await;
-        self.position = landed.unwrap_or(self.position);
+        self.end.position = landed.unwrap_or(self.end.position);
         landed.is_some()
-    }
-
-    /// That the stream is still as it is here.
-    fn guard(&self, stream: &StreamId) -> Guard {
-        // At the version that a flight was to give the stream, somebody else's event may stand.
-        let expected = match &self.flight {
-            Some(flight) => Expected::Event(self.version, flight.last()),
-            None => Expected::Version(self.version),
-        };
-        Guard::stream(stream.clone(), expected)
     }
 }
 
@@ -266,7 +260,7 @@ impl Inner {
         {
             return Ok(first);
         }
-        let mut remembered = recall(attempt, request.taken(turn.take().await)?);
+        let mut remembered = self.recall(attempt, request.taken(turn.take().await)?);
         let mut reserved = None;
         let mut course = Course::default();
         let end = loop {
@@ -283,10 +277,13 @@ impl Inner {
                 }
                 Next::Unfounded => continue,
             };
-            let mut ahead = At { version: intent.behind, remembered: true, ..at.clone() };
+            // What the stream will end with if it is written.
+            let last = intent.append.events.last().map_or(at.end.event, |event| Some(event.id));
+            let end = End { version: intent.behind, event: last, ..at.end };
+            let mut ahead = At { end, remembered: true, ..at.clone() };
             let due = plan.filter(|plan| self.is_snapshot_due(&request.stream, plan, ahead.place()));
             if due.is_some() {
-                ahead.snapshot = ahead.version;
+                ahead.snapshot = ahead.end.version;
             }
             if self.gate.is_abandoned() {
                 return Err(Failure::ShutDown.into());
@@ -297,8 +294,8 @@ impl Inner {
                 Begun::Done(end) => (end, false),
                 // Whoever comes next decides on what this is about to write.
                 Begun::Running(appending) => {
-                    if let Some(last) = proof.last.filter(|_| self.decides_ahead) {
-                        let (this, flight) = take_off(last, at.flight.as_ref());
+                    if proof.last.is_some() && self.guards_events {
+                        let (this, flight) = take_off(at.flight.as_ref());
                         pilot = Some(this);
                         turn.keep(attempt.remember(At { flight: Some(flight), ..ahead.clone() }));
                         turn.let_go();
@@ -306,12 +303,15 @@ impl Inner {
                     self.appended(request, appending, pilot.as_ref()).await
                 }
             };
-            let lost = match written(request, &proof, end)? {
+            let lost = match self.written(request, &proof, &mut at, end).await? {
                 Written::Here(receipt) => {
                     let position = receipt.position();
                     match pilot {
                         Some(pilot) => pilot.land(position),
-                        None => turn.keep(attempt.remember(At { position, flight: None, ..ahead })),
+                        None => {
+                            ahead.end.position = position;
+                            turn.keep(attempt.remember(At { flight: None, ..ahead }));
+                        }
                     }
                     turn.let_go();
                     break Ok((receipt, due));
@@ -394,7 +394,7 @@ impl Inner {
             Lost::Behind(projection) if course.is_behind() => behind = Some(projection),
             Lost::Behind(projection) => self.hold_until_complete(projection, course).await?,
         }
-        let mut at = match recall(attempt, request.taken(turn.take().await)?) {
+        let mut at = match self.recall(attempt, request.taken(turn.take().await)?) {
             Some(at) => at,
             None => self.begin(request, plan, attempt).await?,
         };
@@ -428,8 +428,8 @@ impl Inner {
             *at = self.begin(request, plan, attempt).await?;
         }
         let reservation = self.log.reserve(&request.stream).await?;
-        if reservation.is_some() {
-            self.read_on(request, attempt, at).await?;
+        if reservation.is_some() && !self.read_on(request, attempt, at).await? {
+            *at = self.begin(request, plan, attempt).await?;
         }
         Ok(reservation)
     }
@@ -444,23 +444,44 @@ impl Inner {
         let (stream, state) = (&request.stream, attempt.state());
         let mut place = self.read_whole::<Failure>(stream, plan, state).await?;
         self.keep(stream, plan, &mut place, state).await;
-        let Place { version, position, snapshot } = place;
-        Ok(At { version, position, snapshot, remembered: false, flight: None })
+        let Place { end, snapshot } = place;
+        Ok(At { end, snapshot, remembered: false, flight: None })
     }
 
-    /// Reads what the stream has behind `at`; answers whether there was anything.
+    /// Reads what the stream has after `at`. Returns `false` if the log no longer has the event that `at` ends with:
+    /// it was rewound, and nothing of the state can be used.
     async fn read_on(
         &self,
         request: &Request,
         attempt: &mut dyn Attempt,
         at: &mut At,
     ) -> Result<bool, Failure> {
-        let last = self.fold_behind::<Failure>(&request.stream, at.version, attempt.state()).await?;
-        at.remembered = false;
-        if let Some((version, position)) = last {
-            (at.version, at.position) = (version, position);
+        let Some(end) = self.fold_after::<Failure>(&request.stream, at.end, attempt.state()).await? else {
+            return Ok(false);
+        };
+        (at.end, at.remembered) = (end, false);
+        Ok(true)
+    }
+
+    /// That the stream still ends with this event, as far as the store can check that.
+    fn guard(&self, stream: &StreamId, end: End) -> Guard {
+        let expected = match end.event {
+            Some(event) if self.guards_events => Expected::Event(end.version, event),
+            _ => Expected::Version(end.version),
+        };
+        Guard::stream(stream.clone(), expected)
+    }
+
+    /// Takes over what the process remembers of the stream. With a store that cannot check the event that it ends
+    /// with, the log may have been rewound and have another one at that version: then the stream is read.
+    fn recall(&self, attempt: &mut dyn Attempt, known: Option<Known>) -> Option<At> {
+        let at = attempt.recall(known.filter(|_| self.guards_events)?)?;
+        match at.flight.as_ref().map(Flight::now) {
+            None | Some(Landed::NotYet) => Some(at),
+            Some(Landed::At(position)) => Some(At { end: End { position, ..at.end }, flight: None, ..at }),
+            // It says what never was.
+            Some(Landed::Lost) => None,
         }
-        Ok(last.is_some())
     }
 
     /// All partitions of the log.
@@ -499,13 +520,14 @@ impl Inner {
         at: &mut At,
         course: &mut Course,
     ) -> Result<Next, Stop> {
-        if let Some(expected) = request.expected.filter(|expected| *expected != at.version) {
+        let is_other = |expected: &ExpectedVersion| !expected.holds(at.end.version, at.end.event);
+        if let Some(expected) = request.expected.filter(is_other) {
             return Box::pin(self.answer(request, attempt, turn, at, Answer::Conflict(expected))).await;
         }
         let now = self.clock.now();
-        if !self.decide(request, attempt, at.version, now) {
+        if !self.decide(request, attempt, at.end.version, now) {
             let since = Instant::now();
-            Box::pin(self.decide_outside(request, attempt, turn.outer(), at.version, now)).await?;
+            Box::pin(self.decide_outside(request, attempt, turn.outer(), at.end.version, now)).await?;
             course.took = since.elapsed();
         }
         if attempt.is_refused() {
@@ -521,8 +543,8 @@ impl Inner {
             time: now,
             metadata: request.metadata.clone(),
         })?;
-        let behind = Version::new(at.version.get() + events.len() as u64);
-        let guard = at.guard(&request.stream);
+        let behind = Version::new(at.end.version.get() + events.len() as u64);
+        let guard = self.guard(&request.stream, at.end);
         let append =
             Append::new(events, guard).with_key(request.key.clone()).with_inline(self.inline.clone());
         Ok(Next::Append(Intent { append, behind }))
@@ -571,15 +593,15 @@ impl Inner {
         at: &mut At,
         answer: Answer,
     ) -> Result<Next, Stop> {
-        let place = match self.confirm(request, attempt, turn, at).await? {
-            Confirmed::Stands(place) => place,
+        let end = match self.confirm(request, attempt, turn, at).await? {
+            Confirmed::Stands(end) => end,
             Confirmed::Moved => return Ok(Next::Moved),
             Confirmed::Unfounded => return Ok(Next::Unfounded),
         };
         if let Answer::Accepted = answer {
             let partition = self.log.partition_of(&request.stream);
             let head = self.log.head(partition).await?;
-            let receipt = Receipt::new(head.log, partition, place.position, place.version);
+            let receipt = Receipt::new(head.log, partition, end.point(), end.version);
             return Ok(Next::Receipt(receipt));
         }
         // What was accepted once is not refused when it comes again.
@@ -587,8 +609,8 @@ impl Inner {
             return Ok(Next::Receipt(receipt));
         }
         let Answer::Conflict(expected) = answer else { return Err(Stop::Refused) };
-        let clause = Guard::stream(request.stream.clone(), Expected::Version(expected));
-        Err(Stop::Conflict(Conflict { clause, found: Found::Version(place.version) }))
+        let clause = Guard::stream(request.stream.clone(), Expected::Version(expected.version()));
+        Err(Stop::Conflict(Conflict { clause, found: Found::Version(end.version) }))
     }
 
     /// Makes sure that what is decided without anything to write rests on what is written: what is remembered
@@ -602,15 +624,15 @@ impl Inner {
     ) -> Result<Confirmed, Failure> {
         turn.keep(attempt.remember(at.clone()));
         if !at.remembered {
-            return Ok(Confirmed::Stands(at.place()));
+            return Ok(Confirmed::Stands(at.end));
         }
         // It goes to the log like an append, so that it is checked with those that are on their way, and behind
         // the one that it rests on.
-        let nothing = self.log.append(Append::new(Vec::new(), at.guard(&request.stream)));
+        let nothing = self.log.append(Append::new(Vec::new(), self.guard(&request.stream, at.end)));
         let checked = match Begun::begin(nothing).await {
             Begun::Done(end) => end,
             Begun::Running(checking) => {
-                if self.decides_ahead {
+                if self.guards_events {
                     turn.let_go();
                 }
                 self.appended(request, checking, None).await.0
@@ -620,20 +642,22 @@ impl Inner {
             let position = match &at.flight {
                 // Whoever flew may have been dropped, and what it rests on is there all the same.
                 Some(flight) => flight.clone().landed(self.timeouts.turn).await.unwrap_or(checked.position),
-                None => at.position,
+                None => at.end.position,
             };
-            return Ok(Confirmed::Stands(Place { position, ..at.place() }));
+            return Ok(Confirmed::Stands(End { position, ..at.end }));
         }
         // It does not hold, or the store cannot tell. What can be read is sure.
-        let Some(now) = recall(attempt, request.taken(turn.take().await)?) else {
+        let Some(now) = self.recall(attempt, request.taken(turn.take().await)?) else {
             return Ok(Confirmed::Unfounded);
         };
         *at = now;
         if !at.landed(self.timeouts.turn).await {
             return Ok(Confirmed::Unfounded);
         }
-        self.read_on(request, attempt, at).await?;
-        Ok(Confirmed::Moved)
+        match self.read_on(request, attempt, at).await? {
+            true => Ok(Confirmed::Moved),
+            false => Ok(Confirmed::Unfounded),
+        }
     }
 
     /// Sends an append on its way when it is polled. A store takes it up at once, so that those which are
@@ -687,7 +711,7 @@ impl Inner {
         error: StoreError,
         is_late: bool,
     ) -> Result<Receipt, Failure> {
-        match self.was_written(request, proof.behind, proof.last).await {
+        match self.was_written(request, &proof).await {
             Ok(Some(receipt)) => Ok(receipt),
             Ok(None) if !is_late => {
                 let stream = &request.stream;
@@ -701,32 +725,82 @@ impl Inner {
 
     /// Whether such an append is there: the event at the version that our last one would have is ours, or
     /// not. What others wrote behind it is none of the receipt's business.
-    async fn was_written(
-        &self,
-        request: &Request,
-        version: Version,
-        last: Option<uuid::Uuid>,
-    ) -> Result<Option<Receipt>, Failure> {
-        let Some(last) = last else { return self.first_receipt(request).await };
-        let read = StreamRead {
-            stream: request.stream.clone(),
-            from: version,
-            direction: Direction::Forward,
-            limit: 1,
-        };
-        let events = self.log.read_stream(read).await?.events;
-        let Some(ours) = events.first().filter(|event| event.meta.id == last) else {
+    async fn was_written(&self, request: &Request, proof: &Proof) -> Result<Option<Receipt>, Failure> {
+        let Some(last) = proof.last else { return self.first_receipt(request).await };
+        let there = self.event_at(&request.stream, proof.behind).await?;
+        let Some(ours) = there.filter(|end| end.event == Some(last)) else {
             return self.first_receipt(request).await;
         };
         let partition = self.log.partition_of(&request.stream);
         let head = self.log.head(partition).await?;
-        Ok(Some(Receipt::new(head.log, partition, ours.meta.position, version)))
+        Ok(Some(Receipt::new(head.log, partition, ours.point(), proof.behind)))
+    }
+
+    /// The event of a stream at a version, if there is one.
+    async fn event_at(&self, stream: &StreamId, version: Version) -> Result<Option<End>, StoreError> {
+        let direction = Direction::Forward;
+        let read = StreamRead { stream: stream.clone(), from: version, direction, limit: 1 };
+        let events = self.log.read_stream(read).await?.events;
+        let there = events.first().filter(|event| event.meta.version == version);
+        Ok(there.map(|event| End { version, position: event.meta.position, event: Some(event.meta.id) }))
+    }
+
+    /// The receipt of an append that was made before, under the same key.
+    async fn repeated(&self, request: &Request, first: &Appended) -> Result<Receipt, StoreError> {
+        let version = first.version_of(&request.stream).unwrap_or_default();
+        let receipt = |point| Receipt::new(first.log, first.partition, point, version).repeated();
+        if version == Version::NONE {
+            return Ok(receipt(LogPoint::START));
+        }
+        // An append without events has the partition's head, where another stream's event may be. Its receipt has the
+        // last event that it was decided on.
+        let end = self.event_at(&request.stream, version).await?.filter(|end| end.position <= first.position);
+        Ok(receipt(end.map_or(first.point(), |end| end.point())))
+    }
+
+    /// What became of an append, as the store has answered.
+    async fn written(
+        &self,
+        request: &Request,
+        proof: &Proof,
+        at: &mut At,
+        end: Result<Appended, AppendError>,
+    ) -> Result<Written, Failure> {
+        match end {
+            Ok(done) => {
+                let version = done.version_of(&request.stream).unwrap_or(proof.behind);
+                let point = match proof.last {
+                    Some(_) => done.point(),
+                    // What it rests on was written before it.
+                    None => {
+                        at.landed(self.timeouts.turn).await;
+                        at.end.point()
+                    }
+                };
+                Ok(Written::Here(Receipt::new(done.log, done.partition, point, version)))
+            }
+            Err(AppendError::Conflict(conflict)) => Ok(Written::Not(Lost::Race(conflict))),
+            Err(AppendError::Behind { consumer, .. }) => Ok(Written::Not(Lost::Behind(consumer))),
+            Err(AppendError::Unfit { consumer: projection, error }) => {
+                Err(Failure::Inline { projection, error })
+            }
+            Err(AppendError::Duplicate(done)) => {
+                Ok(Written::Elsewhere(Box::pin(self.repeated(request, &done)).await?))
+            }
+            Err(AppendError::Store(error)) if error.kind() == StoreErrorKind::Unknown => {
+                Ok(Written::Perhaps(error))
+            }
+            Err(AppendError::Store(error)) => Err(error.into()),
+        }
     }
 
     /// The receipt of an earlier delivery, if the command has a key and there was one.
     async fn first_receipt(&self, request: &Request) -> Result<Option<Receipt>, Failure> {
         let Some(key) = &request.key else { return Ok(None) };
-        Ok(self.log.find_key(key).await?.map(|first| repeated(request, &first)))
+        match self.log.find_key(key).await? {
+            Some(first) => Ok(Some(self.repeated(request, &first).await?)),
+            None => Ok(None),
+        }
     }
 }
 
@@ -749,12 +823,12 @@ enum Answer {
     /// The handler has refused.
     Refused,
     /// The command expects this version of the stream, which has another.
-    Conflict(Version),
+    Conflict(ExpectedVersion),
 }
 
 /// Whether a state is what is written.
 enum Confirmed {
-    Stands(Place),
+    Stands(End),
     /// It was not, and is now.
     Moved,
     /// It was not, and is not there any more.
@@ -772,35 +846,6 @@ struct Intent {
 struct Proof {
     last: Option<uuid::Uuid>,
     behind: Version,
-}
-
-/// Takes over what the process remembers of the stream.
-fn recall(attempt: &mut dyn Attempt, known: Option<Known>) -> Option<At> {
-    let at = attempt.recall(known?)?;
-    match at.flight.as_ref().map(Flight::now) {
-        None | Some(Landed::NotYet) => Some(at),
-        Some(Landed::At(position)) => Some(At { position, flight: None, ..at }),
-        // It says what never was.
-        Some(Landed::Lost) => None,
-    }
-}
-
-/// What became of an append, as the store has answered.
-fn written(request: &Request, proof: &Proof, end: Result<Appended, AppendError>) -> Result<Written, Failure> {
-    match end {
-        Ok(done) => {
-            let version = done.version_of(&request.stream).unwrap_or(proof.behind);
-            Ok(Written::Here(Receipt::new(done.log, done.partition, done.position, version)))
-        }
-        Err(AppendError::Conflict(conflict)) => Ok(Written::Not(Lost::Race(conflict))),
-        Err(AppendError::Behind { consumer, .. }) => Ok(Written::Not(Lost::Behind(consumer))),
-        Err(AppendError::Unfit { consumer: projection, error }) => Err(Failure::Inline { projection, error }),
-        Err(AppendError::Duplicate(done)) => Ok(Written::Elsewhere(repeated(request, &done))),
-        Err(AppendError::Store(error)) if error.kind() == StoreErrorKind::Unknown => {
-            Ok(Written::Perhaps(error))
-        }
-        Err(AppendError::Store(error)) => Err(error.into()),
-    }
 }
 
 /// What became of an append.
@@ -830,11 +875,6 @@ async fn is_dragged_along(flight: Option<Flight>, bound: Duration) -> bool {
         Some(flight) => flight.landed(bound).await.is_none(),
         None => false,
     }
-}
-
-fn repeated(request: &Request, first: &Appended) -> Receipt {
-    let version = first.version_of(&request.stream).unwrap_or_default();
-    Receipt::repeated_from(first, version)
 }
 
 /// After so many lost races, what a command is decided on is read while nobody else may append.
@@ -931,14 +971,14 @@ impl<A: Aggregate, C> Typed<A, C> {
 impl<A: Handle<C>, C: Command> Attempt for Typed<A, C> {
     fn recall(&mut self, known: Known) -> Option<At> {
         self.state = Some(known.state.downcast().ok()?);
-        let Known { version, position, snapshot, flight, .. } = known;
-        Some(At { version, position, snapshot, remembered: true, flight })
+        let Known { end, snapshot, flight, .. } = known;
+        Some(At { end, snapshot, remembered: true, flight })
     }
 
     fn remember(&mut self, at: At) -> Option<Known> {
         let state = self.state.take()?;
-        let At { version, position, snapshot, flight, .. } = at;
-        Some(Known { state, version, position, snapshot, flight })
+        let At { end, snapshot, flight, .. } = at;
+        Some(Known { state, end, snapshot, flight })
     }
 
     fn state(&mut self) -> &mut dyn Folding {

@@ -170,9 +170,15 @@ mod tests {
     #[test]
     fn a_page_ahead_is_taken_once_at_its_place_and_while_it_is_fresh() {
         let mut pages = Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new() }).pages;
-        let head = Head { log: LogId(uuid::Uuid::nil()), position: Position::new(9) };
+        let head = Head { log: LogId(uuid::Uuid::nil()), position: Position::new(9), event: None };
         let ahead = |read| {
-            let slice = LogSlice { events: Vec::new(), read_to: Position::new(9), head };
+            let slice = LogSlice {
+                events: Vec::new(),
+                read_to: Position::new(9),
+                read_to_event: None,
+                after_event: None,
+                head,
+            };
             Some(Ahead { partition: Partition::new(1), after: Position::new(5), read, slice })
         };
         let mut taken = |read, partition, after| {

@@ -101,8 +101,9 @@ struct Inner {
     heads: Heads,
     /// The projections whose effect is part of each append's commit.
     inline: Inline,
-    /// Whether a command may be decided on what others before it are about to write.
-    decides_ahead: bool,
+    /// Whether an append can expect an event. If it can, a command is decided on what this process remembers of the
+    /// stream, and on what others before it are about to write.
+    guards_events: bool,
     /// Those that are registered, each with how its snapshots are made.
     aggregates: HashMap<TypeId, Option<Plan>>,
     saves: Saves,

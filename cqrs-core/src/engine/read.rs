@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use uuid::Uuid;
 
 use super::error::ReadError;
 use super::follow::{Backoff, CatchUpError, ConsumerState, Follower, Progress};
@@ -18,7 +19,7 @@ use crate::codec::{CodecError, Json};
 use crate::event::Timestamp;
 use crate::id::{Id as _, StreamId, Version};
 use crate::projection::{Mode, Projection, SqlProjection};
-use crate::receipt::Receipt;
+use crate::receipt::{ExpectedVersion, Receipt};
 use crate::store::{BoxFuture, Head, LogId};
 use crate::timer;
 
@@ -70,7 +71,7 @@ impl Engine {
         let mut state = Folded::<A>::new();
         let mut place = inner.read_whole::<ReadError>(&stream, plan, &mut state).await?;
         inner.keep(&stream, plan, &mut place, &state).await;
-        Ok(Loaded { state: state.0, version: place.version })
+        Ok(Loaded { state: state.0, version: place.end.version, event: place.end.event })
     }
 }
 
@@ -80,8 +81,24 @@ impl Engine {
 pub struct Loaded<A> {
     /// The state; `None` if it does not exist and nothing but an event can begin it.
     pub state: Option<A>,
-    /// The version of the stream, to be expected by the next command.
+    /// The version of the stream.
     pub version: Version,
+    /// The id of the event at that version; `None` for a stream without events.
+    pub event: Option<Uuid>,
+}
+
+impl<A> Loaded<A> {
+    /// The version with the mark of its event, to be expected by the next command.
+    #[must_use]
+    pub fn expected(&self) -> ExpectedVersion {
+        ExpectedVersion::new(self.version, self.event)
+    }
+}
+
+impl<A> From<&Loaded<A>> for ExpectedVersion {
+    fn from(loaded: &Loaded<A>) -> Self {
+        loaded.expected()
+    }
 }
 
 /// What a read waits for, and for how long.

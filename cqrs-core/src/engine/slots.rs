@@ -1,7 +1,9 @@
 //! One slot per hot stream: the queue of its commands in this process, and its last state.
 //!
-//! Neither is trusted for correctness: the guard of each append is. A slot that is dropped to make
-//! room costs a reload, or at worst a lost race.
+//! Neither is trusted for correctness: the guard of each append is. It expects the very event that is the last
+//! in the state, so a state of a history that the log has lost is never decided on. A store that cannot check that
+//! has its streams read before each decision. A slot that is dropped to make room costs a reload, or at worst a
+//! lost race.
 //!
 //! A state may be ahead of the log: it holds what an append that is on its [flight](Flight) is about to
 //! write. So the commands of one stream share a commit as those of different streams do. An acceptance
@@ -23,8 +25,8 @@ use std::time::{Duration, Instant};
 
 use quick_cache::sync::Cache;
 use tokio::sync::Notify;
-use uuid::Uuid;
 
+use super::fold::End;
 use super::nested::{Deadlock, Deciding, Nesting};
 use super::timeouts::Timeouts;
 use crate::id::{Position, StreamId, Version};
@@ -34,8 +36,8 @@ use crate::timer;
 pub(super) struct Known {
     /// A `Box<Folded<A>>` of the stream's aggregate.
     pub(super) state: Box<dyn Any + Send>,
-    pub(super) version: Version,
-    pub(super) position: Position,
+    /// The last event in it. An append that is decided on the state expects that very event.
+    pub(super) end: End,
     /// The version of the last snapshot that is known.
     pub(super) snapshot: Version,
     /// The append that the state and its version rest on, if it was not committed yet.
@@ -45,11 +47,9 @@ pub(super) struct Known {
 /// An append on its way, as those see it who decide on what it is about to write.
 #[derive(Clone)]
 pub(super) struct Flight {
-    /// The last event that it is about to write.
-    last: Uuid,
-    end: Arc<End>,
+    end: Arc<Landing>,
     /// The end of the first of those that rest on each other.
-    line: Arc<End>,
+    line: Arc<Landing>,
 }
 
 /// How a flight has ended.
@@ -66,7 +66,7 @@ pub(super) enum Landed {
 /// Where it is told how a flight has ended. There is one for each command, and mostly nobody waits, so it
 /// is small: a position, or one of two numbers that no event has.
 #[derive(Default)]
-struct End {
+struct Landing {
     landed: AtomicU64,
     told: Notify,
     pulse: Pulse,
@@ -113,7 +113,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const NOT_YET: u64 = Position::START.get();
 const LOST: u64 = u64::MAX;
 
-impl End {
+impl Landing {
     fn now(&self) -> Landed {
         match self.landed.load(Ordering::Acquire) {
             NOT_YET => Landed::NotYet,
@@ -148,15 +148,15 @@ impl End {
 
 /// Whoever flies. Dropped without a word, the flight is lost.
 pub(super) struct Pilot {
-    end: Arc<End>,
-    line: Arc<End>,
+    end: Arc<Landing>,
+    line: Arc<Landing>,
 }
 
-/// A flight that begins, with the last event that it is about to write, and the flight that it rests on.
-pub(super) fn take_off(last: Uuid, ground: Option<&Flight>) -> (Pilot, Flight) {
-    let end = Arc::new(End::default());
+/// A flight that begins, and the flight that it rests on.
+pub(super) fn take_off(ground: Option<&Flight>) -> (Pilot, Flight) {
+    let end = Arc::new(Landing::default());
     let line = ground.map_or_else(|| end.clone(), |ground| ground.line.clone());
-    (Pilot { end: end.clone(), line: line.clone() }, Flight { last, end, line })
+    (Pilot { end: end.clone(), line: line.clone() }, Flight { end, line })
 }
 
 impl Pilot {
@@ -180,11 +180,6 @@ impl Drop for Pilot {
 }
 
 impl Flight {
-    /// The last event that it is about to write.
-    pub(super) fn last(&self) -> Uuid {
-        self.last
-    }
-
     /// How it is now, as far as is known.
     pub(super) fn now(&self) -> Landed {
         match self.end.now() {

@@ -19,12 +19,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Inner;
 use super::error::Failure;
-use super::fold::fold;
+use super::fold::{End, fold};
 use crate::aggregate::Aggregate;
 use crate::codec::{CodecError, reason};
 use crate::error::{FoldError, FoldFault, StoreError, StoreErrorKind};
 use crate::event::Stored;
-use crate::id::{Position, StreamId, Version};
+use crate::id::{StreamId, Version};
 use crate::store::{BoxFuture, EventStore, Snapshot, StreamEvent};
 use crate::timer;
 
@@ -63,7 +63,7 @@ impl Plan {
 
     /// Whether a multiple has been passed since the last one that is known.
     fn is_due(&self, place: Place) -> bool {
-        place.version.get() / self.every > place.snapshot.get() / self.every
+        place.end.version.get() / self.every > place.snapshot.get() / self.every
     }
 }
 
@@ -112,8 +112,8 @@ impl<A: Aggregate> Folding for Folded<A> {
 /// How far a stream was read.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
-    pub(super) version: Version,
-    pub(super) position: Position,
+    /// The last event that was read.
+    pub(super) end: End,
     /// The version of the last snapshot that is known.
     pub(super) snapshot: Version,
 }
@@ -153,9 +153,8 @@ impl Inner {
             return Ok(place);
         }
         state.reset();
-        let last = self.fold_behind::<E>(stream, Version::NONE, state).await?;
-        let (version, position) = last.unwrap_or_default();
-        Ok(Place { version, position, snapshot: Version::NONE })
+        let end = self.fold_whole::<E>(stream, state).await?;
+        Ok(Place { end, snapshot: Version::NONE })
     }
 
     async fn read_from_snapshot(
@@ -219,8 +218,9 @@ impl Inner {
         if let Some(doubt) = doubt {
             return Err(doubt);
         }
-        let last = walk.end::<Doubt>()?.unwrap_or((version, position));
-        Ok(Place { version: last.0, position: last.1, snapshot: version })
+        // Its last event is in the walk, so there is an end.
+        let end = walk.end::<Doubt>()?.unwrap_or_default();
+        Ok(Place { end, snapshot: version })
     }
 
     async fn forget(&self, stream: &StreamId) {
@@ -240,7 +240,7 @@ impl Inner {
         let Some(plan) = plan.filter(|plan| self.is_snapshot_due(stream, plan, *place)) else { return };
         let Some(permit) = self.saves.permit() else { return };
         let snapshot = self.freeze(stream, plan, *place, state);
-        place.snapshot = place.version;
+        place.snapshot = place.end.version;
         let log = Arc::clone(&self.log);
         if let Some(snapshot) = snapshot {
             let work = Box::pin(async move { save(&*log, snapshot).await });
@@ -272,7 +272,7 @@ impl Inner {
 
     fn freeze(&self, stream: &StreamId, plan: Plan, place: Place, state: &dyn Folding) -> Option<Snapshot> {
         let (stream, fingerprint) = (stream.clone(), plan.fingerprint);
-        let Place { version, position, .. } = place;
+        let End { version, position, .. } = place.end;
         match state.freeze()? {
             Ok(state) => Some(Snapshot { stream, log: self.log_id, version, position, fingerprint, state }),
             Err(error) => {
@@ -291,7 +291,7 @@ impl Inner {
 
     /// Whether a snapshot is due, and the state of this stream was not refused lately.
     pub(super) fn is_snapshot_due(&self, stream: &StreamId, plan: &Plan, place: Place) -> bool {
-        plan.is_due(place) && !self.saves.is_refused(stream, place.version)
+        plan.is_due(place) && !self.saves.is_refused(stream, place.end.version)
     }
 }
 

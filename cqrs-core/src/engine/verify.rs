@@ -374,7 +374,7 @@ async fn snapshots(inner: &Inner, streams: Vec<(StreamId, Plan)>) -> Result<Veri
             Err(Doubt::Store(error)) => return Err(error),
         };
         let mut folded = plan.fresh();
-        match inner.fold_to::<Unread>(&stream, place.version, &mut *folded).await {
+        match inner.fold_to::<Unread>(&stream, place.end.version, &mut *folded).await {
             Ok(()) => {}
             Err(Unread::Store(error)) => return Err(error),
             // The events tell.
@@ -391,7 +391,7 @@ async fn snapshots(inner: &Inner, streams: Vec<(StreamId, Plan)>) -> Result<Veri
             verified.differences.push(SnapshotDifference {
                 stream,
                 snapshot: snapshot.version,
-                version: place.version,
+                version: place.end.version,
                 resumed: resumed.as_ref().map(text),
                 folded: folded.as_ref().map(text),
             });

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use uuid::Uuid;
 
 use crate::event::{EventMeta, NewEvent, RecordedEvent, Tag};
 use crate::id::{Partition, Position, StreamId, Version};
@@ -33,6 +34,11 @@ impl Log {
         Position::new(self.events.len() as u64)
     }
 
+    /// The id of the event at a position, if there is one.
+    pub(super) fn id_at(&self, position: Position) -> Option<Uuid> {
+        self.event(position.get()).map(|event| event.meta.id)
+    }
+
     pub(super) fn find_key(&self, key: &CommandKey) -> Option<&Appended> {
         self.keys.get(key)
     }
@@ -57,7 +63,10 @@ impl Log {
                 let holds = expected.holds(version) && self.ends_with(stream, *expected);
                 (!holds).then_some(Found::Version(version))
             }
-            Guard::Unchanged { query, after } => self.last_match(query, *after).map(Found::Position),
+            Guard::Unchanged { query, after } => match after.agrees(self.id_at(after.position)) {
+                true => self.last_match(query, after.position).map(Found::Position),
+                false => Some(Found::Position(after.position)),
+            },
             Guard::Absent(query) => self.last_match(query, Position::START).map(Found::Position),
         };
         found.map_or(Ok(()), |found| Err(Conflict { clause: guard.clone(), found }))
@@ -85,7 +94,8 @@ impl Log {
         for event in events {
             self.write_event(event, &mut versions);
         }
-        let appended = Appended { log: id, partition, position: self.head(), versions };
+        let (position, event) = (self.head(), self.id_at(self.head()));
+        let appended = Appended { log: id, partition, position, event, versions };
         if let Some(key) = key {
             self.keys.insert(key, appended.clone());
         }
@@ -127,7 +137,9 @@ impl Log {
         let events = self.matches(&read.query, read.after, end, limit);
         let full = events.last().filter(|_| events.len() == limit);
         let read_to = full.map_or(end.max(read.after), |last| last.meta.position);
-        LogSlice { events, read_to, head: Head { log: id, position: head } }
+        let (read_to_event, after_event) = (self.id_at(read_to), self.id_at(read.after));
+        let head = Head { log: id, position: head, event: self.id_at(head) };
+        LogSlice { events, read_to, read_to_event, after_event, head }
     }
 
     fn at(&self, position: u64) -> Option<Arc<RecordedEvent>> {

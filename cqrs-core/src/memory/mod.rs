@@ -199,7 +199,8 @@ impl Shared {
         log.check(&append.guard)?;
         self.reserve_ids(&append)?;
         let recorded = log.record(append.events, partition);
-        if let Err(refused) = self.write_inline(&append.inline, &recorded, log.head(), partition) {
+        let head = Head { log: self.id, position: log.head(), event: log.id_at(log.head()) };
+        if let Err(refused) = self.write_inline(&append.inline, &recorded, head, partition) {
             self.release_ids(&recorded);
             return Err(refused);
         }
@@ -233,7 +234,7 @@ impl Shared {
         &self,
         inline: &Inline,
         events: &[Arc<RecordedEvent>],
-        head: Position,
+        head: Head,
         partition: Partition,
     ) -> Result<(), AppendError> {
         let Some(last) = events.last().filter(|_| !inline.is_empty()) else { return Ok(()) };
@@ -241,12 +242,7 @@ impl Shared {
         let mut documents = write(&self.documents);
         let mut effects = Vec::new();
         for consumer in inline {
-            effects.push(documents.effect(
-                &**consumer,
-                events,
-                Head { log: self.id, position: head },
-                partition,
-            )?);
+            effects.push(documents.effect(&**consumer, events, head, partition)?);
         }
         for (consumer, writes) in inline.iter().zip(effects) {
             documents.write_inline(consumer.name(), partition, to, writes);
@@ -350,7 +346,8 @@ impl EventStore for MemoryStore {
     fn head(&self, partition: Partition) -> BoxFuture<'_, Result<Head, StoreError>> {
         Box::pin(async move {
             let cell = self.shared.cell(partition)?;
-            Ok(Head { log: self.shared.id, position: read(&cell.log).head() })
+            let log = read(&cell.log);
+            Ok(Head { log: self.shared.id, position: log.head(), event: log.id_at(log.head()) })
         })
     }
 
@@ -464,7 +461,7 @@ mod tests {
         let append = |id, guard| now(store.append(Append::new(vec![event(id, "A/1", &["x:1"])], guard)));
         let query = Query::tags([Tag::from("x:1")]);
         assert!(matches!(append(1, Guard::Absent(query.clone())), Some(Ok(_))));
-        let unchanged = |after| Guard::Unchanged { query: query.clone(), after: Position::new(after) };
+        let unchanged = |after| Guard::Unchanged { query: query.clone(), after: Position::new(after).into() };
         assert!(matches!(append(2, unchanged(1)), Some(Ok(_))));
         let Some(Err(AppendError::Conflict(Conflict { found, clause }))) = append(3, unchanged(1)) else {
             unreachable!("the guard holds no more");

@@ -110,7 +110,7 @@ fn copy(case: &Case<'_>) -> TokenStream {
 }
 
 /// ```text
-/// fn expected_version(&self) -> __cqrs::MaybeVersion {
+/// fn expected_version(&self) -> Option<__cqrs::ExpectedVersion> {
 ///     match self { Self { seen: __it, .. } => <Version as __cqrs::Expects>::version(__it) }
 /// }
 /// ```
@@ -124,7 +124,7 @@ fn expected_version(command: &Command<'_>) -> Option<TokenStream> {
         },
     )?;
     Some(emit! {
-        fn expected_version(&self) -> ::core::option::Option<__cqrs::Version> {
+        fn expected_version(&self) -> ::core::option::Option<__cqrs::ExpectedVersion> {
             match self { #arms }
         }
     })

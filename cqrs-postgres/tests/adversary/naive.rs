@@ -124,7 +124,7 @@ impl Naive {
 
     fn appended(&self, position: i64, versions: Vec<(StreamId, Version)>) -> Appended {
         let position = Position::new(position.cast_unsigned());
-        Appended { log: self.log, partition: Partition::ONLY, position, versions }
+        Appended { log: self.log, partition: Partition::ONLY, position, event: None, versions }
     }
 
     /// The key and the guard, of which the adversary uses the plain ones.
@@ -169,7 +169,7 @@ impl Naive {
         }
         let to = events.last().map_or(read.after, |event| event.meta.position);
         events.retain(|event| read.query.matches(&event.name, &event.tags));
-        Ok(LogSlice { events, read_to: to, head })
+        Ok(LogSlice { events, read_to: to, read_to_event: None, after_event: None, head })
     }
 
     fn stop_at_a_gap(&self, after: i64, events: &mut Vec<Arc<RecordedEvent>>) {
@@ -244,7 +244,8 @@ impl EventStore for Naive {
         Box::pin(async move {
             let select = format!("SELECT coalesce(max(position), 0) FROM {}.events", self.schema);
             let row = self.reader().query_one(&select, &[]).await.map_err(told)?;
-            Ok(Head { log: self.log, position: Position::new(row.get::<_, i64>(0).cast_unsigned()) })
+            let position = Position::new(row.get::<_, i64>(0).cast_unsigned());
+            Ok(Head { log: self.log, position, event: None })
         })
     }
 

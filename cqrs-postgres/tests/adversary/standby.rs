@@ -121,7 +121,8 @@ impl Prefix {
         let mut events: Vec<_> = rows.iter().filter_map(|row| event(row, read.partition)).collect();
         let to = events.last().map_or(read.after, |event: &Arc<RecordedEvent>| event.meta.position);
         events.retain(|event| read.query.matches(&event.name, &event.tags));
-        Ok(LogSlice { events, read_to: to, head: Head { log: self.log, position: Position::new(head) } })
+        let head = Head { log: self.log, position: Position::new(head), event: None };
+        Ok(LogSlice { events, read_to: to, read_to_event: None, after_event: None, head })
     }
 }
 

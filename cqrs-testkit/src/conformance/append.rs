@@ -138,6 +138,7 @@ pub(super) async fn an_append_says_where_it_wrote(world: World) -> Check {
         log: world.log.head(world.home).await?.log,
         partition: world.log.partition_of(&stream),
         position: last.meta.position,
+        event: Some(last.meta.id),
         versions: vec![(stream, Version::new(4))],
     };
     same("what the append says", &appended, &expected)

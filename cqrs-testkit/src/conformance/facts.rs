@@ -116,6 +116,7 @@ pub(super) async fn a_fold_is_lent_what_it_needs(world: World) -> Check {
     let event = NewEvent { schema_version: 3, ..world.event(&stream).named("Folded") };
     let appended = world.put(vec![event.clone()]).await?;
     let expected = Lent {
+        id: event.id,
         version: Version::new(1),
         position: appended.position,
         name: "Folded".to_owned(),

@@ -20,6 +20,7 @@ use cqrs_core::store::{
     Guard, LogRead, LogSlice, Query, QueryItem, StreamEvent, StreamRead, StreamSlice,
 };
 use tokio::sync::Barrier;
+use uuid::Uuid;
 
 use super::{Setup, Stores};
 
@@ -299,6 +300,7 @@ impl World {
         let mut all = Vec::new();
         let take = &mut |event: StreamEvent<'_>| {
             all.push(Lent {
+                id: event.id,
                 version: event.version,
                 position: event.position,
                 name: event.stored.name.to_owned(),
@@ -333,7 +335,7 @@ impl World {
         let mut events = Vec::new();
         let mut read = LogRead { partition, ..self.log_read(Position::START, query.clone()) };
         loop {
-            let LogSlice { events: page, read_to, head } = self.log.read_log(read.clone()).await?;
+            let LogSlice { events: page, read_to, head, .. } = self.log.read_log(read.clone()).await?;
             events.extend(page);
             if read_to >= head.position {
                 return Ok(events);
@@ -363,6 +365,7 @@ impl World {
 /// What a fold was lent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lent {
+    pub(crate) id: Uuid,
     pub(crate) version: Version,
     pub(crate) position: Position,
     pub(crate) name: String,
@@ -405,7 +408,7 @@ pub(crate) fn at_version(stream: &StreamId, version: u64) -> Guard {
 }
 
 pub(crate) fn unchanged(query: &Query, after: Position) -> Guard {
-    Guard::Unchanged { query: query.clone(), after }
+    Guard::Unchanged { query: query.clone(), after: after.into() }
 }
 
 pub(crate) fn tags(tags: &[&str]) -> Tags {

@@ -12,7 +12,8 @@ use cqrs_core::error::StoreErrorKind;
 use cqrs_core::event::NewEvent;
 use cqrs_core::id::{Position, StreamId, Version};
 use cqrs_core::store::{
-    Append, AppendError, Appended, Conflict, Direction, Expected, Found, Guard, LogRead, Query, StreamRead,
+    Append, AppendError, Appended, Conflict, Direction, Expected, Found, Guard, LogPoint, LogRead, Query,
+    StreamRead,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
@@ -263,6 +264,11 @@ impl Story {
         }
     }
 
+    /// The event at a position, if there is one.
+    fn id_at(&self, position: Position) -> Option<Uuid> {
+        self.log.iter().find(|known| known.position == position).map(|known| known.id)
+    }
+
     fn head(&self) -> Position {
         self.log.last().map_or(Position::START, |known| known.position)
     }
@@ -292,7 +298,9 @@ impl Story {
                 },
             },
             Clause::Unchanged(items, after) => {
-                Guard::Unchanged { query: Self::query(items), after: self.place(*after) }
+                let position = self.place(*after);
+                let after = LogPoint { position, event: self.id_at(position) };
+                Guard::Unchanged { query: Self::query(items), after }
             }
             Clause::Absent(items) => Guard::Absent(Self::query(items)),
             Clause::All(all) => Guard::All(all.iter().map(|clause| self.guard(clause)).collect()),
@@ -424,6 +432,7 @@ impl Story {
         let version = |stream: &usize| (self.streams[*stream].clone(), Version::new(self.version(*stream)));
         same("the versions", &appended.versions, &streams.iter().map(version).collect())?;
         same("the position", &appended.position, &self.head())?;
+        same("the event there", &appended.event, &self.id_at(self.head()))?;
         if let Some(by) = by {
             self.keys.insert(by, appended);
         }
@@ -454,9 +463,12 @@ impl Story {
         let read = LogRead { up_to, limit, ..self.world.log_read(after, Self::query(items)) };
         let slice = self.world.log.read_log(read).await?;
         same("the head", &slice.head.position, &self.head())?;
+        same("the event at the head", &slice.head.event, &self.id_at(self.head()))?;
+        same("the event that it read from", &slice.after_event, &self.id_at(after))?;
         let end = up_to.map_or(self.head(), |up_to| up_to.min(self.head())).max(after);
         let read_to = slice.read_to;
         ensure!(after <= read_to && read_to <= end, "read from {after} to {read_to}, which ends at {end}");
+        same("the event that it read to", &slice.read_to_event, &self.id_at(read_to))?;
         ensure!(read_to > after || end == after, "read no further than {after}, though it ends at {end}");
         let inside =
             |known: &&Known| known.position > after && known.position <= read_to && known.is_of(items);

@@ -85,6 +85,7 @@ impl Wrong {
                     log: head.log,
                     partition: Partition::ONLY,
                     position: head.position,
+                    event: head.event,
                     versions,
                 });
             }

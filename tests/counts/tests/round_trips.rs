@@ -146,7 +146,7 @@ async fn guards(wire: &mut Wire) {
     let taken = async |seat| assert!(store.append(absent(seat)).await.is_err());
     let counts = wire.each(TIMES, taken).await;
     wire.add("an append that a tag refuses", &counts);
-    let after = store.head(Partition::ONLY).await.unwrap().position;
+    let after = store.head(Partition::ONLY).await.unwrap().point();
     let unchanged = |seat: u64| {
         let guard = Guard::Unchanged { query: Query::tags([tag(&seat)]), after };
         Append::new(vec![booked(seat)], guard)

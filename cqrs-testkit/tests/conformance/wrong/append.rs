@@ -7,8 +7,8 @@ use std::time::Duration;
 use cqrs_core::error::StoreError;
 use cqrs_core::event::{NewEvent, Tags};
 use cqrs_core::store::{
-    Append, AppendError, Appended, CommandKey, Conflict, EventStore as _, Expected, Found, Guard, Query,
-    QueryItem,
+    Append, AppendError, Appended, CommandKey, Conflict, EventStore as _, Expected, Found, Guard, LogPoint,
+    Query, QueryItem,
 };
 use cqrs_core::{Position, StreamId, Version};
 use tokio::sync::oneshot;
@@ -45,7 +45,7 @@ fn with(append: Append, guard: Guard) -> Append {
 /// One question asked of one query: where it stands, and after which position.
 fn question(guard: &Guard) -> Option<(&Query, Option<Position>)> {
     match guard {
-        Guard::Unchanged { query, after } => Some((query, Some(*after))),
+        Guard::Unchanged { query, after } => Some((query, Some(after.position))),
         Guard::Absent(query) => Some((query, None)),
         Guard::Any | Guard::Stream { .. } | Guard::All(_) => None,
     }
@@ -155,14 +155,17 @@ impl Wrong {
             Guard::Stream { stream, expected } => Guard::stream(self.stream(stream), *expected),
             Guard::Unchanged { query, after } => {
                 let items = query.items().is_some() && !query.asks_for_tags();
-                let after = match after.get() {
+                let event = after.event;
+                let position = match after.position.get() {
                     0 => 0,
                     after if items && self.has(Flaw::UnchangedFromThePosition) => after - 1,
-                    _ => self.position_inside(*after).get(),
+                    _ => self.position_inside(after.position).get(),
                 };
                 let first = self.has(Flaw::UnchangedByFirstName) && !query.asks_for_tags();
                 let query = if first { first_name(query) } else { self.query(query) };
-                Guard::Unchanged { query, after: Position::new(after) }
+                let from_before = items && self.has(Flaw::UnchangedFromThePosition);
+                let event = event.filter(|_| !from_before);
+                Guard::Unchanged { query, after: LogPoint { position: Position::new(position), event } }
             }
             Guard::Absent(query) => Guard::Absent(self.query(query)),
             Guard::All(all) if self.has(Flaw::OnlyThreeClauses) => {

@@ -130,7 +130,7 @@ impl Wrong {
                 if self.has(Flaw::FoldsWithoutPosition) {
                     position = Position::START;
                 }
-                let event = StreamEvent { version, position, stored: event.stored() };
+                let event = StreamEvent { id: event.meta.id, version, position, stored: event.stored() };
                 if take(event).is_break() && !self.has(Flaw::FoldsOn) {
                     return Ok(());
                 }
@@ -186,7 +186,13 @@ impl Wrong {
                 let there = read.partition.get() < self.inner.capabilities().partitions;
                 if !there {
                     let head = self.inner.head(Partition::ONLY).await?;
-                    return Ok(LogSlice { events: Vec::new(), read_to: head.position, head });
+                    return Ok(LogSlice {
+                        events: Vec::new(),
+                        read_to: head.position,
+                        read_to_event: head.event,
+                        after_event: None,
+                        head,
+                    });
                 }
             }
             // What it does in pages is for the rule of that.
@@ -204,6 +210,7 @@ impl Wrong {
         }
         let mut slice = self.inner.read_log(read).await?;
         self.spoil_slice(&mut slice, &asked).await?;
+        slice.read_to_event = self.id_at(asked.partition, slice.read_to).await?;
         slice.head.log = match self.flaw {
             Flaw::ReadsTellAnotherLog => cqrs_core::store::LogId(Uuid::from_u128(3)),
             _ => self.log(slice.head.log),
@@ -219,8 +226,16 @@ impl Wrong {
         Ok(slice)
     }
 
+    /// The event at a position, as it is inside.
+    pub(super) async fn id_at(&self, partition: Partition, at: Position) -> Result<Option<Uuid>, StoreError> {
+        let (query, up_to) = (Query::none(), Some(at));
+        let read = LogRead { partition, after: Position::START, up_to, query, limit: 1 };
+        let slice = self.inner.read_log(read).await?;
+        Ok(slice.read_to_event.filter(|_| slice.read_to == at))
+    }
+
     async fn spoil_slice(&self, slice: &mut LogSlice, asked: &LogRead) -> Result<(), StoreError> {
-        let LogSlice { events, read_to, head } = slice;
+        let LogSlice { events, read_to, head, .. } = slice;
         match self.flaw {
             Flaw::OrdersByTime => order_by_time(events),
             Flaw::OtherHandlesLag if self.second => {
@@ -321,7 +336,7 @@ impl Wrong {
             }
             _ => {}
         }
-        Ok(Head { log: self.log(head.log), position: self.position(head.position) })
+        Ok(Head { log: self.log(head.log), position: self.position(head.position), ..head })
     }
 
     pub(super) async fn wait_wrongly(&self, partition: Partition, after: Position) -> Result<(), StoreError> {
