@@ -196,19 +196,25 @@ async fn an_id_without_text_is_refused() {
 
 #[test]
 fn a_receipt_parses_from_what_it_prints_and_from_nothing_else() {
-    let receipt: Receipt = "3-42-5-7f3a9c1e".parse().unwrap();
-    assert_eq!(receipt.to_string(), "3-42-5-7f3a9c1e");
+    let receipt: Receipt = "3-42-5-7f3a9c1e-0000abcd".parse().unwrap();
+    assert_eq!(receipt.to_string(), "3-42-5-7f3a9c1e-0000abcd");
+    assert_eq!(receipt.expected().to_string(), "5-0000abcd");
     assert_eq!((receipt.partition().get(), receipt.position().get(), receipt.version().get()), (3, 42, 5));
     for wrong in [
         "",
         "1-2-3",
-        "1-2-3-4",
-        "1-2-3-00000001-",
-        "a-2-3-00000001",
-        "1-+2-3-00000001",
-        "1-2-3-+0000001",
-        "70000-1-1-00000001",
+        "1-2-3-00000001",
+        "1-2-3-00000001-4",
+        "1-2-3-00000001-00000001-",
+        "a-2-3-00000001-00000001",
+        "1-+2-3-00000001-00000001",
+        "1-2-3-+0000001-00000001",
+        "1-2-3-00000001-+0000001",
+        "70000-1-1-00000001-00000001",
     ] {
         assert!(wrong.parse::<Receipt>().is_err(), "{wrong}");
+    }
+    for wrong in ["", "-", "5-", "+5", "5-1", "5-+0000001", "5-00000001-", "x-00000001"] {
+        assert!(wrong.parse::<cqrs::ExpectedVersion>().is_err(), "{wrong}");
     }
 }
