@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use cqrs_core::codec::CodecError;
-use cqrs_core::error::DecodeError;
 use cqrs_core::event::{self, Encoded, EventSet, RecordedEvent, Stored, Tags};
 use cqrs_core::{Event, EventMeta};
 
@@ -107,9 +106,13 @@ pub(crate) fn image_of<E: Event>(event: &E, what: &str) -> Result<Image, Failure
 
 /// As [`round_trip`], for an event without a set.
 pub(crate) fn round_trip_of<E: Event>(image: &Image, what: &str) -> Result<(), Failure> {
-    let event = E::from_bytes::<E::Codec>(&image.payload)
-        .map_err(|error| unreadable(image, what, &chain(&DecodeError::payload(&image.stored(), error))))?;
-    unchanged(image, &image_of(&event, what)?, what)
+    let mut read = None;
+    cqrs_core::__private::decode::<E>(&image.stored(), &mut |event| read = Some(event))
+        .map_err(|error| unreadable(image, what, &chain(&error)))?;
+    match read {
+        Some(event) => unchanged(image, &image_of(&event, what)?, what),
+        None => Err(unreadable(image, what, "its type reads no event from it")),
+    }
 }
 
 fn only<S>(mut events: Vec<S>, image: &Image, what: &str) -> Result<S, Failure> {

@@ -373,3 +373,45 @@ async fn every_mode_has_the_same_documents_for_every_type_of_key() {
         engine.shutdown().await;
     }
 }
+
+/// It prints what it does not parse.
+#[derive(Debug, Clone)]
+pub struct Label(pub u32);
+
+impl std::fmt::Display for Label {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0 == 3 { f.write_str("three") } else { write!(f, "{}", self.0) }
+    }
+}
+
+impl std::str::FromStr for Label {
+    type Err = std::num::ParseIntError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+pub struct Labelled {
+    pub n: u32,
+}
+
+#[projection(name = "labelled", key = Label)]
+impl Labelled {
+    #[on(key = Label(event.n))]
+    fn ticked(&mut self, event: &Ticked) {
+        self.n = event.n;
+    }
+}
+
+#[tokio::test]
+async fn a_document_whose_key_does_not_parse_back_is_never_stored() {
+    for place in places("labels") {
+        let engine = place.open(&Registry::new().with::<Clock>().with::<Labelled>()).await;
+        engine.execute(Tick { id: "a".into(), times: 4 }).await.unwrap();
+        let error = engine.catch_up().await.unwrap_err();
+        assert!(chain(&error).contains(r#"its key "three" does not parse back"#), "{}", chain(&error));
+        assert_eq!(engine.list::<Labelled>().await.unwrap().documents.len(), 2, "pages can be read");
+        engine.shutdown().await;
+    }
+}

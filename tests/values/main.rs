@@ -14,6 +14,7 @@
 mod cached;
 mod documents;
 mod events;
+mod random;
 mod repair;
 mod snapshots;
 

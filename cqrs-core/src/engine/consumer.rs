@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt as _};
 
-use crate::codec::{self, Json};
+use crate::codec::{self, CodecError, Json};
 use crate::consumer::{Consumer, Routed, Unfit, Work};
 use crate::error::{FoldError, FoldFault, Panicked};
 use crate::event::{EventSet, RecordedEvent, decode};
@@ -164,6 +164,13 @@ impl<'a, P: Projection> Router<'a, P> {
                 write!(text, "{}", key.as_text())
                     .map_err(|_| FoldFault::Panicked(Panicked::new(&"its key cannot be printed")))?;
                 check_key(text).map_err(FoldFault::Limit)?;
+                // Else a page with this document could never be read.
+                if !places.contains_key(text.as_str())
+                    && let Err(error) = P::Key::from_text(text)
+                {
+                    let words = format!("its key {text:?} does not parse back: {error}");
+                    return Err(FoldFault::Document(CodecError::new(words)));
+                }
                 if only.is_none_or(|only| only == text.as_str()) {
                     batch.places.push(place(places, text));
                 }
