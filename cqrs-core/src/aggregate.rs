@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::codec::{self, Codec as _, CodecError, Json};
 use crate::command::Command;
 use crate::context::{MissingService, ServiceType, Surroundings};
+use crate::engine::Rejection;
 use crate::event::{EventSet, Shape};
 use crate::hash::Fnv;
 use crate::id::{Id, Version};
@@ -45,6 +46,12 @@ pub trait Aggregate: Sized + Send + Sync + 'static {
     /// [`Misfit`] if the event creates what exists, or changes what does not. The state is as it
     /// was.
     fn apply(state: &mut Option<Self>, event: &Self::Event) -> Result<(), Misfit>;
+
+    /// The domain's own error for a command that an inline projection rejects, as `rejection = …` says.
+    fn rejected(rejection: &Rejection) -> Option<Self::Error> {
+        let _ = rejection;
+        None
+    }
 
     /// Names every service that a handler needs.
     fn services(needed: &mut Vec<ServiceType>) {

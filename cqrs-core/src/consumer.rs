@@ -132,6 +132,45 @@ pub trait Database: 'static {
 
     /// The outcome of a handler that is not `async`.
     fn ready<'a>(outcome: Result<(), BoxError>) -> Self::Running<'a>;
+
+    /// Tells a violated constraint from a failed statement and from an error of the handler's own. A
+    /// database that leaves this as it is takes every error for the handler's own.
+    fn origin(error: &(dyn std::error::Error + 'static)) -> ErrorOrigin {
+        let _ = error;
+        ErrorOrigin::Handler
+    }
+}
+
+/// Where the error of a projection's handler comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorOrigin {
+    /// The handler itself.
+    Handler,
+    /// A statement failed for another reason than a constraint, such as a missing table.
+    Statement,
+    /// A statement violates a constraint.
+    Constraint {
+        /// The constraint as the database names it, such as an index or `table.column`.
+        name: String,
+        /// The value that violates it, if the database reports it.
+        value: Option<String>,
+    },
+}
+
+/// The first error in a chain of causes that is an `E`.
+#[must_use]
+pub fn find_cause<'e, E: std::error::Error + 'static>(
+    error: &'e (dyn std::error::Error + 'static),
+) -> Option<&'e E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// A database whose handlers may be `async`, with a future like this.

@@ -243,6 +243,7 @@ struct Unfolded {
     version: Version,
     partition: Partition,
     position: Position,
+    document: Option<String>,
     fault: FoldFault,
 }
 
@@ -256,15 +257,60 @@ pub enum FoldFault {
     Misfit(Misfit),
     /// It names no document.
     Key(NotAKey),
-    /// The key that it names breaks a limit.
+    /// The key or the document that it leads to breaks a limit.
     Limit(StoreError),
     /// The document that it changes does not fit its type: what is stored of it, or what the event makes of it,
     /// which could not be read back.
     Document(CodecError),
     /// The projection's own statements failed on it.
     Handler(BoxError),
+    /// It violates a rule of the projection: a constraint of its tables, or its handler returned an error of
+    /// its own.
+    Rule(RuleViolation),
     /// The projection's code panicked on it.
     Panicked(Panicked),
+}
+
+/// A rule of a projection with its own SQL that an event violates.
+#[derive(Debug)]
+pub struct RuleViolation {
+    constraint: Option<String>,
+    value: Option<String>,
+    cause: BoxError,
+}
+
+impl RuleViolation {
+    /// The handler returned this error.
+    #[must_use]
+    pub fn new(cause: BoxError) -> Self {
+        Self { constraint: None, value: None, cause }
+    }
+
+    /// Names the constraint of the database, and the value that violates it if the database reports one.
+    #[must_use]
+    pub fn of_constraint(mut self, constraint: impl Into<String>, value: Option<String>) -> Self {
+        self.constraint = Some(constraint.into());
+        self.value = value;
+        self
+    }
+
+    /// The constraint as the database names it; `None` if the handler itself returned the error.
+    #[must_use]
+    pub fn constraint(&self) -> Option<&str> {
+        self.constraint.as_deref()
+    }
+
+    /// The value that violates the constraint, if the database reports it.
+    #[must_use]
+    pub fn value(&self) -> Option<&str> {
+        self.value.as_deref()
+    }
+
+    /// The error that the handler returned.
+    #[must_use]
+    pub fn cause(&self) -> &(dyn StdError + Send + Sync + 'static) {
+        &*self.cause
+    }
 }
 
 /// What a panic said.
@@ -301,7 +347,19 @@ impl FoldError {
         fault: FoldFault,
     ) -> Self {
         let (event, stream) = (name.to_owned(), stream.clone());
-        Self(Box::new(Unfolded { event, stream, version, partition, position, fault }))
+        Self(Box::new(Unfolded { event, stream, version, partition, position, document: None, fault }))
+    }
+
+    /// Names the document that the event does not fold into.
+    pub(crate) fn into_document(mut self, key: Option<String>) -> Self {
+        self.0.document = key;
+        self
+    }
+
+    /// The key of the document that the event does not fold into, if it is about one.
+    #[must_use]
+    pub fn document(&self) -> Option<&str> {
+        self.0.document.as_deref()
     }
 
     /// The event's stored name.
@@ -378,6 +436,7 @@ impl StdError for FoldError {
             FoldFault::Limit(error) => error,
             FoldFault::Document(error) => error,
             FoldFault::Handler(error) => &**error,
+            FoldFault::Rule(violation) => &*violation.cause,
             FoldFault::Panicked(error) => error,
         })
     }

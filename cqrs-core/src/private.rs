@@ -11,6 +11,7 @@ pub use crate::codec::{Codec, CodecError, Json, Storable};
 pub use crate::command::{Command, HandledBy, IdOf};
 pub use crate::consumer::Database;
 pub use crate::context::{Param, ServiceType, Surroundings};
+pub use crate::engine::Rejection;
 pub use crate::error::DecodeError;
 pub use crate::event::{Encoded, Event, EventMeta, EventSet, EventType, Shape, Stored, Tags};
 pub use crate::id::{Id, Version};

@@ -71,7 +71,10 @@ impl EventArgs {
             "from" => self.from = Some(ty(key, input, "the type of the version before")?),
             "replaces" => self.replaces.extend(types(key, input)?),
             "upcast" => self.upcast = Some(steps(key, input)?),
-            "upcast_bytes" => self.upcast_bytes = Some(function(key, input)?),
+            "upcast_bytes" => {
+                self.upcast_bytes =
+                    Some(function(key, input, "a function `fn(u32, &[u8]) -> Option<Vec<u8>>`")?)
+            }
             "codec" => self.codec = Some(ty(key, input, "a type that implements `Codec`")?),
             _ => self.krate = krate(key, input)?,
         }
@@ -115,6 +118,8 @@ pub(crate) struct AggregateArgs {
     pub(crate) name: Option<LitStr>,
     pub(crate) events: Option<Ident>,
     pub(crate) snapshot: Option<Snapshot>,
+    /// The function that turns a rejection of an inline projection into the domain's error.
+    pub(crate) rejection: Option<Path>,
 }
 
 /// What `snapshot = every(500, version = 2)` says.
@@ -126,7 +131,8 @@ pub(crate) struct Snapshot {
 }
 
 impl AggregateArgs {
-    const KEYS: &'static [&'static str] = &["id", "error", "name", "events", "snapshot", "crate"];
+    const KEYS: &'static [&'static str] =
+        &["id", "error", "name", "events", "snapshot", "rejection", "crate"];
 
     /// Reads the arguments of the attribute.
     pub(crate) fn read(tokens: TokenStream, errors: &Errors) -> Self {
@@ -146,6 +152,9 @@ impl AggregateArgs {
             "name" => self.name = Some(text(key, input)?),
             "events" => self.events = Some(ident(key, input)?),
             "snapshot" => self.snapshot = Some(snapshot(key, input)?),
+            "rejection" => {
+                self.rejection = Some(function(key, input, "a function `fn(&Rejection) -> Option<Error>`")?)
+            }
             _ => self.krate = krate(key, input)?,
         }
         Ok(())
@@ -478,8 +487,8 @@ fn types(key: &Ident, input: ParseStream<'_>) -> syn::Result<Vec<Type>> {
 }
 
 /// `upcast_bytes = f`.
-fn function(key: &Ident, input: ParseStream<'_>) -> syn::Result<Path> {
-    equals(key, input, "a function `fn(u32, &[u8]) -> Option<Vec<u8>>`")?;
+fn function(key: &Ident, input: ParseStream<'_>, signature: &str) -> syn::Result<Path> {
+    equals(key, input, signature)?;
     if input.peek(LitStr) {
         let text: LitStr = input.parse()?;
         let fix = text.value();

@@ -199,6 +199,7 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 /// | `name = "account"` | the category of its streams; the type's name if left out |
 /// | `events = AccountFact` | what the generated enum is called; `AccountEvent` if left out |
 /// | `snapshot = every(500)` | keeps the state beside the log whenever so many events have been passed; it derives `Serialize` and `Deserialize` then. `every(500, version = 2)` after a change of the fold that does not stand in this block |
+/// | `rejection = AccountError::of_rejection` | a function `fn(&Rejection) -> Option<AccountError>`: the domain's own error for a command that a rule of an inline projection rejects |
 /// | `crate = my::cqrs` | where the crate `cqrs` is found |
 ///
 /// # `#[handle]`

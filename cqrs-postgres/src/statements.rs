@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use cqrs_core::consumer::{AsyncDatabase, Database, Handlers, RunIn, Unfit};
+use cqrs_core::consumer::{AsyncDatabase, Database, ErrorOrigin, Handlers, RunIn, Unfit, find_cause};
 use cqrs_core::error::{BoxError, StoreError, StoreErrorKind};
 use cqrs_core::store::BoxFuture;
 use futures_util::future;
@@ -43,6 +43,32 @@ impl Database for Postgres {
     fn ready<'a>(outcome: Result<(), BoxError>) -> Self::Running<'a> {
         Box::pin(std::future::ready(outcome))
     }
+
+    fn origin(error: &(dyn std::error::Error + 'static)) -> ErrorOrigin {
+        if find_cause::<Ended>(error).is_some() {
+            return ErrorOrigin::Statement;
+        }
+        let Some(error) = find_cause::<tokio_postgres::Error>(error) else { return ErrorOrigin::Handler };
+        match error.as_db_error() {
+            Some(error) if is_rule(error.code()) => ErrorOrigin::Constraint {
+                name: error.constraint().or(error.column()).unwrap_or(error.message()).to_owned(),
+                value: error.detail().and_then(violating_value),
+            },
+            _ => ErrorOrigin::Statement,
+        }
+    }
+}
+
+/// Whether the code is an integrity constraint's (class 23) or the exception of a user's trigger.
+fn is_rule(code: &SqlState) -> bool {
+    code.code().starts_with("23") || *code == SqlState::RAISE_EXCEPTION
+}
+
+/// The value in a detail such as `Key (email)=(ada@example.org) already exists.`
+fn violating_value(detail: &str) -> Option<String> {
+    let (_, rest) = detail.split_once(")=(")?;
+    let (value, _) = rest.rsplit_once(')')?;
+    Some(value.to_owned())
 }
 
 impl<'a, F: Future<Output = Result<(), BoxError>> + Send + 'a> AsyncDatabase<'a, F> for Postgres {

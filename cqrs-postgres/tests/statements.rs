@@ -244,8 +244,10 @@ async fn inline_tables_are_part_of_the_commit() {
     assert_eq!(ask(&client, "SELECT cents FROM balances").await, Some(5), "without waiting for anything");
 
     let refused = bank.execute(deposit(1, -6)).await.unwrap_err();
-    let ExecuteError::Failed(Failure::Inline { projection, error }) = &refused else { panic!("{refused}") };
-    assert_eq!((*projection, error.event()), ("balances", "Deposited"));
+    assert!(refused.is_refusal());
+    let ExecuteError::Rejected(rejection) = &refused else { panic!("{refused}") };
+    assert_eq!((rejection.projection(), rejection.event()), ("balances", "Deposited"));
+    assert_eq!(rejection.constraint(), Some("balances_cents_check"));
     assert_eq!(ask(&client, "SELECT cents FROM balances").await, Some(5));
     assert_eq!(ask(&client, "SELECT max(position) FROM cqrs.events").await, Some(2));
     // Nothing of it is remembered either.

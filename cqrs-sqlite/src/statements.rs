@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ops::Deref;
 
-use cqrs_core::consumer::{Database, Handlers, Unfit};
+use cqrs_core::consumer::{Database, ErrorOrigin, Handlers, Unfit, find_cause};
 use cqrs_core::error::{BoxError, StoreError, StoreErrorKind};
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, ErrorCode};
@@ -38,6 +38,22 @@ impl Database for Sqlite {
     fn ready<'a>(outcome: Result<(), BoxError>) -> Self::Running<'a> {
         outcome
     }
+
+    fn origin(error: &(dyn std::error::Error + 'static)) -> ErrorOrigin {
+        let Some(error) = find_cause::<rusqlite::Error>(error) else { return ErrorOrigin::Handler };
+        match error.sqlite_error_code() {
+            Some(ErrorCode::ConstraintViolation) => {
+                ErrorOrigin::Constraint { name: constraint(&error.to_string()), value: None }
+            }
+            _ => ErrorOrigin::Statement,
+        }
+    }
+}
+
+/// The constraint in a message such as `UNIQUE constraint failed: accounts.email`; SQLite reports no value.
+fn constraint(message: &str) -> String {
+    let name = message.split_once(" constraint failed: ").map_or(message, |(_, name)| name);
+    name.strip_suffix(" constraint failed").unwrap_or(name).to_owned()
 }
 
 /// Why statements were not carried out. Whoever asks has to roll back what they had done.

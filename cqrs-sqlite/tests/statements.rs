@@ -8,7 +8,7 @@ mod support;
 use std::path::Path;
 
 use cqrs::Registry;
-use cqrs::engine::{CatchUpError, ConsumerFault, ConsumerState, Failure};
+use cqrs::engine::{CatchUpError, ConsumerFault, ConsumerState};
 use cqrs::prelude::*;
 use cqrs_sqlite::rusqlite::{self, Connection, OptionalExtension as _};
 use cqrs_sqlite::{Sqlite, SqliteStore, Transaction};
@@ -162,9 +162,11 @@ async fn inline_tables_are_part_of_the_commit() {
     assert_eq!(ask(&path, "SELECT cents FROM balances"), Some(5), "without waiting for anything");
 
     let refused = bank.execute(deposit(1, -6)).await.unwrap_err();
-    let ExecuteError::Failed(Failure::Inline { projection, error }) = &refused else { panic!("{refused}") };
-    assert_eq!((*projection, error.event()), ("balances", "Deposited"));
-    let cause = std::error::Error::source(error).unwrap().to_string();
+    assert!(refused.is_refusal());
+    let ExecuteError::Rejected(rejection) = &refused else { panic!("{refused}") };
+    assert_eq!((rejection.projection(), rejection.event()), ("balances", "Deposited"));
+    assert_eq!(rejection.constraint(), Some("cents >= 0"));
+    let cause = rejection.cause().unwrap().to_string();
     assert!(cause.contains("CHECK constraint failed"), "{cause}");
     assert_eq!(ask(&path, "SELECT cents FROM balances"), Some(5));
     assert_eq!(ask(&path, "SELECT max(position) FROM cqrs_events"), Some(2));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use cqrs::Registry;
-use cqrs::engine::{ConsumerState, Failure, Stores};
+use cqrs::engine::{ConsumerState, Stores};
 use cqrs::error::{StoreError, StoreErrorKind};
 use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
@@ -91,19 +91,96 @@ async fn what_the_read_model_refuses_is_not_written() {
     open(&bank, 1, "Ada").await.unwrap();
     let key = "open-2";
     let refused = bank.execute(Open { account: 2, owner: "Ada".into() }).key(key).await.unwrap_err();
-    let ExecuteError::Failed(Failure::Inline { projection: "owner", error }) = &refused else {
-        panic!("{refused:?}")
-    };
-    assert_eq!((error.event(), error.stream().as_str()), ("Opened", "Account/2"));
-    assert_eq!(
-        refused.to_string(),
-        "the projection `owner`, which is kept inline, cannot take an event of the decision; nothing was written"
-    );
+    assert!(refused.is_refusal());
+    let ExecuteError::Rejected(rejection) = &refused else { panic!("{refused:?}") };
+    assert_eq!((rejection.projection(), rejection.event()), ("owner", "Opened"));
+    assert_eq!((rejection.constraint(), rejection.value()), (Some("key"), Some("Ada")));
+    assert_eq!(refused.to_string(), "the inline projection `owner` rejects `Opened`: `key` \"Ada\"");
     assert_eq!(store.head(Partition::ONLY).await.unwrap().position, Position::new(1));
     assert!(bank.load::<Account>(&2).await.unwrap().state.is_none());
     // Neither is its key used up.
     bank.execute(Open { account: 2, owner: "Bob".into() }).key(key).await.unwrap();
     assert_eq!(bank.get::<Owner>(&"Bob".into()).await.unwrap().unwrap().account, "2");
+}
+
+/// A shop whose customers have one e-mail address each; the domain has an error of its own for that.
+mod shop {
+    use cqrs::engine::Rejection;
+    use cqrs::prelude::*;
+
+    #[derive(Event, Serialize, Deserialize)]
+    pub struct SignedUp {
+        pub email: String,
+    }
+
+    #[derive(Command)]
+    pub struct SignUp {
+        #[id]
+        pub customer: u64,
+        pub email: String,
+    }
+
+    #[derive(Debug, PartialEq, thiserror::Error)]
+    pub enum CustomerError {
+        #[error("the address {0} is taken")]
+        Taken(String),
+    }
+
+    impl CustomerError {
+        fn of_rejection(rejection: &Rejection) -> Option<Self> {
+            let is_taken = rejection.projection() == "emails" && rejection.constraint() == Some("key");
+            is_taken.then(|| Self::Taken(rejection.value().unwrap_or_default().to_owned()))
+        }
+    }
+
+    pub struct Customer;
+
+    #[aggregate(id = u64, error = CustomerError, rejection = CustomerError::of_rejection)]
+    impl Customer {
+        #[handle]
+        fn sign_up(cmd: SignUp) -> SignedUp {
+            SignedUp { email: cmd.email }
+        }
+        #[apply]
+        fn signed_up(_: &SignedUp) -> Self {
+            Self
+        }
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub struct Email {
+        pub customer: String,
+    }
+
+    #[projection(name = "emails", key = String, mode = inline)]
+    impl Email {
+        #[on(key = event.email.to_lowercase())]
+        fn signed_up(event: &SignedUp, meta: &EventMeta) -> Self {
+            let _ = &event.email;
+            Self { customer: meta.stream.id().to_owned() }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_domain_turns_a_rejection_into_its_own_error() {
+    use shop::{Customer, CustomerError, Email, SignUp};
+    let shop = engine(MemoryStore::new(), Registry::new().with::<Customer>().with::<Email>()).await;
+    let sign_up = |customer, email: &str| shop.execute(SignUp { customer, email: email.into() });
+    sign_up(1, "Ada@example.org").await.unwrap();
+    let refused = sign_up(2, "ada@example.org").await.unwrap_err();
+    let ExecuteError::Refused(error) = &refused else { panic!("{refused:?}") };
+    assert_eq!(*error, CustomerError::Taken("ada@example.org".into()));
+    // One winner among many.
+    let mut racing = tokio::task::JoinSet::new();
+    for customer in 10..74 {
+        let shop = shop.clone();
+        racing.spawn(async move { shop.execute(SignUp { customer, email: "bob@example.org".into() }).await });
+    }
+    let ends = racing.join_all().await;
+    assert_eq!(ends.iter().filter(|end| end.is_ok()).count(), 1);
+    let refused = |end: &&Result<_, ExecuteError<_>>| matches!(end, Err(ExecuteError::Refused(_)));
+    assert_eq!(ends.iter().filter(refused).count(), 63);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::error::{FoldError, FoldFault, Panicked};
 use crate::event::{EventSet, RecordedEvent, decode};
 use crate::id::Id as _;
 use crate::projection::{Keys, Projection};
-use crate::read_store::check_key;
+use crate::read_store::{check_document, check_key};
 use crate::store::Query;
 
 /// A `#[projection]` as a consumer.
@@ -207,7 +207,7 @@ impl<P: Projection> Work for DecodedBatch<P> {
         let mut last: Vec<usize> = vec![0; documents.len()];
         let mut stored = documents.into_iter();
         for (at, step) in self.steps.iter().enumerate() {
-            for place in &self.places[step.places.clone()] {
+            for (at_key, place) in self.places[step.places.clone()].iter().enumerate() {
                 // Places are given in the order in which they are first reached.
                 while folded.len() <= *place {
                     let document = caught(|| Document::open(stored.next().flatten()));
@@ -218,7 +218,7 @@ impl<P: Projection> Work for DecodedBatch<P> {
                     document.apply(step)?;
                     if P::FOLD_IN_MEMORY { Ok(()) } else { document.store() }
                 });
-                applied.map_err(|fault| step.fault(fault))?;
+                applied.map_err(|fault| step.fault_of(fault, at_key))?;
                 last[*place] = at;
             }
         }
@@ -262,6 +262,7 @@ impl<P: Projection> Document<P> {
         (self.stored, self.value) = match &self.value {
             Some(value) => {
                 let (bytes, value) = codec::pass_through::<Json, P>(value).map_err(FoldFault::Document)?;
+                check_document(bytes.len()).map_err(FoldFault::Limit)?;
                 (Some(bytes), Some(value))
             }
             None => (None, None),
@@ -271,6 +272,18 @@ impl<P: Projection> Document<P> {
 }
 
 impl<P: Projection> Step<P> {
+    /// A fault on one of the documents that the event changes, by its place among them.
+    fn fault_of(&self, fault: FoldFault, at_key: usize) -> Unfit {
+        // Routed again, since a batch of good events has no use for the keys of each.
+        let key = caught(|| {
+            let mut keys = Keys::default();
+            P::route(&self.event, &self.recorded.meta, &mut keys)?;
+            Ok(keys.iter().nth(at_key).map(|key| key.as_text().to_string()))
+        });
+        let Unfit { good, error } = self.fault(fault);
+        Unfit { good, error: error.into_document(key.ok().flatten()) }
+    }
+
     fn fault(&self, fault: FoldFault) -> Unfit {
         Unfit { good: self.good, error: failed(&self.recorded, fault) }
     }

@@ -8,7 +8,7 @@ use crate::aggregate::Misfit;
 use crate::codec::CodecError;
 use crate::context::MissingService;
 use crate::engine::follow::{CatchUpError, ConsumerFault};
-use crate::error::{EncodeError, FoldError, StoreError};
+use crate::error::{EncodeError, FoldError, FoldFault, StoreError};
 use crate::id::{InvalidStreamId, Position, StreamId};
 use crate::store::Conflict;
 
@@ -33,6 +33,10 @@ pub enum ExecuteError<E> {
         /// What does not exist.
         stream: StreamId,
     },
+    /// A rule that an inline projection enforces rejects an event of the decision, such as a value that is
+    /// taken already. Nothing was written. `#[aggregate(rejection = …)]` turns it into the domain's own
+    /// error, which is then [`Refused`](Self::Refused).
+    Rejected(Rejection),
     /// Somebody else wrote first: the version that the command expects is not there, or the race
     /// was lost more often than the engine tries. Load, look and ask again.
     Conflict(Conflict),
@@ -115,12 +119,85 @@ pub enum Failure {
 }
 
 impl<E> ExecuteError<E> {
-    /// Whether the answer is no: of the domain, or because what the command needs does not exist or
-    /// what it creates does. The same command on the same state gets the same answer; anything else
+    /// Whether the answer is no: of the domain, of a rule that an inline projection enforces, or because what
+    /// the command needs does not exist or what it creates does. The same command on the same state gets the same answer; anything else
     /// may go better another time.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Exists { .. } | Self::Missing { .. })
+        matches!(self, Self::Refused(_) | Self::Rejected(_) | Self::Exists { .. } | Self::Missing { .. })
+    }
+}
+
+/// A command that a rule of an inline projection rejects.
+#[derive(Debug)]
+pub struct Rejection {
+    projection: &'static str,
+    error: FoldError,
+}
+
+impl Rejection {
+    /// The rejection that an inline projection's fault means, or the fault back if it breaks no rule.
+    pub(super) fn of(projection: &'static str, error: FoldError) -> Result<Self, FoldError> {
+        match error.fault() {
+            FoldFault::Misfit(_) | FoldFault::Rule(_) => Ok(Self { projection, error }),
+            _ => Err(error),
+        }
+    }
+
+    /// The projection that enforces the rule.
+    #[must_use]
+    pub fn projection(&self) -> &'static str {
+        self.projection
+    }
+
+    /// The stored name of the event that breaks the rule.
+    #[must_use]
+    pub fn event(&self) -> &str {
+        self.error.event()
+    }
+
+    /// What enforces the rule: a constraint of the projection's tables as the database names it, or `key`
+    /// if the document to be created exists already, or the one to be changed does not. `None` if a handler
+    /// with its own SQL returned an error of its own.
+    #[must_use]
+    pub fn constraint(&self) -> Option<&str> {
+        match self.error.fault() {
+            FoldFault::Rule(violation) => violation.constraint(),
+            _ => Some("key"),
+        }
+    }
+
+    /// The value that breaks the rule: the document's key, or what the database reports.
+    #[must_use]
+    pub fn value(&self) -> Option<&str> {
+        match self.error.fault() {
+            FoldFault::Rule(violation) => violation.value(),
+            _ => self.error.document(),
+        }
+    }
+
+    /// The cause: the error of the database or of the handler.
+    #[must_use]
+    pub fn cause(&self) -> Option<&(dyn StdError + 'static)> {
+        self.error.source()
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (projection, event) = (self.projection, self.event());
+        write!(f, "the inline projection `{projection}` rejects `{event}`")?;
+        match (self.constraint(), self.value()) {
+            (Some(constraint), Some(value)) => write!(f, ": `{constraint}` {value:?}"),
+            (Some(constraint), None) => write!(f, ": `{constraint}`"),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+impl StdError for Rejection {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause()
     }
 }
 
@@ -134,6 +211,7 @@ impl<E: StdError> fmt::Display for ExecuteError<E> {
             Self::Missing { command, stream } => {
                 write!(f, "`{command}` needs {stream}, which does not exist")
             }
+            Self::Rejected(rejection) => rejection.fmt(f),
             Self::Conflict(conflict) => conflict.fmt(f),
             Self::Failed(failure) => failure.fmt(f),
         }
@@ -145,6 +223,7 @@ impl<E: StdError> StdError for ExecuteError<E> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Refused(error) => error.source(),
+            Self::Rejected(rejection) => rejection.source(),
             Self::Failed(failure) => failure.source(),
             Self::Exists { .. } | Self::Missing { .. } | Self::Conflict(_) => None,
         }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tracing::Instrument as _;
 
 use super::bounded::late_append;
-use super::error::{ExecuteError, Failure};
+use super::error::{ExecuteError, Failure, Rejection};
 use super::fold::End;
 use super::nested::{self, Deadlock, Deciding, Nesting};
 use super::slots::{Flight, Known, Landed, NoTurn, Pilot, Turn, take_off};
@@ -130,6 +130,10 @@ impl<'e, C: Command> IntoFuture for Execute<'e, C> {
             match end {
                 Ok(receipt) => Ok(receipt),
                 Err(Stop::Refused) => Err(attempt.refusal(&request)),
+                Err(Stop::Rejected(rejection)) => Err(match C::Aggregate::rejected(&rejection) {
+                    Some(error) => ExecuteError::Refused(error),
+                    None => ExecuteError::Rejected(rejection),
+                }),
                 Err(Stop::Conflict(conflict)) => Err(ExecuteError::Conflict(conflict)),
                 Err(Stop::Failed(failure)) => Err(ExecuteError::Failed(failure)),
             }
@@ -168,6 +172,7 @@ impl Request {
 enum Stop {
     /// The attempt holds the refusal, whose type this path does not know.
     Refused,
+    Rejected(Rejection),
     Conflict(Conflict),
     Failed(Failure),
 }
@@ -765,7 +770,7 @@ impl Inner {
         proof: &Proof,
         at: &mut At,
         end: Result<Appended, AppendError>,
-    ) -> Result<Written, Failure> {
+    ) -> Result<Written, Stop> {
         match end {
             Ok(done) => {
                 let version = done.version_of(&request.stream).unwrap_or(proof.behind);
@@ -782,7 +787,10 @@ impl Inner {
             Err(AppendError::Conflict(conflict)) => Ok(Written::Not(Lost::Race(conflict))),
             Err(AppendError::Behind { consumer, .. }) => Ok(Written::Not(Lost::Behind(consumer))),
             Err(AppendError::Unfit { consumer: projection, error }) => {
-                Err(Failure::Inline { projection, error })
+                Err(match Rejection::of(projection, error) {
+                    Ok(rejection) => Stop::Rejected(rejection),
+                    Err(error) => Stop::Failed(Failure::Inline { projection, error }),
+                })
             }
             Err(AppendError::Duplicate(done)) => {
                 Ok(Written::Elsewhere(Box::pin(self.repeated(request, &done)).await?))

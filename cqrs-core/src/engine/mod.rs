@@ -49,7 +49,7 @@ use crate::registry::Registry;
 use crate::store::{EventStore, Inline, LogId};
 
 pub use build::{EngineBuilder, OpenError, StoreScheme, Stores};
-pub use error::{ExecuteError, Failure, ReadError};
+pub use error::{ExecuteError, Failure, ReadError, Rejection};
 pub use execute::Execute;
 pub use follow::{CatchUpError, ConsumerFault, ConsumerState, ConsumerStatus};
 pub use lag::Lag;

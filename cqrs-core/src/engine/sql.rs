@@ -7,8 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::consumer::{caught, failed, query};
-use crate::consumer::{Consumer, Database, Handlers, Routed, RunIn, Unfit};
-use crate::error::{BoxError, FoldFault, Panicked};
+use crate::consumer::{Consumer, Database, ErrorOrigin, Handlers, Routed, RunIn, Unfit};
+use crate::error::{BoxError, FoldFault, Panicked, RuleViolation};
 use crate::event::{RecordedEvent, decode};
 use crate::projection::SqlProjection;
 use crate::store::Query;
@@ -96,7 +96,13 @@ impl<P: SqlProjection> RunIn<P::Database> for Steps<P> {
         let Step { good, recorded, .. } = self.0.get(step)?;
         let fault = match error.downcast::<Panicked>() {
             Ok(panicked) => FoldFault::Panicked(*panicked),
-            Err(error) => FoldFault::Handler(error),
+            Err(error) => match P::Database::origin(&*error) {
+                ErrorOrigin::Statement => FoldFault::Handler(error),
+                ErrorOrigin::Handler => FoldFault::Rule(RuleViolation::new(error)),
+                ErrorOrigin::Constraint { name, value } => {
+                    FoldFault::Rule(RuleViolation::new(error).of_constraint(name, value))
+                }
+            },
         };
         Some(Unfit { good: *good, error: failed(recorded, fault) })
     }

@@ -145,6 +145,12 @@ pub(crate) fn aggregate(model: &mut Aggregate<'_>, errors: &Errors) {
             "the name of an aggregate stands before the `/` in the names of its streams: it cannot have one",
         );
     }
+    if let (Some(rejection), None) = (&model.rejection, &model.error) {
+        errors.at(
+            rejection,
+            "`rejection` gives the error of the aggregate, which has none: add `error = …` with its type",
+        );
+    }
     let mut commands: Vec<&Type> = Vec::new();
     model.handlers.retain(|handler| {
         let again = commands.contains(&handler.command);

@@ -100,6 +100,10 @@ fn conversions(model: &Aggregate<'_>) -> TokenStream {
 ///     fn apply(state: &mut Option<Self>, event: &AccountEvent) -> __cqrs::Fits {
 ///         match event { AccountEvent::Opened(event) => __cqrs::creates(state, || Self::opened(event)), … }
 ///     }
+///     fn rejected(rejection: &__cqrs::Rejection) -> Option<AccountError> {
+///         let convert: fn(&__cqrs::Rejection) -> Option<AccountError> = AccountError::of_rejection;
+///         convert(rejection)
+///     }
 ///     fn services(needed: &mut __cqrs::Needed) { … }
 /// }
 /// ```
@@ -120,6 +124,7 @@ fn state(model: &Aggregate<'_>) -> TokenStream {
     let this = if model.applies.is_empty() { emit!(*__event) } else { emit!(__event) };
     let services = services(model);
     let snapshots = snapshots(model);
+    let rejected = rejected(model);
     emit! {
         #[automatically_derived]
         impl __cqrs::Aggregate for #ty {
@@ -133,6 +138,7 @@ fn state(model: &Aggregate<'_>) -> TokenStream {
             fn apply(__state: &mut ::core::option::Option<Self>, __event: &#events) -> __cqrs::Fits {
                 match #this { #(#arms)* }
             }
+            #rejected
             #services
         }
     }
@@ -145,6 +151,21 @@ fn snapshots(model: &Aggregate<'_>) -> Option<TokenStream> {
     let made = emit_at!(keyword.span() => __cqrs::Snapshots::<#ty>::every(#every, #version, #fold));
     Some(emit! {
         const SNAPSHOTS: ::core::option::Option<__cqrs::Snapshots<Self>> = ::core::option::Option::Some(#made);
+    })
+}
+
+/// Blames the path, if it is another kind of function.
+fn rejected(model: &Aggregate<'_>) -> Option<TokenStream> {
+    // Without `error = …` the argument itself is the mistake, which is reported.
+    let (path, error) = (model.rejection.as_ref()?, model.error.as_ref()?);
+    let convert = emit_at!(path.span() => {
+        let __convert: fn(&__cqrs::Rejection) -> ::core::option::Option<#error> = #path;
+        __convert
+    });
+    Some(emit! {
+        fn rejected(__rejection: &__cqrs::Rejection) -> ::core::option::Option<#error> {
+            (#convert)(__rejection)
+        }
     })
 }
 

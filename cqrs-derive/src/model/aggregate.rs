@@ -1,7 +1,7 @@
 //! `#[aggregate]`.
 
 use proc_macro2::TokenStream;
-use syn::{Attribute, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Type};
+use syn::{Attribute, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Path, Type};
 
 use super::method::{Fold, Method};
 use super::plain;
@@ -21,6 +21,7 @@ pub(crate) struct Aggregate<'a> {
     pub(crate) name_literal: Option<LitStr>,
     pub(crate) events: Ident,
     pub(crate) snapshot: Option<Snapshot>,
+    pub(crate) rejection: Option<Path>,
     /// A hash of everything in the block that a fold may go through: all but the handlers.
     pub(crate) fold: u64,
     pub(crate) handlers: Vec<Handler<'a>>,
@@ -80,6 +81,7 @@ impl<'a> Aggregate<'a> {
             name: args.name.as_ref().map_or_else(|| plain(&ident), LitStr::value),
             name_literal: args.name,
             snapshot: args.snapshot,
+            rejection: args.rejection,
             fold: folding(block),
             events: args
                 .events
