@@ -104,8 +104,7 @@ impl IdSource for TimeOrderedIds {
 /// Something that handlers need and the engine is given: rates, a mailer, a clock of another kind.
 ///
 /// A handler asks for it with a parameter `&T` or `&dyn Trait`; the engine is given it with
-/// [`EngineBuilder::service`](crate::engine), and refuses to start
-/// without it.
+/// [`EngineBuilder::service`](crate::engine::EngineBuilder::service), and refuses to start without it.
 ///
 /// ```
 /// # use cqrs_core::Service;

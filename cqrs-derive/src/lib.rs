@@ -124,7 +124,7 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 ///
 /// # On the command
 ///
-/// `#[command(name = "…")]` gives a name for messages and idempotency keys other than the type's;
+/// `#[command(name = "…")]` gives a name for messages and spans other than the type's;
 /// `#[command(crate = my::cqrs)]` says where the crate is found.
 ///
 /// # On its fields

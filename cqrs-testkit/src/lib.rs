@@ -1,7 +1,7 @@
 //! Tests for what is written with `cqrs`: given-when-then for domains, the
 //! conformance suite for stores, and faults.
 //!
-//! Put it under `[dev-dependencies]`, and every aggregate and every projection has `given`:
+//! Put it under `[dev-dependencies]`, and every aggregate and every projection that keeps documents has `given`:
 //!
 //! ```
 //! # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
