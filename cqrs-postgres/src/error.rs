@@ -200,7 +200,10 @@ fn classify(told: &tokio_postgres::error::DbError) -> (StoreErrorKind, String) {
         ISOLATION => (Unsupported, "it needs transactions that are `read committed`"),
         "28P01" | "28000" => (Failed, "the server does not let this user in"),
         "3D000" => (Invalid, "there is no such database"),
-        "42501" => (Failed, "this user lacks a right that it needs; `docs/guide/postgres.md` lists all rights under "Rights""),
+        "42501" => (
+            Failed,
+            "this user lacks a right that it needs; `docs/guide/postgres.md` lists them under Rights",
+        ),
         "42P01" | "3F000" | "42883" | "42703" => (Corrupt, "a part of the store's schema is missing"),
         "53300" => (Unavailable, "the server has no connection left"),
         "53100" => (Failed, "the server's disk is full"),
