@@ -57,6 +57,7 @@ mod read;
 mod readers;
 mod schema;
 mod sent;
+mod server;
 mod snapshots;
 mod statements;
 mod tls;
@@ -94,6 +95,7 @@ use self::news::{Floor, News};
 use self::open::{Place, Role, Timeouts};
 use self::readers::{Alone, Lanes, Share};
 use self::schema::{Meta, Schema};
+use self::server::Key;
 pub use self::statements::{Postgres, Transaction};
 pub use self::verify::Verified;
 use self::writer::{Lost, Task, Turn, Writer};
@@ -291,7 +293,7 @@ impl PostgresStore {
             _ => false,
         };
         if again {
-            alone.put(conn);
+            alone.put(conn, Arc::strong_count(&place.server) == 1);
         }
         done
     }
@@ -497,7 +499,18 @@ impl PostgresBuilder {
         };
         let passwords = Passwords { source: self.source.clone(), file: asked.passfile.clone() };
         let dialer = Dialer::new(&asked, passwords)?;
-        let place = Place::new(asked.config, schema, bouncer, timeouts, dialer)?;
+        let key = |config, runtime| Key {
+            config,
+            ssl: asked.ssl,
+            files: asked.files,
+            passfile: asked.passfile,
+            source: self.source.as_ref().map(|source| Arc::as_ptr(source).addr()),
+            bouncer,
+            timeouts,
+            readers: self.readers,
+            runtime,
+        };
+        let place = Place::new(asked.config, schema, bouncer, timeouts, dialer, key)?;
         Ok((Arc::new(place), partitions))
     }
 
@@ -514,8 +527,10 @@ impl PostgresBuilder {
             writer
         });
         let writers = writers.collect();
-        let readers = Lanes::new(Arc::clone(&place), meta, Role::Reader, self.readers);
-        let keepers = Lanes::new(Arc::clone(&place), meta, Role::Writer, 2);
+        let server = &place.server;
+        server.serves(meta.partitions);
+        let readers = Lanes::new(Arc::clone(&place), meta, Role::Reader, &server.readers);
+        let keepers = Lanes::new(Arc::clone(&place), meta, Role::Writer, &server.keepers);
         let alone = Alone::default();
         let telling = news::tell(Arc::clone(&news), Arc::clone(&readers), Arc::clone(&place));
         news.keep(tokio::spawn(telling).abort_handle());

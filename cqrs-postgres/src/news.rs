@@ -127,20 +127,19 @@ struct Watcher {
 
 impl Watcher {
     async fn run(self) {
-        let mut ear: Option<Client> = None;
         let mut silent = None;
         loop {
             if self.news.waiting.load(Ordering::SeqCst) == 0 {
                 self.news.heard.notified().await;
                 continue;
             }
-            if ear.as_ref().is_none_or(Client::is_closed) && !self.place.bouncer && patient(silent) {
-                let heard = Arc::clone(&self.news.heard);
-                ear = self.place.listen(move || heard.notify_one()).await.ok();
-                silent = ear.is_none().then(tokio::time::Instant::now);
+            let mut listening = self.place.is_listening();
+            if !listening && !self.place.bouncer && patient(silent) {
+                listening = self.place.listen(&self.news.heard).await.is_ok();
+                silent = (!listening).then(tokio::time::Instant::now);
             }
             self.look().await;
-            let pause = if ear.is_some() { RARE } else { INTERVAL };
+            let pause = if listening { RARE } else { INTERVAL };
             let _ = tokio::time::timeout(pause, self.news.heard.notified()).await;
         }
     }

@@ -1,15 +1,18 @@
 //! Opening the database: what it has to be, and how each connection is set up.
 
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cqrs_core::error::StoreErrorKind;
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::{ToSql, Type};
@@ -22,6 +25,7 @@ use crate::error::Fault;
 use crate::limit::within;
 use crate::readers::Running;
 use crate::schema::{self, Meta, Schema, Versions};
+use crate::server::{Heard, Key, Server};
 use crate::statements::GUARD;
 use crate::url;
 
@@ -37,6 +41,8 @@ pub(crate) struct Place {
     pub(crate) bouncer: bool,
     pub(crate) timeouts: Timeouts,
     dialer: Dialer,
+    /// The connections that are shared with other stores of this process.
+    pub(crate) server: Arc<Server>,
     /// Where work is done for callers that are in no runtime themselves.
     runtime: Handle,
 }
@@ -55,7 +61,7 @@ impl std::fmt::Debug for Place {
 }
 
 /// All time limits of the store.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Timeouts {
     /// For another session that has the lock.
     pub(crate) lock: Duration,
@@ -129,6 +135,7 @@ impl Place {
         bouncer: bool,
         timeouts: Timeouts,
         dialer: Dialer,
+        key: impl FnOnce(Config, tokio::runtime::Id) -> Key,
     ) -> Result<Self, Fault> {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT);
@@ -139,10 +146,9 @@ impl Place {
         // A peer that has vanished without a word is noticed within half a minute.
         config.keepalives_idle(Duration::from_secs(15)).keepalives_interval(Duration::from_secs(5));
         config.keepalives_retries(3).tcp_user_timeout(Duration::from_secs(30));
-        let runtime = Handle::try_current().map_err(|_| {
-            Fault::new(StoreErrorKind::Failed, "there is no tokio runtime; open the store inside one")
-        })?;
-        Ok(Self { config, schema, bouncer, timeouts, dialer, runtime })
+        let runtime = runtime()?;
+        let server = Server::of(key(config.clone(), runtime.id()));
+        Ok(Self { config, schema, bouncer, timeouts, dialer, server, runtime })
     }
 
     /// Runs work in a task of the runtime that the caller is in, or else of the one that the store was opened in.
@@ -173,36 +179,73 @@ impl Place {
 
     /// A connection to a server that will do, whatever its schema holds.
     async fn connect_unchecked(self: &Arc<Self>) -> Result<Conn, Fault> {
-        let (conn, drive) = self.connect_any(Role::Writer).await?;
+        let (conn, drive) = self.connect_any(Role::Writer, None).await?;
         drive.on_its_own();
         check_server(&conn.client).await?;
         Ok(conn)
     }
 
-    /// A connection to the log that was opened, or a fault if another one stands there now. Its work is done
-    /// by a task of its own.
+    /// A connection of the store's own to the log that was opened, or a fault if another one stands there now.
+    /// Its work is done by a task of its own.
     pub(crate) async fn connect(self: &Arc<Self>, role: Role, meta: Meta) -> Result<Conn, Fault> {
-        let (conn, drive) = self.connect_driven(role, meta).await?;
+        let permit = match role {
+            Role::Guest => Some(self.server.guest(self.timeouts.lock).await?),
+            Role::Writer | Role::Reader => None,
+        };
+        let (conn, drive) = self.told(role, self.connect_checked(role, meta, permit)).await?;
         drive.on_its_own();
         Ok(conn)
     }
 
-    /// The same, and its work is left to the caller.
-    pub(crate) async fn connect_driven(
+    /// A connection that writes, of which there is a bounded number. Its work is left to the caller.
+    pub(crate) async fn connect_writer(self: &Arc<Self>, meta: Meta) -> Result<(Conn, Drive), Fault> {
+        let permit = self.server.writing(self.timeouts.lock).await?;
+        self.told(Role::Writer, self.connect_checked(Role::Writer, meta, Some(permit))).await
+    }
+
+    /// A connection that other stores use as well. Each of them checks that its own log is there.
+    pub(crate) async fn connect_shared(self: &Arc<Self>, role: Role) -> Result<Arc<Link>, Fault> {
+        let (conn, drive) = self.told(role, self.connect_any(role, None)).await?;
+        drive.on_its_own();
+        Ok(conn.link)
+    }
+
+    /// A connection that is shared, used for this store.
+    pub(crate) async fn on(
+        self: &Arc<Self>,
+        link: Arc<Link>,
+        role: Role,
+        meta: Meta,
+    ) -> Result<Arc<Conn>, Fault> {
+        let conn = Conn { link, place: Arc::clone(self) };
+        if !conn.is_checked() {
+            within(self.timeouts.client(), "look at the log's id", check_log(&conn, meta, role)).await?;
+            conn.checked();
+        }
+        Ok(Arc::new(conn))
+    }
+
+    async fn connect_checked(
         self: &Arc<Self>,
         role: Role,
         meta: Meta,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<(Conn, Drive), Fault> {
-        let connecting = async {
-            let (conn, mut drive) = self.connect_any(role).await?;
-            let limit = self.timeouts.client();
-            drive.along(within(limit, "look at the log's id", check_log(&conn, meta, role))).await?;
-            // What is planned there is mostly a user's own. Outside of the store's transactions nothing is written.
-            if role == Role::Guest && !self.bouncer {
-                drive.along(conn.client.batch_execute(GUARD)).await?;
-            }
-            Ok((conn, drive))
-        };
+        let (conn, mut drive) = self.connect_any(role, permit).await?;
+        let limit = self.timeouts.client();
+        drive.along(within(limit, "look at the log's id", check_log(&conn, meta, role))).await?;
+        // What is planned there is mostly a user's own. Outside of the store's transactions nothing is written.
+        if role == Role::Guest && !self.bouncer {
+            drive.along(conn.client.batch_execute(GUARD)).await?;
+        }
+        Ok((conn, drive))
+    }
+
+    async fn told(
+        &self,
+        role: Role,
+        connecting: impl Future<Output = Result<(Conn, Drive), Fault>>,
+    ) -> Result<(Conn, Drive), Fault> {
         let connected = connecting.await.map_err(|fault: Fault| match fault.code() {
             // It was there when the store was opened, and may be there again after a restore.
             Some(code) if *code == SqlState::INVALID_CATALOG_NAME => {
@@ -217,7 +260,11 @@ impl Place {
         connected
     }
 
-    async fn connect_any(self: &Arc<Self>, role: Role) -> Result<(Conn, Drive), Fault> {
+    async fn connect_any(
+        self: &Arc<Self>,
+        role: Role,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<(Conn, Drive), Fault> {
         let mut config = self.config.clone();
         if !self.bouncer {
             let more = self.options(role);
@@ -234,18 +281,17 @@ impl Place {
         let doubt = Arc::new(AtomicBool::new(false));
         let (client, connection) = self.dialer.connect(&config).await?;
         let drive = Drive::new(drive(connection, Arc::clone(&doubt)));
-        Ok((
-            Conn {
-                client,
-                place: Arc::clone(self),
-                id: Uuid::new_v4(),
-                doubt,
-                given_up: AtomicBool::new(false),
-                turn: tokio::sync::Mutex::default(),
-                known: Mutex::default(),
-            },
-            drive,
-        ))
+        let link = Link {
+            client,
+            id: Uuid::new_v4(),
+            doubt,
+            given_up: AtomicBool::new(false),
+            turn: tokio::sync::Mutex::default(),
+            known: Mutex::default(),
+            checked: Mutex::default(),
+            _permit: permit,
+        };
+        Ok((Conn { link: Arc::new(link), place: Arc::clone(self) }, drive))
     }
 
     /// The beginning of a transaction that keeps to the time limits. Behind a bouncer the connection has not
@@ -274,19 +320,49 @@ impl Place {
         options
     }
 
-    /// A connection that listens: what it hears is told to `heard`, until it ends.
-    pub(crate) async fn listen(&self, heard: impl Fn() + Send + 'static) -> Result<Client, Fault> {
-        let mut config = self.config.clone();
-        config.application_name("cqrs listening");
-        if hosts(&config) > 1 {
-            // A standby does not notify.
-            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    /// Listens for what other processes tell of this store, on a connection that all stores share.
+    pub(crate) async fn listen(&self, heard: &Arc<Notify>) -> Result<(), Fault> {
+        let connect = |heard| async move {
+            let mut config = self.config.clone();
+            config.application_name("cqrs listening");
+            if hosts(&config) > 1 {
+                // A standby does not notify.
+                config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            }
+            let (client, connection) = self.dialer.connect(&config).await?;
+            self.runtime.spawn(hear(connection, heard));
+            Ok(client)
+        };
+        self.server.listen(self.schema.channel(), heard, self.timeouts.client(), connect).await
+    }
+
+    pub(crate) fn is_listening(&self) -> bool {
+        self.server.is_listening(&self.schema.channel())
+    }
+}
+
+/// The runtime that the caller is in, which has all that a connection needs.
+fn runtime() -> Result<Handle, Fault> {
+    let failed = |words: &str| Fault::new(StoreErrorKind::Failed, words);
+    let runtime =
+        Handle::try_current().map_err(|_| failed("there is no tokio runtime; open the store inside one"))?;
+    // Nothing tells whether a runtime has its drivers, except that their use panics without them.
+    let has_time = catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_ok();
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0));
+    let has_io = match socket.and_then(|socket| socket.set_nonblocking(true).map(|()| socket)) {
+        Ok(socket) => {
+            catch_unwind(AssertUnwindSafe(|| drop(tokio::net::UdpSocket::from_std(socket)))).is_ok()
         }
-        let (client, connection) = self.dialer.connect(&config).await?;
-        tokio::spawn(hear(connection, heard));
-        let listen = format!("LISTEN \"{}\"", self.schema.channel());
-        within(self.timeouts.client(), "listen", async { Ok(client.batch_execute(&listen).await?) }).await?;
-        Ok(client)
+        // Connecting will say what is wrong.
+        Err(_) => true,
+    };
+    match (has_time, has_io) {
+        (true, true) => Ok(runtime),
+        (false, true) => Err(failed("the tokio runtime has no time driver; build it with `enable_all()`")),
+        (true, false) => Err(failed("the tokio runtime has no IO driver; build it with `enable_all()`")),
+        (false, false) => {
+            Err(failed("the tokio runtime has neither time nor IO driver; build it with `enable_all()`"))
+        }
     }
 }
 
@@ -372,15 +448,15 @@ fn is_of_standby(notice: &DbError) -> bool {
     notice.routine() == Some("SyncRepWaitForLSN") || notice.message().contains("synchronous replication")
 }
 
-async fn hear<S, T>(mut connection: Connection<S, T>, heard: impl Fn() + Send)
+async fn hear<S, T>(mut connection: Connection<S, T>, heard: Heard)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
     while let Some(Ok(message)) = messages.next().await {
-        if let AsyncMessage::Notification(_) = message {
-            heard();
+        if let AsyncMessage::Notification(told) = message {
+            heard.tell(told.channel());
         }
     }
 }
@@ -399,18 +475,52 @@ impl Sql {
 
 pub(crate) type Param<'a> = &'a (dyn ToSql + Sync);
 
-/// One connection. Several statements may be under way on it at once, and are answered in turn.
+/// A connection, used for one store. Several statements may be under way on it at once, and are answered in turn.
 pub(crate) struct Conn {
+    link: Arc<Link>,
+    place: Arc<Place>,
+}
+
+impl Deref for Conn {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.link
+    }
+}
+
+/// A connection, which several stores may use.
+pub(crate) struct Link {
     pub(crate) client: Client,
     /// Names this connection as a writer.
     pub(crate) id: Uuid,
-    place: Arc<Place>,
     doubt: Arc<AtomicBool>,
     /// Whether it is not to be used any more, although it has not ended.
     given_up: AtomicBool,
     /// Whose transaction is open on it, where a statement needs one of its own.
     turn: tokio::sync::Mutex<()>,
-    known: Mutex<HashMap<usize, Known>>,
+    /// Statements, by the number of their schema and the address of their text.
+    known: Mutex<HashMap<(usize, usize), Known>>,
+    /// The schemas whose log was found to be the one that was opened.
+    checked: Mutex<HashSet<usize>>,
+    /// One of a bounded number of connections.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Link({}, closed: {})", self.id, self.client.is_closed())
+    }
+}
+
+impl Link {
+    pub(crate) fn is_lost(&self) -> bool {
+        self.client.is_closed() || self.given_up.load(Ordering::SeqCst)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<(usize, usize), Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Clone)]
@@ -459,7 +569,7 @@ impl Conn {
     /// Has a statement ready, so that sending it later is not preceded by anything.
     async fn known(&self, sql: &'static Sql) -> Result<Known, Fault> {
         // The address of a statement's text serves as its name.
-        let name = sql.text.as_ptr().addr();
+        let name = (self.place.schema.number(), sql.text.as_ptr().addr());
         if let Some(known) = self.lock().get(&name) {
             return Ok(known.clone());
         }
@@ -502,8 +612,15 @@ impl Conn {
         self.given_up.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn is_lost(&self) -> bool {
-        self.client.is_closed() || self.given_up.load(Ordering::SeqCst)
+    /// Whether the log of this store was found on this connection.
+    fn is_checked(&self) -> bool {
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        checked.contains(&self.place.schema.number())
+    }
+
+    fn checked(&self) {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        checked.insert(self.place.schema.number());
     }
 
     /// The beginning of a transaction that keeps to the time limits, also in a session that writes nothing
@@ -515,10 +632,6 @@ impl Conn {
     /// Whether the server has said since this was asked last that a commit did not wait for its standby.
     pub(crate) fn doubted(&self) -> bool {
         self.doubt.swap(false, Ordering::SeqCst)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<usize, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,30 +18,32 @@ use tokio::task::JoinHandle;
 
 use crate::error::Fault;
 use crate::limit::within;
-use crate::open::{Conn, Place, Role};
+use crate::open::{Conn, Link, Place, Role};
 use crate::schema::Meta;
 
-/// A fixed number of shared connections, each opened when it is first needed.
+/// A fixed number of shared connections, each opened when it is first needed. Other stores on the same server use
+/// them as well.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     place: Arc<Place>,
     meta: Meta,
     role: Role,
-    lanes: Vec<Lane>,
+    lanes: Arc<[Lane]>,
 }
 
+/// A shared connection.
 #[derive(Debug, Default)]
-struct Lane {
+pub(crate) struct Lane {
     opening: Mutex<Option<Opening>>,
     busy: Arc<AtomicUsize>,
 }
 
 /// Several callers may wait for a connection, and none of them has to stay for it to be opened.
-type Opening = Shared<BoxFuture<'static, Result<Arc<Conn>, Fault>>>;
+type Opening = Shared<BoxFuture<'static, Result<Arc<Link>, Fault>>>;
 
 impl Lanes {
-    pub(crate) fn new(place: Arc<Place>, meta: Meta, role: Role, count: usize) -> Arc<Self> {
-        let lanes = (0..count.max(1)).map(|_| Lane::default()).collect();
+    pub(crate) fn new(place: Arc<Place>, meta: Meta, role: Role, lanes: &Arc<[Lane]>) -> Arc<Self> {
+        let lanes = Arc::clone(lanes);
         Arc::new(Self { place, meta, role, lanes })
     }
 
@@ -116,14 +118,14 @@ impl Lanes {
             let found = there.take().filter(|opening| !is_gone(opening));
             there.insert(found.unwrap_or_else(|| self.open())).clone()
         };
-        Ok(Share { conn: opening.await?, _used: used })
+        let conn = self.place.on(opening.await?, self.role, self.meta).await?;
+        Ok(Share { conn, _used: used })
     }
 
     /// Opens a connection in a task: the caller that wants it may go away, and others wait for it.
     fn open(&self) -> Opening {
-        let (place, role, meta) = (Arc::clone(&self.place), self.role, self.meta);
-        let opening =
-            self.place.run(async move { Ok(Arc::new(place.connect(role, meta).await?)) }).detached();
+        let (place, role) = (Arc::clone(&self.place), self.role);
+        let opening = self.place.run(async move { place.connect_shared(role).await }).detached();
         opening.boxed().shared()
     }
 }
@@ -201,7 +203,7 @@ impl<T> Drop for Running<T> {
 #[derive(Debug, Default)]
 pub(crate) struct Alone(Mutex<Vec<Conn>>);
 
-/// More than this are closed when they are put back.
+/// More than this are closed when they are put back, and all of them where several stores share a few.
 const KEPT: usize = 2;
 
 impl Alone {
@@ -211,9 +213,11 @@ impl Alone {
         all.pop()
     }
 
-    pub(crate) fn put(&self, conn: Conn) {
+    pub(crate) fn put(&self, conn: Conn, is_only_store: bool) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < KEPT {
+        if !is_only_store {
+            all.clear();
+        } else if all.len() < KEPT {
             all.push(conn);
         }
     }

@@ -30,6 +30,8 @@
 //! either (30,000 and more); for many processes that each write a little there are partitions. With no lock
 //! at all, 16 clients tried each append 16 times and came to 1,043.
 
+use std::sync::{Mutex, PoisonError};
+
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::id::{Partition, StreamId};
 use cqrs_core::store::LogId;
@@ -564,11 +566,15 @@ CREATE OR REPLACE VIEW {s}.log AS
     FROM {s}.events;
 "#;
 
+/// The names that this process has met.
+static NAMES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
 /// The name of a schema, checked, and how it is written in statements.
 #[derive(Clone, Debug)]
 pub(crate) struct Schema {
     name: String,
     quoted: String,
+    number: usize,
 }
 
 impl Schema {
@@ -584,7 +590,17 @@ impl Schema {
                 ),
             ));
         }
-        Ok(Self { name: name.to_owned(), quoted: format!("\"{name}\"") })
+        let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = names.iter().position(|known| known == name).unwrap_or_else(|| {
+            names.push(name.to_owned());
+            names.len() - 1
+        });
+        Ok(Self { name: name.to_owned(), quoted: format!("\"{name}\""), number })
+    }
+
+    /// The same for equal names in this process, and short.
+    pub(crate) fn number(&self) -> usize {
+        self.number
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -27,7 +27,7 @@ use crate::inline::{self, Effects, Held};
 use crate::known::Shared;
 use crate::limit::{again, until, within};
 use crate::news::{self, News};
-use crate::open::{Conn, Place, Role, Sql, of_one};
+use crate::open::{Conn, Place, Sql, of_one};
 use crate::readers::{Lanes, Share};
 use crate::schema::Meta;
 use crate::sent::{self, Came, Landed, Sent};
@@ -187,6 +187,9 @@ async fn fence(conn: &Conn, target: Target, writer: Uuid) -> Result<(), Fault> {
     .await
 }
 
+/// How long a partition keeps its connection while it writes and others wait for one.
+const HOLD: Duration = Duration::from_millis(200);
+
 /// The task's own side.
 #[derive(Debug)]
 pub(crate) struct Task {
@@ -197,6 +200,8 @@ pub(crate) struct Task {
     lost: Arc<Lost>,
     conn: Option<Arc<Conn>>,
     drive: Drive,
+    /// When the connection was opened.
+    since: Instant,
     known: Shared,
     /// The connection that was lost last while it committed.
     broken: Option<Uuid>,
@@ -363,7 +368,18 @@ impl Task {
         lost: Arc<Lost>,
     ) -> Self {
         let (known, drive) = (Shared::default(), Drive::default());
-        Self { place, meta, target, news, lost, conn: None, drive, known, broken: None }
+        Self {
+            place,
+            meta,
+            target,
+            news,
+            lost,
+            conn: None,
+            drive,
+            since: Instant::now(),
+            known,
+            broken: None,
+        }
     }
 
     /// Works until nobody is left who could send.
@@ -419,7 +435,23 @@ impl Task {
             }
             line.spent.clear();
             let room = !group.is_full(share) && !waits && line.back.is_empty() && group.reserving.is_empty();
-            match self.drive.along(line.next(&mut jobs, room)).await {
+            let idle = line.sent.is_empty() && self.conn.is_some();
+            let server = Arc::clone(&self.place.server);
+            let next = async {
+                let next = pin!(line.next(&mut jobs, room));
+                if !idle {
+                    return Some(next.await);
+                }
+                match future::select(next, pin!(server.is_wanted())).await {
+                    Either::Left((next, _)) => Some(next),
+                    Either::Right(_) => None,
+                }
+            };
+            let Some(next) = self.drive.along(next).await else {
+                self.leave();
+                continue;
+            };
+            match next {
                 Next::Wish(wish) => group.take_up(wish),
                 Next::Over => break,
                 Next::Landed(landed) => {
@@ -428,12 +460,22 @@ impl Task {
                     under_way = line.size() + group.jobs.len() + jobs.len();
                     line.sent.pop_front();
                     self.land(landed, &mut line).await;
+                    // Others wait for a connection, and this one has had its time.
+                    let is_wanted = line.sent.is_empty() && self.place.server.has_waiting_writers();
+                    if is_wanted && self.since.elapsed() >= HOLD {
+                        self.leave();
+                    }
                 }
             }
         }
         // It says good-bye to the server.
+        self.leave();
+    }
+
+    /// Leaves the connection to others.
+    fn leave(&mut self) {
         self.conn = None;
-        self.drive.on_its_own();
+        std::mem::take(&mut self.drive).on_its_own();
     }
 
     /// Sends a group, if it can be assumed what it rests on; if not, it comes back.
@@ -532,7 +574,10 @@ impl Task {
         if let Some(conn) = self.there() {
             return Ok(Arc::clone(conn));
         }
-        let (conn, mut drive) = self.place.connect_driven(Role::Writer, self.meta).await?;
+        // What was lost makes room for the new one.
+        self.conn = None;
+        let (conn, mut drive) = self.place.connect_writer(self.meta).await?;
+        self.since = Instant::now();
         let limit = self.place.timeouts.client();
         drive.along(within(limit, "prepare statements", conn.ready(&append::ALL))).await?;
         self.drive = drive;
