@@ -16,9 +16,9 @@ use bytes::Bytes;
 
 use crate::error::{BoxError, FoldError, StoreError, StoreErrorKind};
 use crate::event::RecordedEvent;
-use crate::id::Position;
+use crate::id::{Partition, Position};
 use crate::read_store::Checkpoint;
-use crate::store::{AppendError, Head, Query};
+use crate::store::{AppendError, Head, LogPoint, LogRead, LogSlice, Query};
 
 /// What follows the log and has an effect.
 ///
@@ -104,16 +104,108 @@ pub fn route_inline(
     head: Head,
     events: &[Arc<RecordedEvent>],
 ) -> Result<Routed, AppendError> {
-    let name = consumer.name();
-    let position = stored.map_or(Position::START, |stored| stored.position);
-    let is_of_head = |stored: Checkpoint| stored.log == head.log && stored.point().agrees(head.event);
-    if position != head.position || !stored.is_none_or(is_of_head) {
-        return Err(AppendError::Behind { consumer: name, position, head: head.position });
+    Inlined::new(consumer, stored, head, 0)?.route(events)
+}
+
+/// An inline projection that is asked to take an append, and what it has missed before it.
+#[derive(Debug)]
+pub struct Inlined<'c> {
+    consumer: &'c dyn Consumer,
+    position: Position,
+    point: LogPoint,
+    head: Position,
+    missed: Vec<Arc<RecordedEvent>>,
+}
+
+impl<'c> Inlined<'c> {
+    /// A projection with its stored checkpoint, where the partition ends before the append, and how many positions it
+    /// may be [behind](crate::store::Append::inline_gap).
+    ///
+    /// # Errors
+    /// [`AppendError::Behind`] if it is behind further than that, has handlers, or its checkpoint is of another log.
+    pub fn new(
+        consumer: &'c dyn Consumer,
+        stored: Option<Checkpoint>,
+        head: Head,
+        gap: u32,
+    ) -> Result<Self, AppendError> {
+        let position = stored.map_or(Position::START, |stored| stored.position);
+        let point = stored.map_or(LogPoint::START, |stored| stored.point());
+        let inlined = Self { consumer, position, point, head: head.position, missed: Vec::new() };
+        let missed = head.position.get().checked_sub(position.get());
+        let near = missed
+            .is_some_and(|missed| missed == 0 || missed <= u64::from(gap) && consumer.database().is_none());
+        let is_of_log = |stored: Checkpoint| {
+            // Of one that is behind, what was missed shows it.
+            stored.log == head.log && (missed != Some(0) || stored.point().agrees(head.event))
+        };
+        if !near || !stored.is_none_or(is_of_log) {
+            return Err(inlined.behind());
+        }
+        Ok(inlined)
     }
-    let query = consumer.query();
-    let wanted = |event: &&Arc<RecordedEvent>| query.matches(&event.name, &event.tags);
-    let events: Vec<_> = events.iter().filter(wanted).cloned().collect();
-    consumer.route(&events).map_err(|unfit| AppendError::Unfit { consumer: name, error: unfit.error })
+
+    /// What is to be read of the partition before the append is routed, if the projection is behind.
+    #[must_use]
+    pub fn missing(&self, partition: Partition) -> Option<LogRead> {
+        let missing = self.head.get().saturating_sub(self.position.get());
+        (missing > 0).then(|| LogRead {
+            partition,
+            after: self.position,
+            up_to: Some(self.head),
+            query: self.consumer.query(),
+            // More than there can be, so that the limit ends no read.
+            limit: usize::try_from(missing).unwrap_or(usize::MAX).saturating_add(1),
+        })
+    }
+
+    /// Takes what was read.
+    ///
+    /// # Errors
+    /// [`AppendError::Behind`] if that is not all, or if the checkpoint was made at another event.
+    pub fn with_missed(mut self, missed: LogSlice) -> Result<Self, AppendError> {
+        if missed.read_to < self.head || !self.point.agrees(missed.after_event) {
+            return Err(self.behind());
+        }
+        self.missed = missed.events;
+        Ok(self)
+    }
+
+    /// Routes what it has missed and the events of the append, as they are going to be read.
+    ///
+    /// # Errors
+    /// [`AppendError::Unfit`] if it cannot take an event of the append, [`AppendError::Behind`] if it cannot take one
+    /// that it has missed.
+    pub fn route(&self, events: &[Arc<RecordedEvent>]) -> Result<Routed, AppendError> {
+        let query = self.consumer.query();
+        let wanted = events.iter().filter(|event| query.matches(&event.name, &event.tags));
+        let events: Vec<_> = self.missed.iter().chain(wanted).cloned().collect();
+        self.consumer.route(&events).map_err(|unfit| self.refused(unfit))
+    }
+
+    /// Folds what was routed into documents, given in the order of the keys.
+    ///
+    /// # Errors
+    /// As [`route`](Self::route).
+    pub fn fold(
+        &self,
+        work: Box<dyn Work>,
+        documents: Vec<Option<Bytes>>,
+    ) -> Result<Vec<Option<Bytes>>, AppendError> {
+        work.fold(documents).map_err(|unfit| self.refused(unfit))
+    }
+
+    fn refused(&self, unfit: Unfit) -> AppendError {
+        // At one that it has missed, its follower stops, and says why.
+        if unfit.good < self.missed.len() {
+            return self.behind();
+        }
+        AppendError::Unfit { consumer: self.consumer.name(), error: unfit.error }
+    }
+
+    fn behind(&self) -> AppendError {
+        AppendError::Behind { consumer: self.consumer.name(), position: self.position, head: self.head }
+    }
 }
 
 /// A database whose transactions a projection can write with.

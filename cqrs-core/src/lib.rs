@@ -15,6 +15,7 @@ pub mod id;
 mod json;
 pub mod memory;
 mod numbers;
+mod pace;
 pub mod projection;
 pub mod read_store;
 pub mod receipt;

@@ -99,6 +99,9 @@
 //!   and this event; a consumer without a checkpoint is at the start. If it does not, the append gives
 //!   [`AppendError::Behind`], and nothing is written: somebody appended who does not know the consumer, and
 //!   it has to catch up first.
+//! - If [`Append::inline_gap`] allows it, a store MAY do that itself for a consumer that keeps documents: it folds
+//!   the events that the consumer has missed in the same transaction, before those of the append. One that the
+//!   consumer cannot take gives [`AppendError::Behind`].
 //! - Those of the events that match its query, as they are going to be read, are routed, and folded into
 //!   the documents as the transaction sees them, or handled by statements of the user's own in it. If the
 //!   consumer cannot take one, the append gives [`AppendError::Unfit`], and nothing is written.
@@ -209,6 +212,8 @@ use crate::error::{FoldError, StoreError, StoreErrorKind};
 use crate::event::{Metadata, NewEvent, RecordedEvent, Stored, Tag, Tags};
 use crate::id::{Partition, Position, StreamId, Version};
 
+pub use crate::pace::Pace;
+
 /// A boxed future, so that a store can be used as a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -270,7 +275,8 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// This is the read behind every fold, and an event is lent with no more than a fold needs, so that a
     /// store can hand it over without copying it. The events MUST be all that the stream had when this was
-    /// called, and MAY be more. A store that leaves this as it is has its slices read, the next one while one
+    /// called, and MAY be more. A store SHOULD let other tasks run between two of them about every millisecond, for
+    /// which there is [`Pace`]. A store that leaves this as it is has its slices read, the next one while one
     /// is handed over.
     ///
     /// # Errors
@@ -730,6 +736,9 @@ pub struct Append {
     pub key: Option<CommandKey>,
     /// The projections whose effect is part of the commit, in this order.
     pub inline: Inline,
+    /// How many positions an inline projection that keeps documents may be behind for the append to fold what it has
+    /// missed (default: 0).
+    pub inline_gap: u32,
 }
 
 /// Consumers whose effect is part of an append's commit. Cheap to clone.
@@ -769,13 +778,20 @@ impl Append {
     /// Events under a guard.
     #[must_use]
     pub fn new(events: Vec<NewEvent>, guard: Guard) -> Self {
-        Self { events, guard, key: None, inline: Inline::default() }
+        Self { events, guard, key: None, inline: Inline::default(), inline_gap: 0 }
     }
 
     /// With the key of the command behind it.
     #[must_use]
     pub fn with_key(mut self, key: Option<CommandKey>) -> Self {
         self.key = key;
+        self
+    }
+
+    /// Lets a store fold so many events that an inline projection has missed.
+    #[must_use]
+    pub fn with_inline_gap(mut self, events: u32) -> Self {
+        self.inline_gap = events;
         self
     }
 
@@ -1116,6 +1132,7 @@ async fn fold_slices<S: EventStore + ?Sized>(
         let (stream, direction) = (stream.clone(), Direction::Forward);
         store.read_stream(StreamRead { stream, from, direction, limit: FOLD_SLICE })
     };
+    let mut pace = Pace::new();
     let mut next = Some(Begun::begin(slice(from)).await);
     while let Some(reading) = next.take() {
         let slice_read = reading.end().await?;
@@ -1127,6 +1144,9 @@ async fn fold_slices<S: EventStore + ?Sized>(
             let (id, version, position) = (event.meta.id, event.meta.version, event.meta.position);
             if take(StreamEvent { id, version, position, stored: event.stored() }).is_break() {
                 return Ok(());
+            }
+            if pace.is_due() {
+                pace.pause().await;
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::event::Stored;
 use cqrs_core::id::{Position, StreamId, Version};
-use cqrs_core::store::{StreamEvent, TakeEvent};
+use cqrs_core::store::{Pace, StreamEvent, TakeEvent};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -55,6 +55,7 @@ pub(crate) async fn stream(
         // No text in the database has one.
         return Ok(());
     }
+    let mut pace = Pace::new();
     let mut reading = Some(read(lanes, stream, from, floor));
     while let Some(next) = reading.take() {
         let piece = next.await?;
@@ -62,6 +63,9 @@ pub(crate) async fn stream(
         for row in &piece.rows {
             if take(event(row)?).is_break() {
                 return Ok(());
+            }
+            if pace.is_due() {
+                pace.pause().await;
             }
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::event::Stored;
 use cqrs_core::id::{Position, StreamId, Version};
-use cqrs_core::store::{StreamEvent, TakeEvent};
+use cqrs_core::store::{Pace, StreamEvent, TakeEvent};
 use rusqlite::{Connection, Row};
 use uuid::Uuid;
 
@@ -29,14 +29,20 @@ pub(crate) async fn stream(
     floor: i64,
     take: &mut TakeEvent<'_>,
 ) -> Result<(), StoreError> {
+    let mut pace = Pace::new();
     let mut next = Some(begin(readers, stream, from, floor)?);
     while let Some(reading) = next.take() {
         let piece = reading.end().await?;
         if let Some(version) = piece.next {
             next = Some(begin(readers, stream, version, floor)?);
         }
-        if !piece.hand_over(take) {
-            break;
+        for event in piece.events() {
+            if take(event).is_break() {
+                return Ok(());
+            }
+            if pace.is_due() {
+                pace.pause().await;
+            }
         }
     }
     Ok(())
@@ -129,20 +135,19 @@ impl Piece {
         self.events.len() >= EVENTS || self.payloads.len() >= BYTES
     }
 
-    /// Whether all were taken.
-    fn hand_over(&self, take: &mut TakeEvent<'_>) -> bool {
+    /// The events, in their order.
+    fn events(&self) -> impl Iterator<Item = StreamEvent<'_>> {
         let (mut name_from, mut payload_from) = (0, 0);
-        self.events.iter().all(|event| {
+        self.events.iter().map(move |event| {
             let name = self.names.get(name_from..event.name_end).unwrap_or_default();
             let payload = self.payloads.get(payload_from..event.payload_end).unwrap_or_default();
             (name_from, payload_from) = (event.name_end, event.payload_end);
-            let event = StreamEvent {
+            StreamEvent {
                 id: event.id,
                 version: Version::new(event.version.cast_unsigned()),
                 position: Position::new(event.position.cast_unsigned()),
                 stored: Stored { name, version: event.schema_version, payload },
-            };
-            take(event).is_continue()
+            }
         })
     }
 }

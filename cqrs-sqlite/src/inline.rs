@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cqrs_core::consumer::{Consumer, Handlers, Routed, Unfit, route_inline};
+use cqrs_core::consumer::{Consumer, Handlers, Inlined, Routed, Unfit};
 use cqrs_core::event::RecordedEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::Checkpoint;
@@ -12,6 +12,7 @@ use cqrs_core::store::{self, Append, AppendError, Appended};
 use crate::append::{self, Tx};
 use crate::documents;
 use crate::error::Fault;
+use crate::read;
 use crate::statements::{self, Refused};
 
 /// Writes an append that was checked, with what inline projections make of its events.
@@ -21,7 +22,7 @@ pub(crate) fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Result<Appended,
     let events = store::recorded(append.events.iter().cloned(), Partition::ONLY, head, version_of)?;
     let mut effects = Vec::new();
     for consumer in &append.inline {
-        match effect(tx, &**consumer, &events)? {
+        match effect(tx, &**consumer, append.inline_gap, &events)? {
             Ok(effect) => effects.push(effect),
             Err(refused) => return Ok(Err(refused)),
         }
@@ -57,12 +58,23 @@ impl Effect {
 fn effect(
     tx: &Tx<'_>,
     consumer: &dyn Consumer,
+    gap: u32,
     events: &[Arc<RecordedEvent>],
 ) -> Result<Result<Effect, AppendError>, Fault> {
     let name = consumer.name();
     let stored = documents::checkpoint(tx.conn, name, Partition::ONLY)?;
     let mut effect = Effect { consumer: name, first: false, documents: Vec::new(), handlers: None };
-    match route_inline(consumer, stored, tx.end(), events) {
+    let mut inlined = match Inlined::new(consumer, stored, tx.end(), gap) {
+        Ok(inlined) => inlined,
+        Err(behind) => return Ok(Err(behind)),
+    };
+    if let Some(missing) = inlined.missing(Partition::ONLY) {
+        match inlined.with_missed(read::log_in(tx.conn, &missing, tx.log)?) {
+            Ok(known) => inlined = known,
+            Err(behind) => return Ok(Err(behind)),
+        }
+    }
+    match inlined.route(events) {
         Err(refused) => return Ok(Err(refused)),
         Ok(Routed::Handlers(handlers)) => {
             effect.first = !documents::has_committed(tx.conn, name)?;
@@ -70,8 +82,8 @@ fn effect(
         }
         Ok(Routed::Documents { keys, work }) => {
             let stored = documents::get_in(tx.conn, name, &keys)?;
-            match work.fold(stored) {
-                Err(Unfit { error, .. }) => return Ok(Err(AppendError::Unfit { consumer: name, error })),
+            match inlined.fold(work, stored) {
+                Err(refused) => return Ok(Err(refused)),
                 Ok(folded) => effect.documents = keys.into_iter().zip(folded).collect(),
             }
         }

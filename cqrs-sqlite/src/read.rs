@@ -157,19 +157,22 @@ fn whole(events: &Events) -> Result<(), Fault> {
 
 /// Reads a slice of the log, and its head in the same snapshot.
 pub(crate) fn log(conn: &Connection, read: &LogRead, log: LogId) -> Result<LogSlice, Fault> {
-    snapshot(conn, |conn| {
-        let head = head(conn, log)?;
-        let end = read.up_to.map_or(head.position, |up_to| up_to.min(head.position));
-        let (events, more) = log_events(conn, read, number(end))?;
-        let last = events.last().filter(|_| more).map(|last| last.meta.position);
-        let read_to = last.unwrap_or_else(|| end.max(read.after));
-        let id_of = |position: Position| match position == head.position {
-            true => Ok(head.event),
-            false => id_at(conn, number(position)),
-        };
-        let (read_to_event, after_event) = (id_of(read_to)?, id_of(read.after)?);
-        Ok(LogSlice { events, read_to, read_to_event, after_event, head })
-    })
+    snapshot(conn, |conn| log_in(conn, read, log))
+}
+
+/// The same in the midst of a transaction.
+pub(crate) fn log_in(conn: &Connection, read: &LogRead, log: LogId) -> Result<LogSlice, Fault> {
+    let head = head(conn, log)?;
+    let end = read.up_to.map_or(head.position, |up_to| up_to.min(head.position));
+    let (events, more) = log_events(conn, read, number(end))?;
+    let last = events.last().filter(|_| more).map(|last| last.meta.position);
+    let read_to = last.unwrap_or_else(|| end.max(read.after));
+    let id_of = |position: Position| match position == head.position {
+        true => Ok(head.event),
+        false => id_at(conn, number(position)),
+    };
+    let (read_to_event, after_event) = (id_of(read_to)?, id_of(read.after)?);
+    Ok(LogSlice { events, read_to, read_to_event, after_event, head })
 }
 
 /// The events that match up to `end`, and whether some may be left behind the last of them.

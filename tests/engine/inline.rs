@@ -431,3 +431,66 @@ async fn a_store_that_commits_in_two_steps_is_caught() {
     let caught = survives(Arc::new(store), || {}).await;
     assert!(caught.is_err_and(|why| why.contains("the vault")));
 }
+
+/// A program that does not know the projection writes without a pause, and no command of one that does is lost to that:
+/// catching up is no attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_writer_without_the_projection_fails_no_command() {
+    for (store, stores, _files) in crate::waits::stores().await {
+        let plain = Engine::builder().registry(Registry::new().with::<Account>()).without_background();
+        let plain = plain.build(stores.clone()).await.unwrap();
+        crate::bank::open(&plain, 1, 0).await;
+        let with = Engine::builder().registry(registry()).attempts(1).build(stores).await.unwrap();
+        let stop = Arc::new(AtomicU32::new(0));
+        let writers = (2..4).map(|account| {
+            let (plain, stop) = (plain.clone(), stop.clone());
+            tokio::spawn(async move {
+                crate::bank::open(&plain, account, 0).await;
+                let mut written = 0;
+                while stop.load(Ordering::SeqCst) == 0 {
+                    plain.execute(Deposit { account, cents: 1 }).await.unwrap();
+                    written += 1;
+                    if written % 16 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                written
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        for _ in 0..40 {
+            with.execute(Deposit { account: 1, cents: 1 }).await.expect(store);
+        }
+        stop.store(1, Ordering::SeqCst);
+        let mut cents = 40;
+        for writer in writers {
+            cents += writer.await.unwrap();
+        }
+        with.execute(Deposit { account: 1, cents: 0 }).await.expect(store);
+        assert_eq!(with.get::<Vault>(&"all".to_owned()).await.unwrap().unwrap().cents, cents, "{store}");
+        assert!(with.verify().await.unwrap().is_sound(), "{store}");
+    }
+}
+
+/// What an append folds itself is what its follower would have folded, up to the gap that it may close.
+#[tokio::test]
+async fn an_append_folds_the_few_events_that_were_missed() {
+    for (store, stores, _files) in crate::waits::stores().await {
+        let build = |registry: Registry| Engine::builder().registry(registry).without_background();
+        let plain = build(Registry::new().with::<Account>()).build(stores.clone()).await.unwrap();
+        let with = build(registry()).build(stores.clone()).await.unwrap();
+        crate::bank::open(&plain, 1, 5).await;
+        let mut cents = 5;
+        for missed in [1, 99, 100, 101, 1_000] {
+            for _ in 0..missed {
+                plain.execute(Deposit { account: 1, cents: 1 }).await.unwrap();
+            }
+            with.execute(Deposit { account: 1, cents: 2 }).await.expect(store);
+            cents += missed + 2;
+            let vault = with.get::<Vault>(&"all".to_owned()).await.unwrap().unwrap();
+            assert_eq!(vault.cents, cents, "{store}, {missed} missed");
+        }
+        with.catch_up().await.unwrap();
+        assert!(with.verify().await.unwrap().is_sound(), "{store}");
+    }
+}

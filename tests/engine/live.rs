@@ -216,7 +216,7 @@ async fn a_live_document_is_of_one_place_in_the_log() {
         }
     });
     let mut last = 0;
-    for _ in 0..20 {
+    for _ in 0..6 {
         (0..2).for_each(|_| slow.next(Call::ReadStream, Fault::Slow));
         let lines = reader.get::<Statement>(&1).await.unwrap().unwrap().lines;
         let charges = lines.iter().filter(|line| line.starts_with('-')).count();

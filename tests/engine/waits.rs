@@ -124,7 +124,7 @@ async fn desk(stores: impl Into<Stores>, timeouts: Timeouts) -> (Engine, Arc<Out
 }
 
 /// The stores whose appends end in the first poll, and later.
-async fn stores() -> Vec<(&'static str, Stores, tempfile::TempDir)> {
+pub async fn stores() -> Vec<(&'static str, Stores, tempfile::TempDir)> {
     let directory = || tempfile::tempdir().unwrap();
     let file = directory();
     let url = format!("sqlite:{}", file.path().join("desk.db").display());
@@ -482,5 +482,147 @@ fn limits_need_no_runtime() {
     });
     while all.as_mut().poll(&mut Context::from_waker(waker)).is_pending() {
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Takes its time with each event.
+#[derive(Serialize, Deserialize, Default)]
+struct Slow {
+    events: u64,
+}
+
+#[projection(name = "slow", key = String)]
+impl Slow {
+    #[on(key = String::from("all"))]
+    fn deposited(&mut self, _: &crate::bank::Deposited) {
+        std::thread::sleep(Duration::from_micros(400));
+        self.events += 1;
+    }
+}
+
+/// The same, folded when it is read.
+#[derive(Serialize, Deserialize, Default)]
+struct SlowLive {
+    events: u64,
+}
+
+#[projection(name = "slow-live", key = String, mode = live)]
+impl SlowLive {
+    #[on(key = String::from("all"))]
+    fn deposited(&mut self, _: &crate::bank::Deposited) {
+        std::thread::sleep(Duration::from_micros(400));
+        self.events += 1;
+    }
+}
+
+/// A state whose events take their time.
+#[derive(Default)]
+struct Ledger;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Entered {}
+
+#[derive(Command)]
+struct Enter {
+    #[id]
+    ledger: u64,
+    count: usize,
+}
+
+#[aggregate(id = u64)]
+impl Ledger {
+    #[handle]
+    fn enter(&self, cmd: Enter) -> Vec<Entered> {
+        (0..cmd.count).map(|_| Entered {}).collect()
+    }
+    #[apply]
+    fn entered(&mut self, _: &Entered) {
+        if SLOWLY.with(std::cell::Cell::get) {
+            std::thread::sleep(Duration::from_micros(400));
+        }
+    }
+}
+
+thread_local! {
+    static SLOWLY: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// On one thread, whatever folds many events lets the others run.
+#[tokio::test]
+async fn a_long_fold_lets_other_tasks_run() {
+    for (store, stores, _files) in stores().await {
+        let registry = Registry::new().with::<crate::bank::Account>().with::<Ledger>();
+        let registry = registry.with::<Slow>().with::<SlowLive>();
+        let engine = Engine::builder().registry(registry).without_background().build(stores).await.unwrap();
+        open(&engine, 1, 0).await;
+        for _ in 0..300 {
+            engine.execute(Deposit { account: 1, cents: 1 }).await.unwrap();
+        }
+        engine.execute(Enter { ledger: 1, count: 300 }).await.unwrap();
+        SLOWLY.set(true);
+        let all = String::from("all");
+        let work: [(&str, cqrs::store::BoxFuture<'_, ()>); 4] = [
+            ("catch_up", Box::pin(async { engine.catch_up().await.unwrap() })),
+            ("get", Box::pin(async { assert!(engine.get::<SlowLive>(&all).await.unwrap().is_some()) })),
+            ("load", Box::pin(async { assert!(engine.load::<Ledger>(&1).await.unwrap().state.is_some()) })),
+            ("verify", Box::pin(async { assert!(engine.verify().await.unwrap().is_sound()) })),
+        ];
+        for (what, mut work) in work {
+            let (mut longest, mut turns, since) = (Duration::ZERO, 0, Instant::now());
+            std::future::poll_fn(|cx| {
+                let begun = Instant::now();
+                let end = work.as_mut().poll(cx);
+                longest = longest.max(begun.elapsed());
+                turns += 1;
+                end
+            })
+            .await;
+            let took = since.elapsed();
+            assert!(took > Duration::from_millis(100), "{store}, {what}: {took:?}");
+            // In one go it would take all of that. A busy machine takes part of its time elsewhere.
+            assert!(
+                longest < took / 3 && turns > 10,
+                "{store}, {what}: {longest:?} of {took:?}, {turns} turns"
+            );
+        }
+        SLOWLY.set(false);
+    }
+}
+
+/// The first that fails, and the order of a status, are those of the names.
+#[tokio::test]
+async fn projections_have_a_defined_order() {
+    let registry = || crate::bank::registry().with::<Slow>();
+    for _ in 0..4 {
+        let (store, stores) = faulty();
+        let engine = Engine::builder().registry(registry()).without_background().build(stores).await.unwrap();
+        open(&engine, 1, 1).await;
+        for _ in 0..2 {
+            store.next(Call::ReadLog, Fault::Before(StoreErrorKind::Failed));
+        }
+        let error = engine.catch_up().await.unwrap_err();
+        assert_eq!(error.to_string(), "the projection `since` could not catch up");
+        let names: Vec<_> = engine.status().await.unwrap().iter().map(|status| status.name).collect();
+        assert_eq!(names, ["since", "slow", "summary", "total"]);
+    }
+}
+
+/// A reservation that its command keeps without being polled ends, too.
+#[tokio::test]
+async fn a_reservation_that_is_kept_is_taken_back() {
+    use cqrs::store::{Append, Guard};
+    for (store, stores, _files) in stores().await {
+        let engine = crate::bank::quiet(stores.clone()).await;
+        let receipt = open(&engine, 1, 1).await;
+        let stream: cqrs::StreamId = "Account/1".parse().unwrap();
+        let kept = stores.log.reserve(&stream).await.unwrap().expect("both have reservations");
+        let since = Instant::now();
+        soon(engine.execute(Deposit { account: 1, cents: 1 })).await.unwrap();
+        assert!(since.elapsed() >= Duration::from_millis(300), "{store}: {:?}", since.elapsed());
+        // Its append is one among others then.
+        let guard = Guard::stream(stream, cqrs::store::Expected::Version(receipt.version()));
+        let late = soon(kept.append(Append::new(Vec::new(), guard))).await;
+        assert!(late.is_err(), "{store}");
+        soon(engine.execute(Deposit { account: 1, cents: 1 })).await.unwrap();
     }
 }

@@ -30,6 +30,7 @@ use crate::context::{Context, Surroundings};
 use crate::error::{EncodeError, FoldError, StoreError, StoreErrorKind};
 use crate::event::{Encoded, EventSet, Metadata, NewEvent, RecordedEvent, Stored, Timestamp, decode};
 use crate::id::{Id as _, Partition, Position, StreamId, Version};
+use crate::pace::Pieces;
 use crate::receipt::{ExpectedVersion, Receipt};
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, CommandKey, Conflict, Direction, Expected, Found, Guard,
@@ -502,12 +503,18 @@ impl Inner {
         query: &Query,
         fold: &mut FoldPage<'_, E>,
     ) -> Result<(), E> {
-        let mut after = Position::START;
+        let (mut after, mut pieces) = (Position::START, Pieces::default());
         while after < to {
             let (query, up_to) = (query.clone(), Some(to));
             let read = LogRead { partition, after, up_to, query, limit: LOG_PAGE };
             let slice = self.log.read_log(read).await?;
-            fold(&slice.events)?;
+            let mut left = slice.events.as_slice();
+            while !left.is_empty() {
+                let (piece, others) = left.split_at(pieces.size().min(left.len()));
+                pieces.work(piece.len(), || fold(piece))?;
+                pieces.pause().await;
+                left = others;
+            }
             if slice.read_to <= after {
                 break;
             }
@@ -550,8 +557,10 @@ impl Inner {
         })?;
         let behind = Version::new(at.end.version.get() + events.len() as u64);
         let guard = self.guard(&request.stream, at.end);
-        let append =
-            Append::new(events, guard).with_key(request.key.clone()).with_inline(self.inline.clone());
+        let append = Append::new(events, guard)
+            .with_key(request.key.clone())
+            .with_inline(self.inline.clone())
+            .with_inline_gap(GAP);
         Ok(Next::Append(Intent { append, behind }))
     }
 
@@ -890,6 +899,9 @@ const PATIENCE: u32 = 4;
 /// A handler that reaches outside decides under a reservation only if its last decision took less than this. The stores
 /// take a reservation back after 500 ms, so a slower one would keep everybody waiting for nothing.
 const QUICK: Duration = Duration::from_millis(300);
+/// So many events that an inline projection has missed are folded by the append itself. More are not: everybody waits
+/// for an append.
+const GAP: u32 = 100;
 /// After so many rounds an inline projection catches up while nobody else may append.
 const ROUNDS: u32 = 3;
 

@@ -13,13 +13,14 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use tokio::sync::{Mutex, watch};
 use tracing::Instrument as _;
 
 use super::held::{Ahead, Held, Written};
 use super::lag::{Lag, Place};
 use super::{Inner, Runs};
-use crate::consumer::{Consumer, Routed, Unfit};
+use crate::consumer::{Consumer, Handlers, Routed, Unfit};
 use crate::error::{FoldError, StoreError, StoreErrorKind, chain};
 use crate::event::RecordedEvent;
 use crate::id::{Partition, Position};
@@ -209,6 +210,9 @@ impl std::error::Error for CatchUpError {
         })
     }
 }
+
+/// Changed documents by key, and the handlers that are to run.
+type Effect = (Vec<(String, Option<Bytes>)>, Option<Handlers>);
 
 /// How far somebody wants a partition to come.
 type Goal = (Partition, Position);
@@ -598,6 +602,8 @@ impl Follower {
                 return Err(trouble);
             }
         }
+        // A store whose calls end at once would have a long way gone in one go.
+        tokio::task::yield_now().await;
         Ok(if moved { Step::Moved } else { Step::AtHead })
     }
 
@@ -745,21 +751,14 @@ impl Follower {
     async fn fold(
         &self,
         inner: &Inner,
-        held: &Held,
+        held: &mut Held,
         partition: Partition,
         to: Checkpoint,
         events: &[Arc<RecordedEvent>],
     ) -> Result<Result<Batch, Unfit>, Trouble> {
-        let (writes, handlers) = match self.consumer.route(events) {
+        let (writes, handlers) = match self.effect(inner, held, events).await? {
+            Ok(effect) => effect,
             Err(unfit) => return Ok(Err(unfit)),
-            Ok(Routed::Handlers(handlers)) => (Vec::new(), Some(handlers)),
-            Ok(Routed::Documents { keys, work }) => {
-                let stored = self.documents(inner, &held.written, &keys).await?;
-                match work.fold(stored) {
-                    Err(unfit) => return Ok(Err(unfit)),
-                    Ok(folded) => (keys.into_iter().zip(folded).collect(), None),
-                }
-            }
         };
         tracing::trace!(events = events.len(), position = %to.position, "commit");
         Ok(Ok(Batch {
@@ -772,6 +771,55 @@ impl Follower {
             writes,
             handlers,
         }))
+    }
+
+    /// What events make of the documents, or the handlers that are to run.
+    ///
+    /// All of the user's code that runs here is run in pieces, so that the other tasks of the runtime need not wait for
+    /// a projection that is slow.
+    async fn effect(
+        &self,
+        inner: &Inner,
+        held: &mut Held,
+        events: &[Arc<RecordedEvent>],
+    ) -> Result<Result<Effect, Unfit>, Trouble> {
+        let (mut routed, mut at) = (Vec::new(), 0);
+        while at < events.len() || routed.is_empty() {
+            let size = if self.consumer.database().is_some() { events.len() } else { held.pieces.size() };
+            let end = events.len().min(at + size);
+            let piece = events.get(at..end).unwrap_or_default();
+            match held.pieces.work(0, || self.consumer.route(piece)) {
+                Err(unfit) => return Ok(Err(Unfit { good: at + unfit.good, ..unfit })),
+                Ok(Routed::Handlers(handlers)) => return Ok(Ok((Vec::new(), Some(handlers)))),
+                Ok(Routed::Documents { keys, work }) => routed.push((at, end - at, keys, work)),
+            }
+            held.pieces.pause().await;
+            at = end;
+        }
+        let mut places: HashMap<String, usize> = HashMap::default();
+        let mut all = Vec::new();
+        for key in routed.iter().flat_map(|(_, _, keys, _)| keys) {
+            if !places.contains_key(key) {
+                places.insert(key.clone(), all.len());
+                all.push(key.clone());
+            }
+        }
+        // One read for all pieces; what one has made of a document, the next one is given.
+        let mut documents = self.documents(inner, &held.written, &all).await?;
+        for (at, events, keys, work) in routed {
+            let places: Vec<_> = keys.iter().filter_map(|key| places.get(key).copied()).collect();
+            let before = places.iter().map(|place| documents.get(*place).cloned().flatten()).collect();
+            match held.pieces.work(events, || work.fold(before)) {
+                Err(unfit) => return Ok(Err(Unfit { good: at + unfit.good, ..unfit })),
+                Ok(folded) => {
+                    for (place, document) in places.into_iter().zip(folded) {
+                        documents[place] = document;
+                    }
+                }
+            }
+            held.pieces.pause().await;
+        }
+        Ok(Ok((all.into_iter().zip(documents).collect(), None)))
     }
 
     /// What is stored under the keys: from memory what this follower has written, the rest from the store.
@@ -855,8 +903,8 @@ impl Follower {
         }
         let head = inner.log.head(Partition::ONLY).await?;
         let start = checkpoint(head, Position::START, &[]);
-        let held = Held::new(claim);
-        let done = match self.fold(inner, &held, Partition::ONLY, start, &[]).await? {
+        let mut held = Held::new(claim);
+        let done = match self.fold(inner, &mut held, Partition::ONLY, start, &[]).await? {
             Ok(batch) => self.commit(inner, batch).await?,
             Err(unfit) => Err(unfit),
         };

@@ -12,6 +12,7 @@ use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
 use crate::id::{Partition, Position};
+use crate::pace::Pieces;
 use crate::read_store::Claim;
 use crate::store::LogSlice;
 
@@ -31,11 +32,17 @@ pub(super) struct Held {
     pub(super) claim: Claim,
     pub(super) written: Written,
     pub(super) pages: Pages,
+    pub(super) pieces: Pieces,
 }
 
 impl Held {
     pub(super) fn new(claim: Claim) -> Self {
-        Self { claim, written: Written::new(), pages: Pages { size: PAGE.0, ahead: None } }
+        Self {
+            claim,
+            written: Written::new(),
+            pages: Pages { size: PAGE.0, ahead: None },
+            pieces: Pieces::default(),
+        }
     }
 }
 

@@ -10,10 +10,11 @@ use super::consumer::{DocumentConsumer, Documents, query};
 use super::error::ReadError;
 use crate::event::RecordedEvent;
 use crate::id::{StreamId, Version};
+use crate::pace::Pieces;
 use crate::projection::Projection;
 use crate::store::{Direction, StreamRead};
 
-/// Events that are folded at once.
+/// Events of a stream that are read at once.
 const PAGE: usize = 1_000;
 
 impl Inner {
@@ -87,8 +88,14 @@ impl Inner {
         }
         events.sort_by_key(|event| (event.meta.partition, event.meta.position));
         let mut documents = Documents::new();
-        for batch in events.chunks(PAGE) {
-            DocumentConsumer::<P>::fold(&mut documents, batch, None).map_err(|unfit| unfit.error)?;
+        let (mut left, mut pieces) = (events.as_slice(), Pieces::default());
+        while !left.is_empty() {
+            let (piece, others) = left.split_at(pieces.size().min(left.len()));
+            let folded =
+                pieces.work(piece.len(), || DocumentConsumer::<P>::fold(&mut documents, piece, None));
+            folded.map_err(|unfit| unfit.error)?;
+            pieces.pause().await;
+            left = others;
         }
         Ok(documents)
     }

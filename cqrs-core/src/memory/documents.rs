@@ -7,7 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use foldhash::HashMap;
 
-use crate::consumer::{Consumer, Handlers, Routed, Unfit, route_inline};
+use super::log::Log;
+use crate::consumer::{Consumer, Handlers, Inlined, Routed};
 use crate::error::StoreError;
 use crate::event::RecordedEvent;
 use crate::id::Partition;
@@ -63,19 +64,21 @@ impl Documents {
         }
     }
 
-    /// What an inline projection makes of events that are about to be appended behind the head.
+    /// What an inline projection makes of an append that is about to be written behind the head of a log.
     pub(super) fn effect(
         &self,
         consumer: &dyn Consumer,
-        events: &[Arc<RecordedEvent>],
-        head: Head,
-        partition: Partition,
+        append: (&[Arc<RecordedEvent>], u32),
+        log: (&Log, Head, Partition),
     ) -> Result<Writes, AppendError> {
-        let name = consumer.name();
-        match route_inline(consumer, self.checkpoint(name, partition), head, events)? {
+        let (name, (events, gap), (log, head, partition)) = (consumer.name(), append, log);
+        let mut inlined = Inlined::new(consumer, self.checkpoint(name, partition), head, gap)?;
+        if let Some(missing) = inlined.missing(partition) {
+            inlined = inlined.with_missed(log.read_log(&missing, head.log))?;
+        }
+        match inlined.route(events)? {
             Routed::Documents { keys, work } => {
-                let unfit = |unfit: Unfit| AppendError::Unfit { consumer: name, error: unfit.error };
-                let folded = work.fold(self.get(name, &keys)).map_err(unfit)?;
+                let folded = inlined.fold(work, self.get(name, &keys))?;
                 Ok(keys.into_iter().zip(folded).collect())
             }
             Routed::Handlers(handlers) => {

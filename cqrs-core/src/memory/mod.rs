@@ -17,11 +17,12 @@ mod log;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use foldhash::{HashMap, HashSet};
-use tokio::sync::{Notify, OwnedRwLockWriteGuard};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use self::documents::Documents;
@@ -35,6 +36,7 @@ use crate::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Inline,
     Limits, LogId, LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, unsupported,
 };
+use crate::timer;
 
 /// A log and its read models in memory. A clone is another handle of the same store.
 #[derive(Clone)]
@@ -60,12 +62,71 @@ struct Cell {
     /// The head once more, so that a waiting task does not take the lock.
     head: AtomicU64,
     news: Notify,
-    /// Shared by those who append, unless somebody has reserved the partition.
-    turn: Arc<tokio::sync::RwLock<()>>,
+    reserved: Mutex<Reserved>,
+    /// Told when a reservation ends.
+    free: Notify,
 }
 
-/// What whoever has reserved a partition has.
-type Turn = OwnedRwLockWriteGuard<()>;
+/// Who may append to a partition.
+#[derive(Default)]
+struct Reserved {
+    /// The reservation that keeps others from appending, and since when.
+    holder: Option<(u64, Instant)>,
+    /// How many reservations there were.
+    given: u64,
+}
+
+/// A reservation that is kept for longer is taken back, because everybody waits for it.
+const RESERVED: Duration = Duration::from_millis(500);
+
+impl Reserved {
+    /// For how long others have to wait; `None` if they need not.
+    fn left(&self) -> Option<Duration> {
+        let (_, since) = self.holder?;
+        RESERVED.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+    }
+}
+
+/// A reservation of a partition.
+struct Turn {
+    shared: Arc<Shared>,
+    partition: Partition,
+    number: u64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Ok(cell) = self.shared.cell(self.partition) else { return };
+        let mut reserved = lock(&cell.reserved);
+        if reserved.holder.is_some_and(|(holder, _)| holder == self.number) {
+            reserved.holder = None;
+        }
+        drop(reserved);
+        cell.free.notify_waiters();
+    }
+}
+
+impl Cell {
+    /// Gives the right to append, if nobody else has it.
+    fn enter(&self, number: Option<u64>) -> Result<MutexGuard<'_, Reserved>, Duration> {
+        let reserved = lock(&self.reserved);
+        let ours = number.is_some() && reserved.holder.map(|(holder, _)| holder) == number;
+        match reserved.left() {
+            Some(left) if !ours => Err(left),
+            _ => Ok(reserved),
+        }
+    }
+
+    /// Waits until a reservation has ended, or may be taken back.
+    async fn wait_free(&self, left: Duration) {
+        let mut free = std::pin::pin!(self.free.notified());
+        free.as_mut().enable();
+        // It may have ended before it could tell.
+        if lock(&self.reserved).left().is_some() {
+            let _ = timer::timeout(left, free).await;
+        }
+    }
+}
 
 impl MemoryStore {
     /// An empty store with one partition and the standard limits.
@@ -137,6 +198,10 @@ fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
@@ -177,18 +242,20 @@ impl Shared {
     }
 
     /// Appends, with the turn of whoever has reserved that partition.
-    async fn append(&self, append: Append, turn: Option<(Partition, Turn)>) -> Result<Appended, AppendError> {
+    async fn append(&self, append: Append, turn: Option<Turn>) -> Result<Appended, AppendError> {
         self.limits.check(&append)?;
         let partition = self.partition_for(&append)?;
         let cell = self.cell(partition)?;
-        let turn = turn.filter(|(reserved, _)| *reserved == partition);
-        // Mostly nobody has reserved it.
-        let _among_others = match (&turn, cell.turn.try_read()) {
-            (Some(_), _) => None,
-            (None, Ok(turn)) => Some(turn),
-            (None, Err(_)) => Some(cell.turn.read().await),
-        };
-        self.write(append, partition, cell)
+        let turn = turn.filter(|turn| turn.partition == partition);
+        let number = turn.as_ref().map(|turn| turn.number);
+        loop {
+            let left = match cell.enter(number) {
+                // While it has the right, nobody reserves the partition.
+                Ok(_right) => return self.write(append, partition, cell),
+                Err(left) => left,
+            };
+            cell.wait_free(left).await;
+        }
     }
 
     fn write(&self, append: Append, partition: Partition, cell: &Cell) -> Result<Appended, AppendError> {
@@ -199,8 +266,8 @@ impl Shared {
         log.check(&append.guard)?;
         self.reserve_ids(&append)?;
         let recorded = log.record(append.events, partition);
-        let head = Head { log: self.id, position: log.head(), event: log.id_at(log.head()) };
-        if let Err(refused) = self.write_inline(&append.inline, &recorded, head, partition) {
+        if let Err(refused) = self.write_inline(&append.inline, append.inline_gap, &recorded, &log, partition)
+        {
             self.release_ids(&recorded);
             return Err(refused);
         }
@@ -233,8 +300,9 @@ impl Shared {
     fn write_inline(
         &self,
         inline: &Inline,
+        gap: u32,
         events: &[Arc<RecordedEvent>],
-        head: Head,
+        log: &Log,
         partition: Partition,
     ) -> Result<(), AppendError> {
         let Some(last) = events.last().filter(|_| !inline.is_empty()) else { return Ok(()) };
@@ -242,7 +310,8 @@ impl Shared {
         let mut documents = write(&self.documents);
         let mut effects = Vec::new();
         for consumer in inline {
-            effects.push(documents.effect(&**consumer, events, head, partition)?);
+            let head = Head { log: self.id, position: log.head(), event: log.id_at(log.head()) };
+            effects.push(documents.effect(&**consumer, (events, gap), (log, head, partition))?);
         }
         for (consumer, writes) in inline.iter().zip(effects) {
             documents.write_inline(consumer.name(), partition, to, writes);
@@ -313,10 +382,22 @@ impl EventStore for MemoryStore {
     fn reserve(&self, stream: &StreamId) -> BoxFuture<'_, Result<Option<Reservation>, StoreError>> {
         let partition = self.shared.partition_of(stream);
         Box::pin(async move {
-            let turn = Arc::clone(&self.shared.cell(partition)?.turn).write_owned().await;
+            let cell = self.shared.cell(partition)?;
+            let number = loop {
+                let left = match cell.enter(None) {
+                    Ok(mut reserved) => {
+                        reserved.given += 1;
+                        reserved.holder = Some((reserved.given, Instant::now()));
+                        break reserved.given;
+                    }
+                    Err(left) => left,
+                };
+                cell.wait_free(left).await;
+            };
             let shared = Arc::clone(&self.shared);
+            let turn = Turn { shared: Arc::clone(&shared), partition, number };
             Ok(Some(Reservation::new(move |append| {
-                Box::pin(async move { shared.append(append, Some((partition, turn))).await })
+                Box::pin(async move { shared.append(append, Some(turn)).await })
             })))
         })
     }
