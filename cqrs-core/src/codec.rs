@@ -53,6 +53,13 @@ pub trait Storable: Sized {
     /// # Errors
     /// [`CodecError`] if the bytes are not what the codec writes, or do not fit the type.
     fn from_bytes<C: Codec>(bytes: &[u8]) -> Result<Self, CodecError>;
+
+    /// What reads back from its stored form in JSON, without keeping that, with the length of that form.
+    ///
+    /// # Errors
+    /// [`CodecError`] if it does not serialize or does not read back.
+    #[doc(hidden)]
+    fn through_json(&self) -> Result<(usize, Self), CodecError>;
 }
 
 #[diagnostic::do_not_recommend]
@@ -63,6 +70,10 @@ impl<T: Serialize + DeserializeOwned> Storable for T {
 
     fn from_bytes<C: Codec>(bytes: &[u8]) -> Result<Self, CodecError> {
         C::decode(bytes)
+    }
+
+    fn through_json(&self) -> Result<(usize, Self), CodecError> {
+        Json::written(self, |bytes| Ok((bytes.len(), Json::decode(bytes).map_err(not_read)?)))?
     }
 }
 
@@ -76,19 +87,26 @@ pub struct Json;
 /// The deepest nesting of arrays and objects that [`Json`] writes and reads.
 pub const MAX_DEPTH: usize = 127;
 
-impl Codec for Json {
-    fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
-        // Where it grows is used again, so that one allocation remains, of the length that it has.
+impl Json {
+    /// Writes a value and lends the bytes.
+    fn written<T: Serialize, R>(value: &T, read: impl FnOnce(&[u8]) -> R) -> Result<R, CodecError> {
+        // Where it grows is used again.
         thread_local!(static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
         let mut scratch = SCRATCH.take();
         scratch.clear();
         let mut serializer = serde_json::Serializer::with_formatter(&mut scratch, Bounded { depth: 0 });
         value.serialize(&mut serializer).map_err(CodecError::new)?;
-        let bytes = Bytes::copy_from_slice(&scratch);
+        let end = read(&scratch);
         if scratch.capacity() <= KEPT {
             SCRATCH.set(scratch);
         }
-        Ok(bytes)
+        Ok(end)
+    }
+}
+
+impl Codec for Json {
+    fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
+        Self::written(value, Bytes::copy_from_slice)
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
@@ -150,10 +168,12 @@ fn unfit(bytes: &[u8], error: serde_json::Error) -> CodecError {
 /// that cannot be read back is an error, because it must not be stored.
 pub(crate) fn pass_through<C: Codec, T: Storable>(value: &T) -> Result<(Bytes, T), CodecError> {
     let bytes = value.to_bytes::<C>()?;
-    match T::from_bytes::<C>(&bytes) {
-        Ok(back) => Ok((bytes, back)),
-        Err(error) => Err(CodecError::new(format!("{NOT_READ}{error}"))),
-    }
+    let back = T::from_bytes::<C>(&bytes).map_err(not_read)?;
+    Ok((bytes, back))
+}
+
+fn not_read(error: CodecError) -> CodecError {
+    CodecError::new(format!("{NOT_READ}{error}"))
 }
 
 /// What a codec says, without what is in the value: for logs. A message of the user's own is left out, because it

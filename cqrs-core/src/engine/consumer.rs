@@ -203,8 +203,11 @@ fn place(places: &mut HashMap<String, usize>, key: &str) -> usize {
 impl<P: Projection> Work for DecodedBatch<P> {
     fn fold(self: Box<Self>, documents: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Unfit> {
         let mut folded: Vec<Document<P>> = Vec::with_capacity(documents.len());
-        // With `fold_in_memory`, the last event that reaches a document answers for it if it cannot be stored.
+        // The last event that reaches each document: what it leaves is what is to be stored.
         let mut last: Vec<usize> = vec![0; documents.len()];
+        for (at, step) in self.steps.iter().enumerate() {
+            self.places[step.places.clone()].iter().for_each(|place| last[*place] = at);
+        }
         let mut stored = documents.into_iter();
         for (at, step) in self.steps.iter().enumerate() {
             for (at_key, place) in self.places[step.places.clone()].iter().enumerate() {
@@ -216,19 +219,16 @@ impl<P: Projection> Work for DecodedBatch<P> {
                 let document = &mut folded[*place];
                 let applied = caught(|| {
                     document.apply(step)?;
-                    if P::FOLD_IN_MEMORY { Ok(()) } else { document.store() }
+                    match last[*place] == at {
+                        true => document.store(),
+                        false if P::FOLD_IN_MEMORY => Ok(()),
+                        false => document.pass_through(),
+                    }
                 });
                 applied.map_err(|fault| step.fault_of(fault, at_key))?;
-                last[*place] = at;
             }
         }
-        let close = |(mut document, at): (Document<P>, usize)| {
-            if P::FOLD_IN_MEMORY {
-                caught(|| document.store()).map_err(|fault| self.steps[at].fault(fault))?;
-            }
-            Ok(document.stored)
-        };
-        folded.into_iter().zip(last).map(close).collect()
+        Ok(folded.into_iter().map(|document| document.stored).collect())
     }
 }
 
@@ -256,16 +256,26 @@ impl<P: Projection> Document<P> {
         Ok(P::apply(&mut self.value, &step.event, &step.recorded.meta)?)
     }
 
-    /// Puts the document into its stored form and continues with what reads back from it. So a document is a
-    /// function of its events, however they are batched, and one that does not read back is never stored.
+    /// Continues with what reads back from the document's stored form. So a document is a function of its events,
+    /// however they are batched.
+    fn pass_through(&mut self) -> Result<(), FoldFault> {
+        if let Some(value) = &self.value {
+            let (length, value) = value.through_json().map_err(FoldFault::Document)?;
+            check_document(length).map_err(FoldFault::Limit)?;
+            self.value = Some(value);
+        }
+        Ok(())
+    }
+
+    /// Puts the document into its stored form, if it reads back from it.
     fn store(&mut self) -> Result<(), FoldFault> {
-        (self.stored, self.value) = match &self.value {
+        self.stored = match self.value.take() {
             Some(value) => {
-                let (bytes, value) = codec::pass_through::<Json, P>(value).map_err(FoldFault::Document)?;
+                let (bytes, _) = codec::pass_through::<Json, P>(&value).map_err(FoldFault::Document)?;
                 check_document(bytes.len()).map_err(FoldFault::Limit)?;
-                (Some(bytes), Some(value))
+                Some(bytes)
             }
-            None => (None, None),
+            None => None,
         };
         Ok(())
     }
