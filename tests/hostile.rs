@@ -14,6 +14,9 @@
 
 #[path = "hostile/bare.rs"]
 mod bare;
+#[path = "hostile/captured.rs"]
+#[allow(dead_code, unused_parens, reason = "that it compiles is the test")]
+mod captured;
 #[path = "hostile/deprecated.rs"]
 mod deprecated;
 #[path = "hostile/local.rs"]

@@ -22,7 +22,11 @@ use crate::id::{Id, Version};
     label = "not an aggregate",
     note = "put `#[aggregate(id = …, error = …)]` on an `impl {Self}` block with its handlers"
 )]
-pub trait Aggregate: Sized + Send + Sync + 'static {
+// That a state can be shared between threads is asked of `State` and not of the aggregate itself: a
+// supertrait is checked again wherever the aggregate is named, and reported once per command.
+pub trait Aggregate: Sized + 'static {
+    /// What the engine keeps in memory of one: `Option<Self>`.
+    type State: SharedState<Self>;
     /// What names one of them.
     type Id: Id + crate::command::IdOf<Self>;
     /// Everything that can happen to it: the generated enum of the events with an `#[apply]`.
@@ -56,6 +60,46 @@ pub trait Aggregate: Sized + Send + Sync + 'static {
     /// Names every service that a handler needs.
     fn services(needed: &mut Vec<ServiceType>) {
         let _ = needed;
+    }
+}
+
+/// What the engine keeps in memory of an aggregate `A`, for all threads. `Option<A>` implements it if `A` is
+/// `Send` and `Sync`.
+#[diagnostic::on_unimplemented(
+    message = "the state `{A}` cannot be shared between threads",
+    label = "a field of `{A}` is not `Send` or not `Sync`",
+    note = "the engine keeps states in memory for all threads: in the fields of `{A}`, use `Arc` and not `Rc`, and `Mutex` or an atomic and not `Cell` or `RefCell`"
+)]
+pub trait SharedState<A>: Send + Sync + 'static {
+    /// Keeps a state, if there is one.
+    fn new(state: Option<A>) -> Self;
+
+    /// The state, if there is one.
+    fn get(&self) -> Option<&A>;
+
+    /// The state, to be changed or replaced.
+    fn get_mut(&mut self) -> &mut Option<A>;
+
+    /// Gives the state away.
+    fn into_inner(self) -> Option<A>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<A: Send + Sync + 'static> SharedState<A> for Option<A> {
+    fn new(state: Self) -> Self {
+        state
+    }
+
+    fn get(&self) -> Option<&A> {
+        self.as_ref()
+    }
+
+    fn get_mut(&mut self) -> &mut Self {
+        self
+    }
+
+    fn into_inner(self) -> Self {
+        self
     }
 }
 

@@ -39,7 +39,7 @@ pub trait Codec: 'static {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be stored",
     label = "not both `Serialize` and `Deserialize`",
-    note = "derive them: `#[derive(Serialize, Deserialize)]`, and for the types of its fields too"
+    note = "derive them, for the types of its fields too: `#[derive(Serialize, Deserialize)]`; they need `serde` in Cargo.toml, with its feature `derive`"
 )]
 pub trait Storable: Sized {
     /// As the bytes of a codec.

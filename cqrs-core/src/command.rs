@@ -40,14 +40,14 @@ pub trait Command: Sized + Send + Sync + 'static {
     fn duplicate(&self) -> Self;
 }
 
-/// Names the one aggregate that handles a command. `#[aggregate]` implements it for every command
+/// Names the one aggregate that handles a command; its name is what the compiler says if there are two. `#[aggregate]` implements it for every command
 /// that has a `#[handle]` in its block.
 #[diagnostic::on_unimplemented(
     message = "no aggregate handles the command `{Self}`",
-    label = "nobody handles this command",
+    label = "no `#[handle]` takes this command",
     note = "add a method with `#[handle]` that takes `cmd: {Self}` to the `#[aggregate]` block it belongs to"
 )]
-pub trait HandledBy {
+pub trait HandledByOneAggregate {
     /// The aggregate.
     type Aggregate: Aggregate;
 }

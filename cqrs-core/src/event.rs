@@ -22,7 +22,7 @@ use crate::id::{Partition, Position, StreamId, Version};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
     label = "not an event",
-    note = "add `#[derive(Event, Serialize, Deserialize)]` to `{Self}`"
+    note = "an event is a struct that derives `Event`, `Serialize` and `Deserialize`; the enum of an aggregate's events is not one"
 )]
 pub trait Event: Storable + Send + Sync + 'static {
     /// The stored name, unique among all events of a log.

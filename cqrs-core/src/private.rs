@@ -8,7 +8,7 @@ pub use crate::aggregate::{
     Refusal, Snapshots,
 };
 pub use crate::codec::{Codec, CodecError, Json, Storable};
-pub use crate::command::{Command, HandledBy, IdOf};
+pub use crate::command::{Command, HandledByOneAggregate, IdOf};
 pub use crate::consumer::Database;
 pub use crate::context::{Param, ServiceType, Surroundings};
 pub use crate::engine::Rejection;
@@ -90,7 +90,7 @@ pub fn decode<E: Event>(stored: &Stored<'_>, out: &mut dyn FnMut(E)) -> Result<b
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an event",
     label = "not an event",
-    note = "add `#[derive(Event, Serialize, Deserialize)]` to `{Self}`"
+    note = "an event is a struct that derives `Event`, `Serialize` and `Deserialize`; the enum of an aggregate's events is not one"
 )]
 pub trait InSet<S>: Sized {
     /// The entry in [`EventSet::TYPES`].
@@ -107,6 +107,19 @@ impl<E: Event, S: From<E>> InSet<S> for E {
 
     fn encode(&self) -> EncodeResult {
         encode(self)
+    }
+}
+
+/// Stands for an event that cannot be read back, while the compiler reports it.
+#[must_use]
+pub const fn unreadable<S>(name: &'static str, version: u32) -> EventType<S> {
+    EventType {
+        name,
+        version,
+        type_id: std::any::TypeId::of::<Unknown>,
+        type_name: std::any::type_name::<Unknown>,
+        former: |_| {},
+        decode: |_, _| Ok(false),
     }
 }
 
@@ -646,6 +659,7 @@ impl EventSet for Unknown {
 }
 
 impl Aggregate for Unknown {
+    type State = Option<Self>;
     type Id = String;
     type Event = Self;
     type Error = std::convert::Infallible;

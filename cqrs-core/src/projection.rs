@@ -13,7 +13,7 @@ use crate::id::Id;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a projection",
     label = "not a projection",
-    note = "put `#[projection(name = \"…\", key = …)]` on an `impl {Self}` block with its `#[on]` methods"
+    note = "documents are read of a type with `#[projection(name = \"…\", key = …)]` on its `impl` block; an aggregate's state is read by `load`, and the tables of a projection with its own SQL by SQL"
 )]
 pub trait Projection: Storable + Sized + Send + Sync + 'static {
     /// What names one document.

@@ -1,15 +1,17 @@
 //! The only reader of raw attributes: from tokens to typed values that remember where they stood.
 
-use proc_macro2::{Spacing, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Spacing, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
+use syn::spanned::Spanned as _;
+use syn::visit_mut::{self, VisitMut};
 use syn::{Attribute, Expr, Ident, LitInt, LitStr, Meta, Path, Token, Type};
 
 use crate::errors::Errors;
 use crate::paths::Krate;
-use crate::suggest;
+use crate::{normal, spell, suggest};
 
 /// The attributes of the macros, as users write them.
 pub(crate) mod names {
@@ -178,6 +180,8 @@ pub(crate) struct ProjectionArgs {
     pub(crate) sql: Option<Type>,
     /// The argument `fold_in_memory` itself.
     pub(crate) fold_in_memory: Option<Ident>,
+    /// Whether `sql` was written at all, be it wrongly.
+    pub(crate) has_sql: bool,
 }
 
 /// When a read model is brought up to date.
@@ -211,7 +215,10 @@ impl ProjectionArgs {
                 self.key = Some(ty(key, input, "the type of the key")?);
             }
             "mode" => self.mode = Some(mode(key, input)?),
-            "sql" => self.sql = Some(ty(key, input, "the database that its statements are for")?),
+            "sql" => {
+                self.has_sql = true;
+                self.sql = Some(ty(key, input, "the database that its statements are for")?);
+            }
             "fold_in_memory" => self.fold_in_memory = Some(word(key, input)?),
             _ => self.krate = krate(key, input)?,
         }
@@ -227,10 +234,39 @@ pub(crate) fn on_key(attr: &Attribute, errors: &Errors) -> Option<Expr> {
     }
     Arguments::new(names::ON, &["key"], errors).read_attribute(attr, |key, input| {
         equals(key, input, "an expression that gives the key")?;
-        found = Some(input.parse()?);
+        found = Some(normal::expr(input.parse()?));
         Ok(())
     });
-    found
+    found.filter(|key| is_plain_key(key, errors))
+}
+
+/// A key is computed before there is a document, and always is one.
+fn is_plain_key(key: &Expr, errors: &Errors) -> bool {
+    struct Finder(Vec<(Span, &'static str)>);
+    impl VisitMut for Finder {
+        fn visit_expr_try_mut(&mut self, found: &mut syn::ExprTry) {
+            self.0.push((
+                found.question_token.span,
+                "a key cannot fail: leave `?` out; an `Option` gives no key when it is `None`, as `.ok()` makes one",
+            ));
+            visit_mut::visit_expr_try_mut(self, found);
+        }
+        fn visit_expr_path_mut(&mut self, path: &mut syn::ExprPath) {
+            if path.path.is_ident("self") {
+                self.0.push((
+                    path.path.span(),
+                    "the key says which document is changed, so there is no `self` yet: compute it from the event",
+                ));
+            }
+        }
+        // What leaves these is theirs.
+        fn visit_expr_closure_mut(&mut self, _: &mut syn::ExprClosure) {}
+        fn visit_expr_async_mut(&mut self, _: &mut syn::ExprAsync) {}
+    }
+    let mut finder = Finder(Vec::new());
+    finder.visit_expr_mut(&mut key.clone());
+    finder.0.iter().for_each(|(span, message)| errors.here(*span, message));
+    finder.0.is_empty()
 }
 
 /// Reports a key where there are no documents.
@@ -394,21 +430,63 @@ fn equals(key: &Ident, input: ParseStream<'_>, what: &str) -> syn::Result<()> {
     Err(syn::Error::new(key.span(), format_args!("`{key}` needs a value: {what}, as in `{key} = …`")))
 }
 
+/// A stored name, in quotes.
 fn text(key: &Ident, input: ParseStream<'_>) -> syn::Result<LitStr> {
     equals(key, input, "a text")?;
     if input.peek(LitStr) {
         let text: LitStr = input.parse()?;
-        if text.value().is_empty() {
-            return Err(syn::Error::new(text.span(), format_args!("`{key}` is empty: give it a text")));
-        }
-        return Ok(text);
+        return match wrong_name(&text.value()) {
+            None => Ok(text),
+            Some(wrong) => Err(syn::Error::new(text.span(), format_args!("`{key}` {wrong}"))),
+        };
     }
     let value = input.parse::<TokenTree>()?;
-    let fix = match &value {
-        TokenTree::Ident(ident) => format!(": write `{key} = \"{ident}\"`"),
-        _ => format!(", as in `{key} = \"…\"`"),
+    let ends = input.is_empty() || input.peek(Token![,]);
+    let message = match &value {
+        // A constant is in capitals.
+        TokenTree::Ident(word) if ends && word.to_string().contains(char::is_lowercase) => {
+            format!("`{key}` is a text in quotes: write `{key} = \"{word}\"`")
+        }
+        TokenTree::Literal(_) => format!("`{key}` is a text in quotes, as in `{key} = \"…\"`"),
+        _ => format!(
+            "`{key}` is a text in quotes: it is read before constants and macros have values; write the text itself, `{key} = \"…\"`"
+        ),
     };
-    Err(syn::Error::new(value.span(), format_args!("`{key}` is a text in quotes{fix}")))
+    Err(syn::Error::new(value.span(), message))
+}
+
+/// The longest name that every store takes: `Limits::standard().name_bytes`.
+pub(crate) const NAME_BYTES: usize = 200;
+
+#[cfg(test)]
+#[test]
+fn names_are_as_long_as_in_every_store() {
+    assert_eq!(NAME_BYTES, cqrs::store::Limits::standard().name_bytes);
+}
+
+/// Why a name cannot be stored, to go after its argument.
+pub(crate) fn wrong_name(name: &str) -> Option<String> {
+    if name.is_empty() {
+        return Some("is empty: give it a text".to_owned());
+    }
+    if let Some(found) = name.chars().find(|one| one.is_control()) {
+        return Some(format!("contains the control character U+{:04X}: remove it", u32::from(found)));
+    }
+    if name.trim() != name {
+        return Some("starts or ends with a space: remove it".to_owned());
+    }
+    (name.len() > NAME_BYTES)
+        .then(|| format!("has {} bytes; a stored name has at most {NAME_BYTES}", name.len()))
+}
+
+/// Reports the name of a type that is too long to be its stored name.
+pub(crate) fn long_ident(ident: &Ident, attribute: &str, errors: &Errors) {
+    if let Some(wrong) = wrong_name(&ident.unraw().to_string()) {
+        errors.at(
+            ident,
+            format_args!("this name {wrong}: give it another one, `#[{attribute}(name = \"…\")]`"),
+        );
+    }
 }
 
 fn version(key: &Ident, input: ParseStream<'_>) -> syn::Result<(u32, LitInt)> {
@@ -431,7 +509,7 @@ fn ty(key: &Ident, input: ParseStream<'_>, what: &str) -> syn::Result<Type> {
         let fix = text.value();
         return Err(syn::Error::new(text.span(), format_args!("`{key}` is a type: write `{key} = {fix}`")));
     }
-    input.parse()
+    input.parse().map(normal::ty)
 }
 
 fn ident(key: &Ident, input: ParseStream<'_>) -> syn::Result<Ident> {
@@ -481,7 +559,7 @@ fn krate(key: &Ident, input: ParseStream<'_>) -> syn::Result<Krate> {
 /// `replaces = A` or `replaces(A, B)`.
 fn types(key: &Ident, input: ParseStream<'_>) -> syn::Result<Vec<Type>> {
     match parenthesized(input)? {
-        Some((_, types)) => Ok(types),
+        Some((_, types)) => Ok(types.into_iter().map(normal::ty).collect()),
         None => Ok(vec![ty(key, input, "the type of an event that it replaces")?]),
     }
 }
@@ -513,19 +591,29 @@ fn steps(key: &Ident, input: ParseStream<'_>) -> syn::Result<Steps> {
 
 /// `every(500)` or `every(500, version = 2)`.
 fn snapshot(key: &Ident, input: ParseStream<'_>) -> syn::Result<Snapshot> {
+    if input.peek(Token![=]) {
+        input.parse::<Token![=]>()?;
+    }
+    rule(key, input)
+}
+
+fn rule(key: &Ident, input: ParseStream<'_>) -> syn::Result<Snapshot> {
     let wrong = |span: Span| {
         syn::Error::new(
             span,
             "`snapshot` says after how many events one is kept: write `snapshot = every(500)`",
         )
     };
-    if input.peek(Token![=]) {
-        input.parse::<Token![=]>()?;
-    }
     if input.is_empty() || input.peek(Token![,]) {
         return Err(wrong(key.span()));
     }
     let word = input.parse::<TokenTree>()?;
+    if let TokenTree::Group(group) = &word
+        && group.delimiter() == Delimiter::None
+    {
+        let rest = |input: ParseStream<'_>| rule(key, input);
+        return rest.parse2(group.stream());
+    }
     match &word {
         TokenTree::Ident(ident) if ident == "every" && input.peek(syn::token::Paren) => {}
         // The number is known.
@@ -612,17 +700,52 @@ pub(crate) fn nearly<'a>(attrs: &'a [Attribute], name: &str) -> Option<&'a Attri
     })
 }
 
+/// A `#[cfg_attr(…, name)]`: inside a block, nobody resolves it before the macro reads.
+pub(crate) fn conditional<'a>(attrs: &'a [Attribute], name: &str) -> Option<&'a Attribute> {
+    attrs.iter().find(|attr| {
+        let Meta::List(list) = &attr.meta else { return false };
+        let mut after = false;
+        attr.path().is_ident("cfg_attr")
+            && list.tokens.clone().into_iter().any(|token| {
+                let found = after && matches!(&token, TokenTree::Ident(word) if word == name);
+                after = matches!(&token, TokenTree::Punct(punct) if punct.as_char() == ',');
+                found
+            })
+    })
+}
+
+/// Reports what was meant as `#[on]`; `None` if nothing was.
+pub(crate) fn not_on(attrs: &[Attribute], errors: &Errors) -> Option<()> {
+    if let Some(attr) = nearly(attrs, names::ON) {
+        errors.at(attr.path(), "no such attribute: did you mean `#[on]`?");
+        return Some(());
+    }
+    let attr = conditional(attrs, names::ON)?;
+    refuse_conditional(attr, names::ON, names::PROJECTION, errors);
+    Some(())
+}
+
+/// Reports it.
+pub(crate) fn refuse_conditional(attr: &Attribute, name: &str, macro_name: &str, errors: &Errors) {
+    errors.at(
+        attr.path(),
+        format_args!(
+            "`#[{macro_name}]` does not see what is in a `cfg_attr`: write `#[{name}]`, and put the condition into the method's body"
+        ),
+    );
+}
+
 /// Whether it marks a method for us, be it misplaced, or a misspelling of one of these.
 pub(crate) fn is_ours(attr: &Attribute, of_this_macro: &[&str]) -> bool {
     let this = std::slice::from_ref(attr);
     [names::HANDLE, names::APPLY, names::ON, names::SETUP].iter().any(|name| attr.path().is_ident(name))
-        || of_this_macro.iter().any(|name| nearly(this, name).is_some())
+        || of_this_macro.iter().any(|name| nearly(this, name).or(conditional(this, name)).is_some())
 }
 
 /// Attributes of the language whose names a short name of ours could be mistaken for.
 const KNOWN: &[&str] = &["doc", "cfg", "cold", "allow", "deny", "warn", "inline", "must_use", "expect"];
 
-/// The text of tokens, to compare them.
+/// A type as a user writes it.
 pub(crate) fn spelled(tokens: &impl ToTokens) -> String {
-    tokens.to_token_stream().to_string()
+    spell::tokens(tokens.to_token_stream())
 }

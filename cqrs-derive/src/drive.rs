@@ -1,9 +1,10 @@
 //! parse → check → expand, for each macro.
 
 use proc_macro2::{Span, TokenStream};
-use syn::{DeriveInput, Item, ItemImpl};
+use syn::{DeriveInput, ImplItem};
 
 use crate::attr::{ProjectionArgs, names};
+use crate::block::{self, Block};
 use crate::errors::Errors;
 use crate::model::aggregate::Aggregate;
 use crate::model::command::Command;
@@ -11,13 +12,15 @@ use crate::model::event::Event;
 use crate::model::projection::Projection;
 use crate::model::sql::SqlProjection;
 use crate::paths::emit;
-use crate::{check, expand, fallback};
+use crate::twin::{self, Twin};
+use crate::{attr, check, expand, fallback, normal};
 
 pub(crate) fn event(input: TokenStream) -> TokenStream {
-    let input: DeriveInput = match syn::parse2(input) {
+    let mut input: DeriveInput = match syn::parse2(input) {
         Ok(input) => input,
         Err(error) => return error.to_compile_error(),
     };
+    normal::input(&mut input);
     let errors = Errors::default();
     let model = Event::read(&input, &errors);
     check::event(&input, &model, &errors);
@@ -31,10 +34,11 @@ pub(crate) fn event(input: TokenStream) -> TokenStream {
 }
 
 pub(crate) fn command(input: TokenStream) -> TokenStream {
-    let input: DeriveInput = match syn::parse2(input) {
+    let mut input: DeriveInput = match syn::parse2(input) {
         Ok(input) => input,
         Err(error) => return error.to_compile_error(),
     };
+    normal::input(&mut input);
     let errors = Errors::default();
     let model = Command::read(&input, &errors);
     check::command(&input, &model, &errors);
@@ -55,11 +59,27 @@ pub(crate) fn aggregate(args: TokenStream, item: &TokenStream) -> TokenStream {
         Err(refused) => return refused,
     };
     let errors = Errors::default();
-    let fits = check::impl_block(&block, names::AGGREGATE, &errors);
+    let fits = check::impl_block(&block.item, names::AGGREGATE, &errors);
     let mut model = Aggregate::read(args, &block, &errors);
     check::aggregate(&mut model, &errors);
-    let generated = if fits { expand::aggregate::expand(&model) } else { fallback::aggregate(&model) };
-    finish(&block, &[names::HANDLE, names::APPLY], errors, &generated)
+    let twin = twin::of(item, model.ty);
+    // What the others apply is not known.
+    model.knows_all_events &= twin.is_none();
+    let generated = if !fits {
+        fallback::aggregate(&model)
+    } else if twin == Some(Twin::Later) {
+        let name = attr::spelled(model.ty);
+        errors.at(
+            model.ty,
+            format_args!(
+                "`{name}` has an `#[aggregate]` block already: move these methods there, an aggregate is one block"
+            ),
+        );
+        expand::aggregate::handlers(&model)
+    } else {
+        expand::aggregate::expand(&model)
+    };
+    finish(&block, item, &[names::HANDLE, names::APPLY], errors, &generated)
 }
 
 pub(crate) fn projection(args: TokenStream, item: &TokenStream) -> TokenStream {
@@ -68,7 +88,7 @@ pub(crate) fn projection(args: TokenStream, item: &TokenStream) -> TokenStream {
         Err(refused) => return refused,
     };
     let errors = Errors::default();
-    let fits = check::impl_block(&block, names::PROJECTION, &errors);
+    let fits = check::impl_block(&block.item, names::PROJECTION, &errors);
     let mut args = ProjectionArgs::read(args, &errors);
     let generated = match args.sql.take() {
         Some(database) => {
@@ -76,27 +96,42 @@ pub(crate) fn projection(args: TokenStream, item: &TokenStream) -> TokenStream {
             check::sql_projection(&mut model, &errors);
             if fits { expand::sql::expand(&model) } else { TokenStream::new() }
         }
+        None if args.has_sql => TokenStream::new(),
         None => {
             let mut model = Projection::read(args, &block, &errors);
             check::projection(&mut model, &errors);
             if fits { expand::projection::expand(&model) } else { TokenStream::new() }
         }
     };
-    finish(&block, &[names::ON, names::SETUP], errors, &generated)
+    finish(&block, item, &[names::ON, names::SETUP], errors, &generated)
 }
 
 /// The user's block, the mistakes, and what was made of the rest.
-fn finish(block: &ItemImpl, ours: &[&str], errors: Errors, generated: &TokenStream) -> TokenStream {
+fn finish(
+    block: &Block,
+    written: &TokenStream,
+    ours: &[&str],
+    errors: Errors,
+    generated: &TokenStream,
+) -> TokenStream {
+    let (empty, without_macros) = (errors.emptied(), errors.without_macros());
     let errors = errors.into_tokens();
-    let block = fallback::stripped(block.clone(), ours);
-    emit!(#block #errors #generated)
+    // The compiler refuses such a block as well.
+    let is_ours = check::standard(&block.item.self_ty).is_none();
+    let mut item = is_ours.then(|| block.item.clone());
+    if let Some(item) = item.as_mut().filter(|_| without_macros) {
+        item.items.retain(|item| !matches!(item, ImplItem::Macro(_)));
+    }
+    let item = item.map(|item| fallback::stripped(item, ours, &empty));
+    let unread = block.unread(written);
+    emit!(#item #errors #generated #unread)
 }
 
 /// The `impl` block that the attribute stands on, or what to emit instead.
-fn block(item: &TokenStream, attribute: &str) -> Result<ItemImpl, TokenStream> {
-    match syn::parse2::<Item>(item.clone()) {
-        Ok(Item::Impl(block)) => Ok(block),
-        Ok(_) => {
+fn block(item: &TokenStream, attribute: &str) -> Result<Block, TokenStream> {
+    match block::read(item) {
+        Ok(Some(block)) => Ok(block),
+        Ok(None) => {
             let message =
                 format!("`#[{attribute}]` goes on an `impl` block: move it to `impl … {{ … }}` of this type");
             let error = syn::Error::new(Span::call_site(), message).to_compile_error();
@@ -136,8 +171,20 @@ mod tests {
     fn check(expand: impl Fn(TokenStream) -> TokenStream, typed: TokenStream) {
         for typed in prefixes(typed) {
             let expanded = expand(typed.clone());
-            assert!(syn::parse2::<syn::File>(expanded.clone()).is_ok(), "{typed}\nbecomes\n{expanded}");
+            assert!(is_rust(expanded.clone()), "{typed}\nbecomes\n{expanded}");
         }
+    }
+
+    /// Whether it parses, up to a last block that the compiler has refused before.
+    fn is_rust(expanded: TokenStream) -> bool {
+        if syn::parse2::<syn::File>(expanded.clone()).is_ok() {
+            return true;
+        }
+        let mut tokens: Vec<TokenTree> = expanded.into_iter().collect();
+        let is_cfg = |token: &TokenTree| token.to_string() == "[cfg (any ())]";
+        let Some(last) = tokens.iter().rposition(is_cfg) else { return false };
+        tokens.truncate(last - 1);
+        syn::parse2::<syn::File>(tokens.into_iter().collect()).is_ok()
     }
 
     #[test]

@@ -5,9 +5,10 @@
 
 use proc_macro2::TokenStream;
 use quote::ToTokens as _;
-use syn::{Data, DeriveInput, FnArg, ImplItem, ItemImpl, Meta};
+use syn::{Data, DeriveInput, FnArg, Ident, ImplItem, ItemImpl, Meta};
 
 use crate::attr;
+use crate::check;
 use crate::expand;
 use crate::model::aggregate::Aggregate;
 use crate::model::command::Command;
@@ -21,6 +22,20 @@ pub(crate) fn event(input: &DeriveInput, event: &Event<'_>) -> TokenStream {
     }
     let Event { ident, name, version, .. } = event;
     let (params, arguments, _) = event.generics.split_for_impl();
+    if !check::borrowed_fields(input).is_empty() {
+        // It cannot be read back, so it cannot be an event; but sets may have it.
+        return sealed(
+            &event.krate,
+            &emit! {
+                impl<__S> __cqrs::InSet<__S> for #ident {
+                    const TYPE: __cqrs::EventType<__S> = __cqrs::unreadable(#name, #version);
+                    fn encode(&self) -> __cqrs::EncodeResult {
+                        ::core::unreachable!()
+                    }
+                }
+            },
+        );
+    }
     let this = Some(event).filter(|event| !event.generics.params.is_empty());
     let bounds = this
         .map(|_| emit!(where Self: __cqrs::Storable + ::core::marker::Send + ::core::marker::Sync + 'static));
@@ -48,8 +63,8 @@ pub(crate) fn command(input: &DeriveInput, command: &Command<'_>) -> TokenStream
         &command.krate,
         &emit! {
             impl #params __cqrs::Command for #ident #arguments #bounds {
-                type Id = <<Self as __cqrs::HandledBy>::Aggregate as __cqrs::Aggregate>::Id;
-                type Aggregate = <Self as __cqrs::HandledBy>::Aggregate;
+                type Id = <<Self as __cqrs::HandledByOneAggregate>::Aggregate as __cqrs::Aggregate>::Id;
+                type Aggregate = <Self as __cqrs::HandledByOneAggregate>::Aggregate;
                 const NAME: &'static ::core::primitive::str = #name;
                 fn id(&self) -> &Self::Id {
                     ::core::unreachable!()
@@ -66,15 +81,19 @@ pub(crate) fn command(input: &DeriveInput, command: &Command<'_>) -> TokenStream
 pub(crate) fn aggregate(model: &Aggregate<'_>) -> TokenStream {
     let links = model.handlers.iter().map(|handler| {
         let command = handler.command;
-        emit!(impl __cqrs::HandledBy for #command { type Aggregate = __cqrs::Unknown; })
+        emit!(impl __cqrs::HandledByOneAggregate for #command { type Aggregate = __cqrs::Unknown; })
     });
     sealed(&model.krate, &links.collect())
 }
 
 /// The user's block without our attributes; what only our shapes ask for is not linted.
-pub(crate) fn stripped(mut block: ItemImpl, ours: &[&str]) -> TokenStream {
+pub(crate) fn stripped(mut block: ItemImpl, ours: &[&str], empty: &[Ident]) -> TokenStream {
     for item in &mut block.items {
         let ImplItem::Fn(method) = item else { continue };
+        if empty.contains(&method.sig.ident) {
+            method.attrs.push(syn::parse_quote!(#[allow(unused_variables, reason = "left out")]));
+            method.block.stmts = vec![syn::parse_quote!(::core::unreachable!();)];
+        }
         let before = method.attrs.len();
         // A parameter may be there for the key alone.
         if method.attrs.iter().any(|attr| attr::is_ours(attr, ours) && matches!(attr.meta, Meta::List(_))) {

@@ -3,15 +3,20 @@
 #![forbid(unsafe_code)]
 
 mod attr;
+mod block;
 mod check;
 mod drive;
 mod errors;
 mod expand;
 mod fallback;
 mod hash;
+mod manifest;
 mod model;
+mod normal;
 mod paths;
+mod spell;
 mod suggest;
+mod twin;
 
 use proc_macro::TokenStream;
 
@@ -51,7 +56,7 @@ use proc_macro::TokenStream;
 /// | `upcast_bytes = repair` | a function `fn(u32, &[u8]) -> Option<Vec<u8>>` from a version and a payload that cannot be read otherwise, of this version or an older one, to a payload of this version |
 /// | `replaces = Stayed`, `replaces(A, B)` | events that are no longer written; `impl From<Stayed> for Vec<NightSpent>` says what each becomes: several, one or nothing |
 /// | `codec = Cbor` | how it becomes bytes, a type that implements `Codec`; JSON if left out |
-/// | `crate = my::cqrs` | where the crate `cqrs` is found |
+/// | `crate = my::cqrs` | where the crate `cqrs` is found, if it is not a dependency in Cargo.toml |
 ///
 /// A version without a way from the version before does not compile, and neither does a chain
 /// with a missing hop or a cycle.
@@ -125,7 +130,7 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// # On the command
 ///
 /// `#[command(name = "…")]` gives a name for messages and spans other than the type's;
-/// `#[command(crate = my::cqrs)]` says where the crate is found.
+/// `#[command(crate = my::cqrs)]` says where the crate is found, if it is not a dependency in Cargo.toml.
 ///
 /// # On its fields
 ///
@@ -200,7 +205,7 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 /// | `events = AccountFact` | what the generated enum is called; `AccountEvent` if left out |
 /// | `snapshot = every(500)` | keeps the state beside the log whenever so many events have been passed; it derives `Serialize` and `Deserialize` then. `every(500, version = 2)` after a change of the fold that does not stand in this block |
 /// | `rejection = AccountError::of_rejection` | a function `fn(&Rejection) -> Option<AccountError>`: the domain's own error for a command that a rule of an inline projection rejects |
-/// | `crate = my::cqrs` | where the crate `cqrs` is found |
+/// | `crate = my::cqrs` | where the crate `cqrs` is found, if it is not a dependency in Cargo.toml |
 ///
 /// # `#[handle]`
 ///
@@ -284,7 +289,7 @@ pub fn aggregate(args: TokenStream, item: TokenStream) -> TokenStream {
 /// | `mode = inline` | brought up to date in the commit of each command; `live`: kept nowhere, folded on each read; `async`, in the background, if left out |
 /// | `fold_in_memory` | folds the events of a batch without storing a document between them, which is faster for hot keys; what serde does not store then lives until the batch ends, so such a document depends on its batches: [`Engine::verify`] and the testkit compare both ways |
 /// | `sql = Sqlite` | keeps tables by statements of its own, instead of documents: see below |
-/// | `crate = my::cqrs` | where the crate `cqrs` is found |
+/// | `crate = my::cqrs` | where the crate `cqrs` is found, if it is not a dependency in Cargo.toml |
 ///
 /// # `#[on]`
 ///

@@ -1,8 +1,10 @@
 //! Absolute paths for generated code, and the spans it carries.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Delimiter, Group, Span, TokenStream};
 use quote::{ToTokens, quote};
-use syn::Path;
+use syn::{Ident, Path};
+
+use crate::manifest;
 
 /// `quote!` with the hygiene of `macro_rules!`: our local names and the user's never meet.
 macro_rules! emit {
@@ -28,12 +30,19 @@ macro_rules! emit_as {
 }
 pub(crate) use emit_as;
 
+/// An item's body in braces. They belong to the span of the item: with others, the whole macro is blamed.
+pub(crate) fn braced(span: Span, body: TokenStream) -> Group {
+    let mut group = Group::new(Delimiter::Brace, body);
+    group.set_span(span);
+    group
+}
+
 /// Our hygiene at the user's place.
 pub(crate) fn at(span: Span) -> Span {
     Span::mixed_site().located_at(span)
 }
 
-/// The way to the runtime: `::cqrs`, or what `crate = …` says.
+/// The way to the runtime: what `crate = …` says, or else `::cqrs`, under the name that Cargo.toml gives it.
 #[derive(Clone, Default)]
 pub(crate) struct Krate(pub(crate) Option<Path>);
 
@@ -41,7 +50,13 @@ impl ToTokens for Krate {
     fn to_tokens(&self, tokens: &mut TokenStream) {
         match &self.0 {
             Some(path) => path.to_tokens(tokens),
-            None => tokens.extend(quote!(::cqrs)),
+            None => match manifest::renamed() {
+                None => tokens.extend(quote!(::cqrs)),
+                Some(name) => {
+                    let name = Ident::new(name, Span::call_site());
+                    tokens.extend(quote!(::#name));
+                }
+            },
         }
     }
 }

@@ -1009,7 +1009,7 @@ impl<A: Handle<C>, C: Command> Attempt for Typed<A, C> {
         let command = self.command.duplicate();
         let Self { state, decided, .. } = self;
         let state: &'s Folded<A> = state.get_or_insert_with(|| Box::new(Folded::new()));
-        match A::handle(Current::new(state.0.as_ref(), version), command, around) {
+        match A::handle(Current::new(state.get(), version), command, around) {
             Decision::Ready(ready) => {
                 *decided = Some(ready);
                 None
@@ -1034,7 +1034,7 @@ impl<A: Handle<C>, C: Command> Attempt for Typed<A, C> {
         for event in events {
             let encoded = event.encode()?;
             // A load finds what was stored, not what was returned, and must arrive at the same state.
-            absorb(&mut state.0, &encoded)?;
+            absorb(state.get_mut(), &encoded)?;
             all.push(new_event(encoded, parts()));
         }
         Ok(all)

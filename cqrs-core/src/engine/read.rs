@@ -71,7 +71,7 @@ impl Engine {
         let mut state = Folded::<A>::new();
         let mut place = inner.read_whole::<ReadError>(&stream, plan, &mut state).await?;
         inner.keep(&stream, plan, &mut place, &state).await;
-        Ok(Loaded { state: state.0, version: place.end.version, event: place.end.event })
+        Ok(Loaded { state: state.into_inner(), version: place.end.version, event: place.end.event })
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Inner;
 use super::error::Failure;
 use super::fold::{End, fold};
-use crate::aggregate::Aggregate;
+use crate::aggregate::{Aggregate, SharedState as _};
 use crate::codec::{CodecError, reason};
 use crate::error::{FoldError, FoldFault, StoreError, StoreErrorKind};
 use crate::event::Stored;
@@ -80,30 +80,42 @@ pub(crate) trait Folding: Send + Sync {
 }
 
 /// A state with its type.
-pub(super) struct Folded<A>(pub(super) Option<A>);
+pub(super) struct Folded<A: Aggregate>(A::State);
 
 impl<A: Aggregate> Folded<A> {
     pub(super) fn new() -> Self {
-        Self(A::initial())
+        Self(A::State::new(A::initial()))
+    }
+
+    pub(super) fn get(&self) -> Option<&A> {
+        self.0.get()
+    }
+
+    pub(super) fn get_mut(&mut self) -> &mut Option<A> {
+        self.0.get_mut()
+    }
+
+    pub(super) fn into_inner(self) -> Option<A> {
+        self.0.into_inner()
     }
 }
 
 impl<A: Aggregate> Folding for Folded<A> {
     fn reset(&mut self) {
-        self.0 = A::initial();
+        *self.get_mut() = A::initial();
     }
 
     fn fold(&mut self, stored: &Stored<'_>) -> Result<(), FoldFault> {
-        fold(&mut self.0, stored)
+        fold(self.get_mut(), stored)
     }
 
     fn freeze(&self) -> Option<Result<Bytes, CodecError>> {
-        Some(A::SNAPSHOTS?.freeze(self.0.as_ref()?))
+        Some(A::SNAPSHOTS?.freeze(self.get()?))
     }
 
     fn thaw(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
         if let Some(snapshots) = A::SNAPSHOTS {
-            self.0 = Some(snapshots.thaw(bytes)?);
+            *self.get_mut() = Some(snapshots.thaw(bytes)?);
         }
         Ok(())
     }

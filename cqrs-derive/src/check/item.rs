@@ -1,13 +1,17 @@
 //! Rules about a whole item.
 
-use syn::{Data, DeriveInput, GenericParam, Generics, ItemImpl, Type};
+use syn::visit_mut::VisitMut;
+use syn::{
+    Attribute, Data, DeriveInput, GenericParam, Generics, ItemImpl, PathArguments, Type, TypeReference,
+};
 
 use super::type_ident;
 use crate::attr::spelled;
 use crate::errors::Errors;
-use crate::model::aggregate::Aggregate;
+use crate::model::aggregate::{Aggregate, Apply, Handler};
 use crate::model::command::Command;
 use crate::model::event::Event;
+use crate::model::method::argument_of;
 use crate::model::plain;
 use crate::model::projection::Projection;
 use crate::model::sql::SqlProjection;
@@ -22,16 +26,47 @@ pub(crate) fn event(input: &DeriveInput, event: &Event<'_>, errors: &Errors) {
         ),
         Data::Union(data) => errors.at(data.union_token, "an event is a struct: a union cannot be stored"),
     }
+    for field in borrowed_fields(input) {
+        errors.at(field, OWNED);
+    }
     for param in &event.generics.params {
         let what = match param {
-            GenericParam::Lifetime(_) => {
-                "an event owns its data, since it is read back from the log: use `String` and not `&str`"
-            }
+            GenericParam::Lifetime(_) => OWNED,
             _ => "an event is stored under one name, so it is one type: it cannot be generic",
         };
         errors.at(param, what);
     }
     event_history(event, errors);
+}
+
+const OWNED: &str = "an event owns its data, since it is read back from the log: use `String` and not `&str`";
+
+/// The references among the fields' types that serde is to read.
+pub(crate) fn borrowed_fields(input: &DeriveInput) -> Vec<TypeReference> {
+    struct Finder(Vec<TypeReference>);
+    impl VisitMut for Finder {
+        fn visit_type_reference_mut(&mut self, found: &mut TypeReference) {
+            self.0.push(found.clone());
+        }
+        // `PhantomData<fn(&str)>` borrows nothing.
+        fn visit_type_fn_ptr_mut(&mut self, _: &mut syn::TypeFnPtr) {}
+    }
+    let mut finder = Finder(Vec::new());
+    let Data::Struct(data) = &input.data else { return finder.0 };
+    // With a lifetime of its own, it is that which is reported; with an attribute, serde may do otherwise.
+    let otherwise = |attrs: &[Attribute]| {
+        attrs.iter().filter(|attr| attr.path().is_ident("serde")).any(|attr| {
+            let text = spelled(&attr.meta);
+            ["skip", "with", "from", "remote", "getter"].iter().any(|word| text.contains(word))
+        })
+    };
+    if input.generics.lifetimes().next().is_some() || otherwise(&input.attrs) {
+        return finder.0;
+    }
+    for field in data.fields.iter().filter(|field| !otherwise(&field.attrs)) {
+        finder.visit_type_mut(&mut field.ty.clone());
+    }
+    finder.0
 }
 
 fn event_history(event: &Event<'_>, errors: &Errors) {
@@ -122,6 +157,15 @@ pub(crate) fn impl_block(block: &ItemImpl, attribute: &str, errors: &Errors) -> 
         );
     }
     refuse_generics(&block.generics, attribute, errors);
+    if let Some(name) = standard(&block.self_ty) {
+        errors.at(
+            &block.self_ty,
+            format_args!(
+                "`#[{attribute}]` goes on a type of this crate, and `{name}` is not: wrap it, `struct …({});`",
+                spelled(&block.self_ty)
+            ),
+        );
+    }
     if !matches!(&*block.self_ty, Type::Path(path) if path.qself.is_none()) {
         errors.at(
             &block.self_ty,
@@ -129,6 +173,22 @@ pub(crate) fn impl_block(block: &ItemImpl, attribute: &str, errors: &Errors) -> 
         );
     }
     errors.count() == before
+}
+
+/// The name of a type of the standard library, as far as its spelling tells: nobody calls a type of their
+/// own by the name of a number, and few give theirs both the name and the arguments of a collection.
+pub(crate) fn standard(ty: &Type) -> Option<String> {
+    const PLAIN: &[&str] = &[
+        "String", "bool", "char", "f32", "f64", "i8", "i16", "i32", "i64", "i128", "isize", "u8", "u16",
+        "u32", "u64", "u128", "usize",
+    ];
+    const GENERIC: &[&str] =
+        &["Vec", "VecDeque", "HashMap", "HashSet", "BTreeMap", "BTreeSet", "Option", "Box", "Arc", "Rc"];
+    let Type::Path(path) = ty else { return None };
+    let last = path.path.segments.last()?;
+    let names = if last.arguments.is_none() { PLAIN } else { GENERIC };
+    let name = plain(&last.ident);
+    names.contains(&name.as_str()).then_some(name)
 }
 
 fn refuse_generics(generics: &Generics, attribute: &str, errors: &Errors) {
@@ -151,6 +211,37 @@ pub(crate) fn aggregate(model: &mut Aggregate<'_>, errors: &Errors) {
             "`rejection` gives the error of the aggregate, which has none: add `error = …` with its type",
         );
     }
+    if let Some(error) = model.error.take_if(|error| is_no_error(error)) {
+        errors.at(
+            &error,
+            format_args!(
+                "`{}` does not implement `std::error::Error`: let handlers refuse with an enum or a struct of your own that does, by hand or with `thiserror`; it can have a field of this type",
+                spelled(&error)
+            ),
+        );
+        // What handlers return is not looked at.
+        model.rejection = None;
+        model.handlers.iter_mut().for_each(|handler| handler.broken = true);
+    }
+    let generated = |ty: &Type| matches!(ty, Type::Path(path) if path.path.is_ident(&model.events));
+    let (own, applies) =
+        std::mem::take(&mut model.applies).into_iter().partition(|apply| generated(apply.event));
+    let own: Vec<Apply<'_>> = own;
+    model.applies = applies;
+    model.knows_all_events &= own.is_empty();
+    for apply in own {
+        let name = spelled(apply.event);
+        errors.at(
+            apply.event,
+            format_args!(
+                "`{name}` is the generated enum of all events: write one method with `#[apply]` for each event, that takes `event: &…`"
+            ),
+        );
+        errors.empty(apply.method);
+    }
+    for handler in &mut model.handlers {
+        handler.broken |= refuse_inner_result(handler, errors);
+    }
     let mut commands: Vec<&Type> = Vec::new();
     model.handlers.retain(|handler| {
         let again = commands.contains(&handler.command);
@@ -166,16 +257,56 @@ pub(crate) fn aggregate(model: &mut Aggregate<'_>, errors: &Errors) {
     });
     let this = plain(&type_ident(model.ty));
     let mut events: Vec<(&Type, String)> = Vec::new();
-    model.applies.retain(|apply| {
+    model.applies.retain_mut(|apply| {
         let variant = plain(&apply.variant);
         let clash = events.iter().find(|(_, other)| *other == variant);
         if let Some((other, _)) = clash {
             refuse_twice(apply.event, other, "apply", &format!("`{this}`"), errors);
-            return false;
+            if *other == apply.event {
+                return false;
+            }
+            // An event all the same, so that nobody is told that it is none.
+            apply.variant = quote::format_ident!("{variant}{}", events.len(), span = apply.variant.span());
         }
-        events.push((apply.event, variant));
+        events.push((apply.event, plain(&apply.variant)));
         true
     });
+}
+
+/// Whether this is one of the types that are often taken for an error and are none. The compiler knows of
+/// others, but reports these several times.
+fn is_no_error(ty: &Type) -> bool {
+    let path = match ty {
+        Type::Reference(_) | Type::Tuple(_) | Type::TraitObject(_) => return true,
+        Type::Path(path) => &path.path,
+        _ => return false,
+    };
+    let names: Vec<String> = path.segments.iter().map(|segment| plain(&segment.ident)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    match names.as_slice() {
+        [.., "anyhow", "Error"] | [.., "eyre", "Report" | "Error"] => true,
+        [.., "Box" | "Arc"] => {
+            matches!(argument_of(ty, "Box").or_else(|| argument_of(ty, "Arc")), Some(Type::TraitObject(_)))
+        }
+        [.., last] => *last == "String" && path.segments.last().is_some_and(|last| last.arguments.is_none()),
+        [] => false,
+    }
+}
+
+/// A `Result` goes around everything that a handler returns.
+fn refuse_inner_result(handler: &Handler<'_>, errors: &Errors) -> bool {
+    let Some(returns) = handler.returns else { return false };
+    let wrapper = ["Option", "Vec"].iter().find_map(|name| Some((name, argument_of(returns, name)?)));
+    let Some((wrapper, Type::Path(inner))) = wrapper else { return false };
+    let Some(last) = inner.path.segments.last().filter(|last| last.ident == "Result") else { return false };
+    let PathArguments::AngleBracketed(list) = &last.arguments else { return false };
+    let mut arguments: Vec<String> = list.args.iter().map(spelled).collect();
+    if let Some(first) = arguments.first_mut() {
+        *first = format!("{wrapper}<{first}>");
+    }
+    let fix = arguments.join(", ");
+    errors.at(returns, format_args!("a handler returns events or refuses as a whole: write `Result<{fix}>`"));
+    true
 }
 
 /// One fold per event.

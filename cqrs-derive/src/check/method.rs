@@ -1,6 +1,6 @@
 //! Receivers, parameters and return types of marked methods.
 
-use syn::{GenericParam, PatType, Safety, Type};
+use syn::{GenericParam, Pat, PatType, Safety, Type};
 
 use crate::attr::{names, spelled};
 use crate::errors::Errors;
@@ -32,7 +32,7 @@ pub(crate) fn statements_signature(method: &Method<'_>, attribute: &str, errors:
         | Takes::Other(receiver) => {
             errors.at(receiver, NO_STATE);
         }
-        Takes::MaybeOwned(param) => errors.at(param, NO_STATE),
+        Takes::MaybeOwned(param) | Takes::Aliased(param) => errors.at(param, NO_STATE),
         Takes::MaybeShared => errors.at(method.item.sig.inputs.first(), NO_STATE),
     }
 }
@@ -44,7 +44,7 @@ pub(crate) fn transaction<'a>(method: &Method<'a>, attribute: &str, errors: &Err
             Some(param)
         }
         Some(param) => {
-            let fix = "here stands the transaction that the statements run in: `tx: &Transaction<'_>`";
+            let fix = "expected the transaction here that the statements run in: `tx: &Transaction<'_>`";
             errors.at(&param.ty, fix);
             None
         }
@@ -55,6 +55,22 @@ pub(crate) fn transaction<'a>(method: &Method<'a>, attribute: &str, errors: &Err
             errors.at(&method.item.sig.ident, text);
             None
         }
+    }
+}
+
+/// Reports a transaction that does not come first, and moves it there.
+pub(crate) fn transaction_first(method: &mut Method<'_>, errors: &Errors) {
+    const NAME: &str = "Transaction";
+    let at = method.params.iter().position(|param| is_named(&param.ty, NAME));
+    if let Some(at @ 1..) = at {
+        let transaction = method.params.remove(at);
+        if let Some(first) = method.params.first() {
+            errors.at(
+                first,
+                format_args!("the transaction comes first: move `{}` before this one", spelled(transaction)),
+            );
+        }
+        method.params.insert(0, transaction);
     }
 }
 
@@ -109,18 +125,74 @@ pub(crate) fn handler_needs(method: &Method<'_>, errors: &Errors) -> Needs {
             errors.at(&param.ty, "a handler only looks at the state: write `Option<&Self>`");
             Needs::Either
         }
+        Takes::Aliased(param) => {
+            errors
+                .at(&param.ty, "the state that may exist is written out, without an alias: `Option<&Self>`");
+            Needs::Either
+        }
     }
+}
+
+/// The parameter that is the command: the first, or, with a message, the one that has to move there.
+fn command_param<'m, 'a>(method: &'m Method<'a>, errors: &Errors) -> Option<(usize, &'m &'a PatType)> {
+    let (first, rest) = method.params.split_first()?;
+    let is_other = |param: &&PatType| match &*param.ty {
+        ty if is_named(ty, "Context") => true,
+        Type::Reference(reference) => matches!(&*reference.elem, Type::TraitObject(_) | Type::ImplTrait(_)),
+        ty => matches!(ty, Type::ImplTrait(_)) || shared(ty).is_some(),
+    };
+    // Of two types that may be both, only the name of the parameter tells which is the command.
+    let by_value = |param: &&PatType| matches!(&*param.ty, Type::Path(_)) && shared(&param.ty).is_none();
+    let named = |param: &&PatType| matches!(&*param.pat, Pat::Ident(name) if name.ident == "cmd" || name.ident == "command");
+    let later = if is_other(first) {
+        let may_be = |param: &&PatType| !is_other(param);
+        rest.iter()
+            .position(|param| by_value(param) && may_be(param))
+            .or_else(|| rest.iter().position(may_be))
+    } else if named(first) {
+        None
+    } else {
+        rest.iter().position(named)
+    };
+    let Some(later) = later else {
+        if is_other(first) {
+            errors.at(first, "a handler takes its command first: add a parameter `cmd: …` before this one");
+            return None;
+        }
+        return Some((0, &method.params[0]));
+    };
+    let command = &rest[later];
+    errors.at(
+        first,
+        format_args!("a handler takes its command first: move `{}` before this one", spelled(command)),
+    );
+    Some((later + 1, command))
+}
+
+/// Whether it is a type of this name, or a reference to one.
+fn is_named(ty: &Type, name: &str) -> bool {
+    match ty {
+        Type::Reference(reference) => is_named(&reference.elem, name),
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| last.ident == name),
+        _ => false,
+    }
+}
+
+/// The `T` of `Arc<T>` and the like: services are shared by the engine.
+fn shared(ty: &Type) -> Option<&Type> {
+    ["Arc", "Rc"].iter().find_map(|pointer| argument_of(ty, pointer))
 }
 
 /// The command and whether it is taken by reference.
 pub(crate) fn handler_command<'a>(method: &Method<'a>, errors: &Errors) -> Option<(&'a Type, bool)> {
-    let Some(param) = method.params.first() else {
+    if method.params.is_empty() {
         errors.at(
             &method.item.sig.ident,
             "a handler takes the command that it handles: add a parameter `cmd: …`",
         );
         return None;
-    };
+    }
+    let (_, param) = command_param(method, errors)?;
     match &*param.ty {
         Type::Reference(reference) => {
             if let Some(token) = &reference.mutability {
@@ -137,31 +209,47 @@ pub(crate) fn handler_command<'a>(method: &Method<'a>, errors: &Errors) -> Optio
 }
 
 fn refuse_command<'a>(ty: &Type, errors: &Errors) -> Option<(&'a Type, bool)> {
-    errors.at(ty, "here stands the command: a type with `#[derive(Command)]`, not an anonymous one");
+    errors.at(ty, "expected the command here: the name of a type that derives `Command`");
     None
 }
 
-/// Behind the command: references to the context and to services.
+/// After the command: references to the context and to services.
 pub(crate) fn handler_params<'a>(method: &Method<'a>, errors: &Errors) -> Vec<&'a Type> {
-    let check = |param: &&'a PatType| match &*param.ty {
-        Type::Reference(reference) if reference.mutability.is_none() => Some(&*param.ty),
-        Type::Reference(reference) => {
-            errors
-                .at(reference.mutability, "a handler shares its services with others: take `&`, not `&mut`");
-            None
+    const WHAT: &str = "after its command a handler takes references, to the context or to a service";
+    let check = |param: &&'a PatType| {
+        let (ty, mutable) = match &*param.ty {
+            Type::Reference(reference) => (&*reference.elem, reference.mutability.as_ref()),
+            ty => (ty, None),
+        };
+        if let Some(token) = mutable {
+            errors.at(token, "a handler shares its services with others: take `&`, not `&mut`");
+            return None;
         }
-        ty => {
-            let fix = spelled(ty);
-            errors.at(ty, format_args!("behind its command a handler takes references, to the context or to a service: write `&{fix}`"));
-            None
-        }
+        let by_reference = matches!(&*param.ty, Type::Reference(_));
+        let wanted = match ty {
+            Type::ImplTrait(object) => {
+                let bounds = spelled(&object.bounds);
+                let bounds = if object.bounds.len() > 1 { format!("({bounds})") } else { bounds };
+                format!("&dyn {bounds}")
+            }
+            ty => match shared(ty) {
+                Some(inner) => format!("&{}", spelled(inner)),
+                None if by_reference => return Some(&*param.ty),
+                None => format!("&{}", spelled(ty)),
+            },
+        };
+        errors.at(&param.ty, format_args!("{WHAT}: write `{wanted}`"));
+        None
     };
-    method.params.iter().skip(1).filter_map(check).collect()
+    let silent = Errors::default();
+    let command = command_param(method, &silent).map_or(0, |(at, _)| at);
+    let others = method.params.iter().enumerate().filter(|(at, _)| *at != command);
+    others.filter_map(|(_, param)| check(param)).collect()
 }
 
 /// The `E` of the parameter `e: &E`.
 pub(crate) fn fold_event<'a>(method: &Method<'a>, attribute: &str, errors: &Errors) -> Option<&'a Type> {
-    let Some(param) = method.params.first() else {
+    let Some((param, rest)) = event_param(method, errors) else {
         errors.at(
             &method.item.sig.ident,
             format_args!("a method with `#[{attribute}]` takes the event: add a parameter `event: &…`"),
@@ -183,18 +271,30 @@ pub(crate) fn fold_event<'a>(method: &Method<'a>, attribute: &str, errors: &Erro
         ty => ty,
     };
     if !matches!(event, Type::Path(_)) {
-        errors.at(event, "here stands the event: a type with `#[derive(Event)]`, not an anonymous one");
+        errors.at(event, "expected the event here: the name of a type that derives `Event`");
         return None;
     }
-    let allowed = if attribute == names::ON { 2 } else { 1 };
-    for extra in method.params.iter().skip(allowed) {
+    let allowed = usize::from(attribute == names::ON);
+    for extra in rest.into_iter().skip(allowed) {
         let what = match attribute {
-            names::ON => "beside the event, a method with `#[on]` takes `meta: &EventMeta` and no more",
-            _ => "a method with `#[apply]` takes the event and no more: what it needs belongs into the event",
+            names::ON => "besides the event, a method with `#[on]` takes `meta: &EventMeta` and no more",
+            _ => "a method with `#[apply]` takes the event and no more: put what it needs into the event",
         };
         errors.at(extra, what);
     }
     Some(event)
+}
+
+/// The parameter that is the event, and the others: it is the first, unless what belongs to it comes before.
+fn event_param<'a>(method: &Method<'a>, errors: &Errors) -> Option<(&'a PatType, Vec<&'a PatType>)> {
+    let (first, rest) = method.params.split_first()?;
+    if is_named(&first.ty, "EventMeta")
+        && let Some((event, rest)) = rest.split_first()
+    {
+        errors.at(first, format_args!("the event comes first: move `{}` before this one", spelled(event)));
+        return Some((event, rest.to_vec()));
+    }
+    Some((first, rest.to_vec()))
 }
 
 /// `fn(e) -> Self`, `fn(&mut self, e)`, `fn(state: Option<&Self> | Option<Self>, e) -> Self`.
@@ -204,6 +304,13 @@ pub(crate) fn apply_fold(method: &Method<'_>, this: &Type, errors: &Errors) -> F
         Takes::Mutable(_) => Fold::Changes,
         Takes::MaybeShared => Fold::MaybeShared,
         Takes::MaybeOwned(_) => Fold::MaybeOwned,
+        Takes::Aliased(param) => {
+            errors.at(
+                &param.ty,
+                "the state that may exist is written out, without an alias: `Option<&Self>` or `Option<Self>`",
+            );
+            return Fold::MaybeOwned;
+        }
         Takes::Shared(receiver) => {
             errors.at(
                 receiver,
@@ -229,6 +336,13 @@ pub(crate) fn on_fold(method: &Method<'_>, this: &Type, errors: &Errors) -> Fold
         Takes::Owned(_) => Fold::Consumes,
         Takes::MaybeShared => Fold::MaybeShared,
         Takes::MaybeOwned(_) => Fold::MaybeOwned,
+        Takes::Aliased(param) => {
+            errors.at(
+                &param.ty,
+                "the state that may exist is written out, without an alias: `Option<&Self>` or `Option<Self>`",
+            );
+            return Fold::MaybeOwned;
+        }
         Takes::Shared(receiver) | Takes::Other(receiver) => {
             errors.at(
                 receiver,
@@ -272,6 +386,6 @@ fn check_return(method: &Method<'_>, fold: Fold, this: &Type, deletes: bool, err
     }
 }
 
-fn is_unit(ty: &Type) -> bool {
+pub(crate) fn is_unit(ty: &Type) -> bool {
     matches!(ty, Type::Tuple(tuple) if tuple.elems.is_empty())
 }

@@ -3,10 +3,12 @@
 mod item;
 mod method;
 
-pub(crate) use item::{aggregate, command, event, impl_block, projection, sql_projection};
+pub(crate) use item::{
+    aggregate, borrowed_fields, command, event, impl_block, projection, sql_projection, standard,
+};
 pub(crate) use method::{
-    apply_fold, fold_event, handler_command, handler_needs, handler_params, on_fold, plain_signature,
-    statements_signature, transaction,
+    apply_fold, fold_event, handler_command, handler_needs, handler_params, is_unit, on_fold,
+    plain_signature, statements_signature, transaction, transaction_first,
 };
 
 use syn::{Ident, Type};

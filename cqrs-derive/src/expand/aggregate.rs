@@ -3,15 +3,16 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident};
 use syn::spanned::Spanned as _;
-use syn::visit::Visit;
+use syn::visit_mut::VisitMut;
 use syn::{Ident, Type, TypeImplTrait};
 
 use super::event_set;
 use crate::attr::Snapshot;
+use crate::block;
 use crate::check::type_ident;
 use crate::model::aggregate::{Aggregate, Apply, Handler, Needs};
 use crate::model::plain;
-use crate::paths::{at, emit, emit_as, emit_at, sealed};
+use crate::paths::{at, braced, emit, emit_as, emit_at, sealed};
 
 /// The enum of events, for the user, and everything else behind the door.
 pub(crate) fn expand(model: &Aggregate<'_>) -> TokenStream {
@@ -28,6 +29,11 @@ pub(crate) fn expand(model: &Aggregate<'_>) -> TokenStream {
     let sealed = sealed(&model.krate, &parts.into_iter().collect());
     let events = events(model);
     emit!(#events #sealed)
+}
+
+/// The handlers alone, for a block that has to be part of another one.
+pub(crate) fn handlers(model: &Aggregate<'_>) -> TokenStream {
+    sealed(&model.krate, &model.handlers.iter().map(|handler| handle(model, handler)).collect())
 }
 
 /// ```text
@@ -67,21 +73,33 @@ fn conversions(model: &Aggregate<'_>) -> TokenStream {
     let this = model.ty;
     let one = |(event, begins): (TokenStream, bool)| {
         let begins = (begins && model.is_created()).then(|| emit!(impl __cqrs::Begins<#this> for #event {}));
-        emit! {
-            #[automatically_derived]
-            impl __cqrs::IntoEvents<#this> for #event {
+        // Twice the same event, once under an alias, shows at the second.
+        let span = event.span();
+        let into_events = emit_as!(span => impl __cqrs::IntoEvents<#this> for #event);
+        let events = braced(
+            span,
+            emit! {
                 type First = Self;
                 fn into_events(self, __events: &mut __cqrs::Events<#this>) {
                     __events.push(::core::convert::Into::into(self));
                 }
-            }
-            #[automatically_derived]
-            impl __cqrs::IntoDecision<#this> for #event {
+            },
+        );
+        let into_decision = emit_as!(span => impl __cqrs::IntoDecision<#this> for #event);
+        let decision = braced(
+            span,
+            emit! {
                 type First = Self;
                 fn into_decision(self) -> __cqrs::Decided<#this> {
                     __cqrs::one::<#this>(self)
                 }
-            }
+            },
+        );
+        emit! {
+            #[automatically_derived]
+            #into_events #events
+            #[automatically_derived]
+            #into_decision #decision
             #begins
         }
     };
@@ -90,6 +108,7 @@ fn conversions(model: &Aggregate<'_>) -> TokenStream {
 
 /// ```text
 /// impl __cqrs::Aggregate for Account {
+///     type State = Option<Account>;
 ///     type Id = AccountId;
 ///     type Event = AccountEvent;
 ///     type Error = AccountError;
@@ -112,11 +131,16 @@ fn state(model: &Aggregate<'_>) -> TokenStream {
     let id = id(model);
     let always = model.always_exists();
     let error = error(model);
+    let state = emit_as!(ty.span() => type State = ::core::option::Option<#ty>;);
+    // A type that the aggregate's visibility does not allow is blamed on the argument.
+    let ids = emit_as!(id.span() => type Id = #id;);
+    let errors = emit_as!(error.span() => type Error = #error;);
     let initial = super::initial(model.ty, model.is_created(), &emit!(InitialState));
     let arms = model.applies.iter().map(|apply| {
         let variant = &apply.variant;
         if apply.broken {
-            return emit!(#events::#variant(_) => ::core::unreachable!(),);
+            let unread = block::unread();
+            return emit!(#events::#variant(_) => #unread,);
         }
         let fold = super::fold(apply.fold, apply.method, &emit!(__event));
         emit!(#events::#variant(__event) => #fold,)
@@ -128,9 +152,10 @@ fn state(model: &Aggregate<'_>) -> TokenStream {
     emit! {
         #[automatically_derived]
         impl __cqrs::Aggregate for #ty {
-            type Id = #id;
+            #state
+            #ids
             type Event = #events;
-            type Error = #error;
+            #errors
             const NAME: &'static ::core::primitive::str = #name;
             const ALWAYS_EXISTS: ::core::primitive::bool = #always;
             #snapshots
@@ -241,7 +266,7 @@ fn routes(model: &Aggregate<'_>) -> TokenStream {
 }
 
 /// ```text
-/// impl __cqrs::HandledBy for Deposit { type Aggregate = Account; }
+/// impl __cqrs::HandledByOneAggregate for Deposit { type Aggregate = Account; }
 /// impl __cqrs::Handle<Deposit> for Account {
 ///     const REACHES_OUT: bool = false;
 ///     fn handle<'a>(current: __cqrs::Current<'a, Self>, command: Deposit, around: &__cqrs::Surroundings<'a>)
@@ -259,7 +284,7 @@ fn handle(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
     let Handler { command, .. } = handler;
     let reaches_out = reaches_out(handler);
     let answer = answer(model, handler);
-    let link = emit_as!(command.span() => impl __cqrs::HandledBy for #command { type Aggregate = #this; });
+    let link = emit_as!(command.span() => impl __cqrs::HandledByOneAggregate for #command { type Aggregate = #this; });
     let handle = emit_as!(command.span() => __cqrs::Handle<#command>);
     emit! {
         #[automatically_derived]
@@ -290,8 +315,8 @@ fn reaches_out(handler: &Handler<'_>) -> TokenStream {
 
 /// The body of a handler; one with a mistake only stands for its command.
 fn answer(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
-    if handler.broken {
-        return emit!(::core::unreachable!());
+    if handler.broken || !model.knows_all_events {
+        return block::unread();
     }
     let (state, call) = call(handler);
     let decide = decide(model, handler);
@@ -310,7 +335,7 @@ fn decide(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
     let returns = match handler.returns {
         None => emit!(()),
         // Such a type cannot be named again; the closure says what it is.
-        Some(ty) if has_impl_trait(ty) => emit!(_),
+        Some(ty) if has_impl_trait(ty) => emit_at!(ty.span() => _),
         Some(ty) => ty.to_token_stream(),
     };
     let future = handler.is_async.then(|| emit_at!(handler.method.span() => , _));
@@ -321,13 +346,13 @@ fn decide(model: &Aggregate<'_>, handler: &Handler<'_>) -> TokenStream {
 
 fn has_impl_trait(ty: &Type) -> bool {
     struct Finder(bool);
-    impl<'a> Visit<'a> for Finder {
-        fn visit_type_impl_trait(&mut self, _: &'a TypeImplTrait) {
+    impl VisitMut for Finder {
+        fn visit_type_impl_trait_mut(&mut self, _: &mut TypeImplTrait) {
             self.0 = true;
         }
     }
     let mut finder = Finder(false);
-    finder.visit_type(ty);
+    finder.visit_type_mut(&mut ty.clone());
     finder.0
 }
 

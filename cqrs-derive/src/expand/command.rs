@@ -12,7 +12,7 @@ use crate::paths::{emit, emit_as, sealed};
 ///     use ::cqrs::__private as __cqrs;
 ///     impl __cqrs::Command for Deposit {
 ///         type Id = AccountId;
-///         type Aggregate = <Self as __cqrs::HandledBy>::Aggregate;
+///         type Aggregate = <Self as __cqrs::HandledByOneAggregate>::Aggregate;
 ///         const NAME: &'static str = "Deposit";
 ///         fn id(&self) -> &Self::Id { match self { Self { account: __it, .. } => __it } }
 ///         fn duplicate(&self) -> Self { match self { Self { account: __0, cents: __1 } => Self {
@@ -25,7 +25,7 @@ pub(crate) fn expand(command: &Command<'_>) -> TokenStream {
     let id = command.id_type();
     let (generics, arguments) = bounded(command, true);
     let (params, _, bounds) = generics.split_for_impl();
-    let aggregate = emit_as!(ident.span() => <Self as __cqrs::HandledBy>::Aggregate);
+    let aggregate = emit_as!(ident.span() => <Self as __cqrs::HandledByOneAggregate>::Aggregate);
     let this = emit_as!(ident.span() => __cqrs::Command for #ident);
     let ids = command.cases.iter().map(|case| arm(case, case.id.as_ref(), &emit!(__it)));
     let copies = command.cases.iter().map(copy);
@@ -57,13 +57,15 @@ pub(crate) fn bounded(command: &Command<'_>, with_id: bool) -> (Generics, TokenS
     let (_, arguments, _) = command.generics.split_for_impl();
     let arguments = arguments.to_token_stream();
     let mut generics = command.generics.clone();
-    let names: Vec<_> = generics.type_params().map(|param| param.ident.clone()).collect();
-    if names.is_empty() {
+    if generics.params.iter().all(|param| matches!(param, GenericParam::Lifetime(_))) {
         return (generics, arguments);
     }
+    let names: Vec<_> = generics.type_params().map(|param| param.ident.clone()).collect();
     for param in &mut generics.params {
-        if let GenericParam::Type(param) = param {
-            param.default = None;
+        match param {
+            GenericParam::Type(param) => param.default = None,
+            GenericParam::Const(param) => param.default = None,
+            GenericParam::Lifetime(_) => {}
         }
     }
     let clause = generics.make_where_clause();
@@ -72,11 +74,13 @@ pub(crate) fn bounded(command: &Command<'_>, with_id: bool) -> (Generics, TokenS
             #name: ::core::clone::Clone + ::core::marker::Send + ::core::marker::Sync + 'static
         });
     }
-    clause.predicates.push(syn::parse_quote!(Self: __cqrs::HandledBy<Aggregate: __cqrs::Handle<Self>>));
+    clause
+        .predicates
+        .push(syn::parse_quote!(Self: __cqrs::HandledByOneAggregate<Aggregate: __cqrs::Handle<Self>>));
     if let Some(id) = command.id_type().filter(|_| with_id) {
         clause
             .predicates
-            .push(syn::parse_quote!(#id: __cqrs::Id + __cqrs::IdOf<<Self as __cqrs::HandledBy>::Aggregate>));
+            .push(syn::parse_quote!(#id: __cqrs::Id + __cqrs::IdOf<<Self as __cqrs::HandledByOneAggregate>::Aggregate>));
     }
     (generics, arguments)
 }

@@ -7,7 +7,7 @@ use syn::{Ident, Type};
 use crate::attr::spelled;
 use crate::check::type_ident;
 use crate::model::plain;
-use crate::paths::{emit, emit_as};
+use crate::paths::{braced, emit, emit_as};
 
 /// One variant: its name and its event.
 pub(crate) type Variant<'a> = (&'a Ident, &'a Type);
@@ -27,13 +27,17 @@ pub(crate) type Variant<'a> = (&'a Ident, &'a Type);
 pub(crate) fn expand(set: &Ident, variants: &[Variant<'_>], owner: &Type) -> TokenStream {
     let distinct = distinct_names(set, variants, owner);
     let from = variants.iter().map(|(variant, event)| {
+        // Twice the same event, once under an alias, shows at the second.
+        let from = emit_as!(event.span() => impl ::core::convert::From<#event> for #set);
+        let body = emit! {
+            fn from(__event: #event) -> Self {
+                Self::#variant(__event)
+            }
+        };
+        let body = braced(event.span(), body);
         emit! {
             #[automatically_derived]
-            impl ::core::convert::From<#event> for #set {
-                fn from(__event: #event) -> Self {
-                    Self::#variant(__event)
-                }
-            }
+            #from #body
         }
     });
     let types = variants.iter().map(|(_, event)| emit!(<#event as __cqrs::InSet<Self>>::TYPE));

@@ -6,6 +6,7 @@ use syn::spanned::Spanned as _;
 use syn::{Ident, PatType};
 
 use super::event_set;
+use crate::block;
 use crate::model::projection::{On, Projection};
 use crate::paths::{emit, emit_at, sealed};
 
@@ -39,7 +40,8 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
     let routes = names.iter().zip(&model.folds).map(|(name, on)| route(&set, name, on, model));
     let folds = names.iter().zip(&model.folds).map(|(name, on)| {
         if on.broken {
-            return emit!(#set::#name(_) => ::core::unreachable!(),);
+            let unread = block::unread();
+            return emit!(#set::#name(_) => #unread,);
         }
         let meta = on.meta.map(|meta| emit_at!(meta.ty.span() => , __meta));
         let fold = super::fold(on.fold, on.method, &emit!(__event #meta));

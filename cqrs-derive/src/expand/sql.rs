@@ -6,6 +6,7 @@ use syn::spanned::Spanned as _;
 use syn::{Ident, PatType, Type};
 
 use super::event_set;
+use crate::block;
 use crate::model::sql::{Setup, SqlProjection, Writes};
 use crate::paths::{at, emit, emit_at, sealed};
 
@@ -87,7 +88,7 @@ pub(crate) fn expand(model: &SqlProjection<'_>) -> TokenStream {
 
 fn handle(writes: &Writes<'_>, model: &SqlProjection<'_>) -> TokenStream {
     if writes.broken {
-        return emit!(::core::unreachable!());
+        return block::unread();
     }
     let transaction = argument(writes.transaction, "__tx");
     let meta = writes.meta.map(|meta| argument(meta, "__meta"));

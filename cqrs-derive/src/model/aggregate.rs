@@ -3,9 +3,10 @@
 use proc_macro2::TokenStream;
 use syn::{Attribute, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Path, Type};
 
-use super::method::{Fold, Method};
+use super::method::{Fold, Method, argument_of};
 use super::plain;
 use crate::attr::{self, AggregateArgs, Snapshot, names};
+use crate::block::Block;
 use crate::check;
 use crate::errors::Errors;
 use crate::hash;
@@ -26,6 +27,9 @@ pub(crate) struct Aggregate<'a> {
     pub(crate) fold: u64,
     pub(crate) handlers: Vec<Handler<'a>>,
     pub(crate) applies: Vec<Apply<'a>>,
+    /// Whether the event of each `#[apply]` could be read. If not, nothing is said about what handlers
+    /// return.
+    pub(crate) knows_all_events: bool,
 }
 
 /// What a handler needs to be there.
@@ -64,9 +68,14 @@ pub(crate) struct Apply<'a> {
 }
 
 impl<'a> Aggregate<'a> {
-    pub(crate) fn read(args: TokenStream, block: &'a ItemImpl, errors: &Errors) -> Self {
+    pub(crate) fn read(args: TokenStream, block: &'a Block, errors: &Errors) -> Self {
+        let macro_call = block.macro_call();
+        let Block { item: block, unfinished, .. } = block;
         let args = AggregateArgs::read(args, errors);
         let ident = check::type_ident(&block.self_ty);
+        if args.name.is_none() {
+            attr::long_ident(&ident, names::AGGREGATE, errors);
+        }
         if !args.has_id {
             errors.here(
                 proc_macro2::Span::call_site(),
@@ -88,19 +97,40 @@ impl<'a> Aggregate<'a> {
                 .unwrap_or_else(|| quote::format_ident!("{}Event", plain(&ident), span = ident.span())),
             handlers: Vec::new(),
             applies: Vec::new(),
+            knows_all_events: true,
         };
         for item in &block.items {
             if let ImplItem::Fn(item) = item {
                 model.read_method(item, errors);
             }
         }
+        model.read_unfinished(unfinished);
+        if let Some(call) = macro_call
+            && model.applies.is_empty()
+            && model.handlers.iter().all(Handler::has_events)
+        {
+            errors.unseen(call, names::AGGREGATE, "`#[handle]` and `#[apply]`");
+            model.knows_all_events = false;
+        }
         model
+    }
+
+    /// What the compiler reports stands for its commands and events, and for nothing else.
+    fn read_unfinished(&mut self, methods: &'a [ImplItemFn]) {
+        let (handlers, applies) = (self.handlers.len(), self.applies.len());
+        let reported = Errors::default();
+        methods.iter().for_each(|item| self.read_method(item, &reported));
+        self.handlers.iter_mut().skip(handlers).for_each(|handler| handler.broken = true);
+        self.applies.iter_mut().skip(applies).for_each(|apply| apply.broken = true);
     }
 
     fn read_method(&mut self, item: &'a ImplItemFn, errors: &Errors) {
         match role(&item.attrs, errors) {
             Some(Role::Handle) => self.handlers.extend(Handler::read(item, self.ty, errors)),
-            Some(Role::Apply) => self.applies.extend(Apply::read(item, self.ty, errors)),
+            Some(Role::Apply) => match Apply::read(item, self.ty, errors) {
+                Some(apply) => self.applies.push(apply),
+                None => self.knows_all_events = false,
+            },
             None => {}
         }
     }
@@ -163,11 +193,21 @@ fn role(attrs: &[Attribute], errors: &Errors) -> Option<Role> {
             errors.at(attr.path(), format_args!("no such attribute: did you mean `#[{name}]`?"));
             return Some(role);
         }
+        if let Some(attr) = attr::conditional(attrs, name) {
+            attr::refuse_conditional(attr, name, names::AGGREGATE, errors);
+            return Some(role);
+        }
     }
     None
 }
 
 impl<'a> Handler<'a> {
+    /// Whether it returns more than nothing.
+    fn has_events(&self) -> bool {
+        let events = self.returns.map(|ty| argument_of(ty, "Result").unwrap_or(ty));
+        events.is_some_and(|ty| !check::is_unit(ty))
+    }
+
     /// `None` if not even the command is known.
     fn read(item: &'a ImplItemFn, this: &'a Type, errors: &Errors) -> Option<Self> {
         let before = errors.count();

@@ -44,6 +44,9 @@ const MARKS: [&str; 3] = [names::ID, names::EXPECTED_VERSION, names::IDEMPOTENCY
 impl<'a> Command<'a> {
     pub(crate) fn read(input: &'a DeriveInput, errors: &Errors) -> Self {
         let args = CommandArgs::read(&input.attrs, errors);
+        if args.name.is_none() {
+            attr::long_ident(&input.ident, names::COMMAND, errors);
+        }
         refuse_marks(&input.attrs, errors);
         let cases = match &input.data {
             Data::Struct(data) => vec![Case::read(None, &data.fields, &input.ident, errors)],

@@ -36,6 +36,9 @@ pub(crate) struct Tag<'a> {
 impl<'a> Event<'a> {
     pub(crate) fn read(input: &'a DeriveInput, errors: &Errors) -> Self {
         let args = EventArgs::read(&input.attrs, errors);
+        if args.name.is_none() {
+            attr::long_ident(&input.ident, names::EVENT, errors);
+        }
         attr::misplaced(&input.attrs, names::TAG, "put it on a field", errors);
         let (version, version_literal) = match args.version {
             Some((number, literal)) => (number, Some(literal)),

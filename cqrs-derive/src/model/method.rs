@@ -1,5 +1,7 @@
 //! The signature of a marked method, in the words of the macros.
 
+use crate::attr::names;
+
 use syn::{
     FnArg, GenericArgument, ImplItemFn, PatType, PathArguments, Receiver, ReceiverKind, ReturnType, Type,
 };
@@ -20,6 +22,8 @@ pub(crate) enum Takes<'a> {
     MaybeShared,
     /// A first parameter `Option<Self>`.
     MaybeOwned(&'a PatType),
+    /// A first parameter with `Self` in it under another name, such as an alias of `Option`.
+    Aliased(&'a PatType),
 }
 
 /// What a fold does to the state.
@@ -62,6 +66,7 @@ impl<'a> Method<'a> {
                 FnArg::Typed(param) => match optional(&param.ty, this) {
                     Some(true) if at == 0 => takes = Takes::MaybeShared,
                     Some(false) if at == 0 => takes = Takes::MaybeOwned(param),
+                    None if at == 0 && is_aliased(&param.ty, this, item) => takes = Takes::Aliased(param),
                     _ => params.push(param),
                 },
             }
@@ -94,6 +99,22 @@ fn optional(ty: &Type, this: &Type) -> Option<bool> {
         inner if is_self(inner, this) => Some(false),
         _ => None,
     }
+}
+
+/// Whether it is an alias of `Option<&Self>` or `Option<Self>`: `Self` is the argument of a type that is
+/// not a command. A command may be generic, but holds no references.
+fn is_aliased(ty: &Type, this: &Type, item: &ImplItemFn) -> bool {
+    let Type::Path(path) = ty else { return false };
+    let Some(PathArguments::AngleBracketed(list)) = path.path.segments.last().map(|last| &last.arguments)
+    else {
+        return false;
+    };
+    let handles = item.attrs.iter().any(|attr| attr.path().is_ident(names::HANDLE));
+    list.args.iter().any(|argument| match argument {
+        GenericArgument::Type(Type::Reference(inner)) => is_self(&inner.elem, this),
+        GenericArgument::Type(inner) => !handles && is_self(inner, this),
+        _ => false,
+    })
 }
 
 /// The `T` of `Wrapper<T>`, however the wrapper's path is written.

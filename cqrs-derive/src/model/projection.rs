@@ -1,11 +1,12 @@
 //! `#[projection]`.
 
 use proc_macro2::Span;
-use syn::{Expr, Ident, ImplItem, ImplItemFn, ItemImpl, Pat, PatType, Type};
+use syn::{Expr, Ident, ImplItem, ImplItemFn, Pat, PatType, Type};
 
 use super::method::{Fold, Method};
 use super::plain;
 use crate::attr::{self, Mode, ProjectionArgs, names};
+use crate::block::Block;
 use crate::check;
 use crate::errors::Errors;
 use crate::paths::Krate;
@@ -36,7 +37,9 @@ pub(crate) struct On<'a> {
 }
 
 impl<'a> Projection<'a> {
-    pub(crate) fn read(args: ProjectionArgs, block: &'a ItemImpl, errors: &Errors) -> Self {
+    pub(crate) fn read(args: ProjectionArgs, block: &'a Block, errors: &Errors) -> Self {
+        let macro_call = block.macro_call();
+        let Block { item: block, unfinished, .. } = block;
         let ident = check::type_ident(&block.self_ty);
         let missing = match (args.has_name, args.has_key) {
             (true, true) => None,
@@ -62,6 +65,14 @@ impl<'a> Projection<'a> {
                 model.folds.extend(On::read(item, model.ty, errors));
             }
         }
+        if let Some(call) = macro_call
+            && model.folds.is_empty()
+        {
+            errors.unseen(call, names::PROJECTION, "`#[on]`");
+        }
+        let reported = Errors::default();
+        let unfinished = unfinished.iter().filter_map(|item| On::read(item, model.ty, &reported));
+        model.folds.extend(unfinished.map(|on| On { broken: true, key: None, ..on }));
         model
     }
 
@@ -93,8 +104,7 @@ impl<'a> On<'a> {
         let key = match attr::single(&item.attrs, names::ON, errors) {
             Some(attr) => attr::on_key(attr, errors),
             None => {
-                let attr = attr::nearly(&item.attrs, names::ON)?;
-                errors.at(attr.path(), "no such attribute: did you mean `#[on]`?");
+                attr::not_on(&item.attrs, errors)?;
                 None
             }
         };
@@ -109,7 +119,7 @@ impl<'a> On<'a> {
             event,
             event_pattern: &method.params.first()?.pat,
             meta: method.params.get(1).copied(),
-            key,
+            key: key.filter(|_| errors.count() == before),
             broken: errors.count() > before,
         })
     }

@@ -1,12 +1,13 @@
 //! `#[projection(sql = …)]`.
 
 use proc_macro2::Span;
-use syn::{Ident, ImplItem, ImplItemFn, ItemImpl, PatType, Type};
+use syn::{Ident, ImplItem, ImplItemFn, PatType, Type};
 
 use super::method::Method;
 use super::plain;
 use super::projection::misplaced;
 use crate::attr::{self, Mode, ProjectionArgs, names};
+use crate::block::Block;
 use crate::check;
 use crate::errors::Errors;
 use crate::paths::Krate;
@@ -44,7 +45,9 @@ pub(crate) struct Writes<'a> {
 }
 
 impl<'a> SqlProjection<'a> {
-    pub(crate) fn read(args: ProjectionArgs, database: Type, block: &'a ItemImpl, errors: &Errors) -> Self {
+    pub(crate) fn read(args: ProjectionArgs, database: Type, block: &'a Block, errors: &Errors) -> Self {
+        let macro_call = block.macro_call();
+        let Block { item: block, unfinished, .. } = block;
         let ident = check::type_ident(&block.self_ty);
         if !args.has_name {
             let what = "the name of its checkpoint in the store: `#[projection(name = \"…\", sql = …)]`";
@@ -82,6 +85,14 @@ impl<'a> SqlProjection<'a> {
                 model.read_method(item, errors);
             }
         }
+        if let Some(call) = macro_call
+            && model.handlers.is_empty()
+        {
+            errors.unseen(call, names::PROJECTION, "`#[on]`");
+        }
+        let reported = Errors::default();
+        let unfinished = unfinished.iter().filter_map(|item| Writes::read(item, model.ty, &reported));
+        model.handlers.extend(unfinished.map(|writes| Writes { broken: true, ..writes }));
         model
     }
 
@@ -129,12 +140,12 @@ impl<'a> Writes<'a> {
         match attr::single(&item.attrs, names::ON, errors) {
             Some(attr) => attr::no_key(attr, errors),
             None => {
-                let attr = attr::nearly(&item.attrs, names::ON)?;
-                errors.at(attr.path(), "no such attribute: did you mean `#[on]`?");
+                attr::not_on(&item.attrs, errors)?;
             }
         }
         let mut method = Method::read(item, this);
         check::statements_signature(&method, names::ON, errors);
+        check::transaction_first(&mut method, errors);
         let transaction = check::transaction(&method, names::ON, errors)?;
         method.params.remove(0);
         let event = check::fold_event(&method, names::ON, errors)?;

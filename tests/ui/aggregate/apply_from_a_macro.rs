@@ -1,0 +1,32 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+#[derive(Command)]
+struct Open {
+    #[id]
+    account: u64,
+}
+
+#[derive(Default)]
+struct Account;
+
+#[allow(unused_macros)]
+macro_rules! applies {
+    () => {
+        #[apply]
+        fn opened(&mut self, _: &Opened) {}
+    };
+}
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(&self, _: Open) -> Opened {
+        Opened
+    }
+    applies!();
+}
+
+fn main() {}

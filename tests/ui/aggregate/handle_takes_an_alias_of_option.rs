@@ -1,0 +1,27 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+#[derive(Command)]
+struct Open {
+    #[id]
+    account: u64,
+}
+
+#[derive(Default)]
+struct Account;
+
+type Maybe<T> = Option<T>;
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(_this: Maybe<&Self>, _: Open) -> Opened {
+        Opened
+    }
+    #[apply]
+    fn opened(&mut self, _: &Opened) {}
+}
+
+fn main() {}

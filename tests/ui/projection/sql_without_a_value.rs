@@ -1,0 +1,12 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+struct Ledger;
+
+#[projection(name = "ledger", sql)]
+impl Ledger {
+}
+
+fn main() {}
