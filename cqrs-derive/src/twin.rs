@@ -55,7 +55,7 @@ fn find(tokens: TokenStream, mine: &str, this: &str) -> Option<Twin> {
                 for token in tokens.by_ref() {
                     match token {
                         TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => {
-                            blocks.push((spelled(&ty), text_of(group.stream())));
+                            blocks.push((spelled(&ty), text_of(&group.stream())));
                             break;
                         }
                         token => ty.extend([token]),
@@ -78,13 +78,13 @@ fn find(tokens: TokenStream, mine: &str, this: &str) -> Option<Twin> {
 /// What is in the braces of a block.
 fn body(block: TokenStream) -> Option<String> {
     match block.into_iter().last() {
-        Some(TokenTree::Group(group)) => Some(text_of(group.stream())),
+        Some(TokenTree::Group(group)) => Some(text_of(&group.stream())),
         _ => None,
     }
 }
 
 /// Tokens without what is between them.
-fn text_of(tokens: TokenStream) -> String {
+fn text_of(tokens: &TokenStream) -> String {
     tokens.to_string().split_whitespace().collect()
 }
 
@@ -115,7 +115,7 @@ mod tests {
             (format!("#[cfg(x)] {at} impl A {{ {a} }} #[cfg(not(x))] {at} impl A {{ {b} }}"), None, None),
         ];
         for (file, first, later) in cases {
-            let found = |body: &str| find(tokens(&file), &text_of(tokens(body)), "A");
+            let found = |body: &str| find(tokens(&file), &text_of(&tokens(body)), "A");
             assert_eq!((found(a), found(b)), (first, later), "{file}");
         }
     }
