@@ -77,7 +77,7 @@ use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore, check_name};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Limits,
-    LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent, unsupported,
+    LogId, LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent, unsupported,
 };
 
 // The page's programs are compiled with the tests.
@@ -172,6 +172,23 @@ impl PostgresStore {
     /// As [`open`](Self::open).
     pub async fn migration_sql(url: &str) -> Result<String, StoreError> {
         Self::builder(url).migration_sql().await
+    }
+
+    /// Gives the log in a schema a new id, and returns it.
+    ///
+    /// Call it for a copy that continues next to its original, such as a restored backup or a staging database, and
+    /// for a log that went back in time. Without it, the copy has the id of the original, and receipts and
+    /// checkpoints of one are taken for those of the other. The checkpoints and snapshots in the same schema move to
+    /// the new id in the same transaction, so that their read models continue. Receipts of the original, and
+    /// checkpoints in other stores, are rejected from then on, because their log has another id.
+    ///
+    /// Close the programs that use the copy first. One that still has it open is rejected with its next append.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`StoreErrorKind::Invalid`] if the schema has no log;
+    /// [`StoreErrorKind::Unavailable`] if an append keeps the log locked.
+    pub async fn assign_new_log_id(url: &str) -> Result<LogId, StoreError> {
+        Self::builder(url).assign_new_log_id().await
     }
 
     /// Sets up a store that differs from [`open`](Self::open).
@@ -465,6 +482,19 @@ impl PostgresBuilder {
             place.migrate(partitions).await
         };
         migrate.await.map_err(|fault| fault.told(&doing))
+    }
+
+    /// Assigns a new log id: see [`PostgresStore::assign_new_log_id`].
+    ///
+    /// # Errors
+    /// As [`PostgresStore::assign_new_log_id`].
+    pub async fn assign_new_log_id(self) -> Result<LogId, StoreError> {
+        let doing = format!("assign a new log id in {}", url::shown_text(&self.url));
+        let assign = async {
+            let (place, _) = self.place()?;
+            place.assign_new_log_id().await
+        };
+        assign.await.map_err(|fault| fault.told(&doing))
     }
 
     /// Returns the statements of a migration: see [`PostgresStore::migration_sql`].

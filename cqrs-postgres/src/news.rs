@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use cqrs_core::id::Partition;
 use tokio::sync::{Notify, watch};
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
 
 use crate::append::HEAD;
 use crate::error::Fault;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cqrs_core::error::StoreErrorKind;
+use cqrs_core::store::LogId;
 use foldhash::{HashMap, HashSet};
 use futures_util::{StreamExt as _, TryStreamExt as _, future, stream};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -169,6 +170,12 @@ impl Place {
     pub(crate) async fn migrate(self: &Arc<Self>, partitions: Option<u16>) -> Result<(), Fault> {
         let conn = self.connect_unchecked().await?;
         schema::migrate(&conn.client, &self.schema, partitions).await
+    }
+
+    /// Gives the log a new id.
+    pub(crate) async fn assign_new_log_id(self: &Arc<Self>) -> Result<LogId, Fault> {
+        let conn = self.connect_unchecked().await?;
+        schema::assign_new_log_id(&conn.client, &self.schema).await
     }
 
     /// The statements of a migration.

@@ -38,6 +38,7 @@ use cqrs_core::store::LogId;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
+use crate::append::Target;
 use crate::error::Fault;
 
 /// The version of the schema that this program creates and works with. The table `meta` stores it, with the
@@ -772,6 +773,50 @@ async fn change(
     match done {
         Ok(Found::Ready(meta)) => client.batch_execute("COMMIT").await.map(|()| meta).map_err(Fault::from),
         Ok(_) => Err(Fault::corrupt("the schema is not there after it was created")),
+        Err(fault) => {
+            // If this fails too, the connection ends, and its transaction with it.
+            let _ = client.batch_execute("ROLLBACK").await;
+            Err(fault)
+        }
+    }
+}
+
+/// Gives the log a new id, and moves what is of this log in the same schema along.
+///
+/// Appends under way are waited for. Programs that have the log open notice with their next append: the function
+/// finds another log, and a plain statement finds that the sequence has moved.
+pub(crate) async fn assign_new_log_id(client: &Client, schema: &Schema) -> Result<LogId, Fault> {
+    client.batch_execute(BEGIN).await?;
+    let done = async {
+        client.batch_execute(&lock(schema)).await?;
+        let meta = match inspect(client, schema).await? {
+            Found::Ready(meta) => meta,
+            Found::Older(version) => return Err(outdated(schema, version)),
+            Found::Nothing => {
+                let words = format!("the schema `{}` has no log", schema.name);
+                return Err(Fault::new(StoreErrorKind::Invalid, words));
+            }
+        };
+        meta.versions.writable(schema)?;
+        for partition in (0..meta.partitions).map(Partition::new) {
+            let lock = Target::new(meta.log, partition).lock;
+            client.batch_execute(&format!("SELECT pg_advisory_xact_lock({lock})")).await?;
+        }
+        let assign = schema.text("UPDATE {s}.meta SET log = gen_random_uuid() RETURNING log");
+        let rows = client.query_typed(&assign, &[]).await?;
+        let new = rows.first().ok_or_else(|| Fault::corrupt("the log has no id"))?.try_get(0)?;
+        let moved = format!(
+            "UPDATE {{s}}.checkpoints SET log = '{new}' WHERE log = '{0}';
+             UPDATE {{s}}.snapshots SET log = '{new}' WHERE log = '{0}';
+             SELECT nextval('{{s}}.fenced')",
+            meta.log
+        );
+        client.batch_execute(&schema.text(&moved)).await?;
+        Ok(LogId(new))
+    }
+    .await;
+    match done {
+        Ok(new) => client.batch_execute("COMMIT").await.map(|()| new).map_err(Fault::from),
         Err(fault) => {
             // If this fails too, the connection ends, and its transaction with it.
             let _ = client.batch_execute("ROLLBACK").await;

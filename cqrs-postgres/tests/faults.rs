@@ -6,12 +6,17 @@
 
 mod support;
 
+use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position, Version};
-use cqrs_core::store::{Append, AppendError, CommandKey, EventStore as _, Expected, Guard};
+use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
+use cqrs_core::store::{
+    Append, AppendError, CommandKey, Direction, EventStore as _, Expected, Guard, Head, LogPoint, LogRead,
+    Query, StreamEvent, StreamRead,
+};
 use cqrs_postgres::PostgresStore;
 use support::{connect, event, payload, read_all, read_stream, schema, stream, with};
 use tokio_postgres::error::SqlState;
@@ -267,15 +272,34 @@ async fn a_log_that_is_rewound_or_replaced_is_told() {
     let schema = schema();
     let url = with(cluster.url(), &format!("schema={schema}"));
     let store = PostgresStore::open(&url).await.unwrap();
+    let mut third = None;
     for text in ["one", "two", "three"] {
-        store.append(one("A/1", text)).await.unwrap();
+        third = store.append(one("A/1", text)).await.unwrap().event;
     }
-    assert_eq!(store.head(Partition::ONLY).await.unwrap().position, Position::new(3));
+    let third = third.unwrap();
+    let head = store.head(Partition::ONLY).await.unwrap();
+    assert_eq!((head.position, head.event), (Position::new(3), Some(third)));
     let client = connect(cluster.url()).await;
     client.batch_execute(&format!("DELETE FROM {schema}.events WHERE position = 3")).await.unwrap();
-    let error = store.head(Partition::ONLY).await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
-    assert!(error.to_string().contains("the log was rewound"), "{error}");
+    for (call, error) in every_call(&store).await {
+        let error = error.unwrap_or_else(|| panic!("{call} does not notice that the log was rewound"));
+        assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{call}: {error}");
+        assert!(error.to_string().contains("the log was rewound"), "{call}: {error}");
+    }
+    // The negative control: a handle that has reported no head has nothing to compare with, and its calls work.
+    for (call, error) in every_call(&PostgresStore::open(&url).await.unwrap()).await {
+        assert!(error.is_none(), "{call}: {error:?}");
+    }
+    // The handle works again once the log has grown past the head that it has reported. What rests on the event that
+    // was lost does not.
+    let expected = Expected::Event(Version::new(3), third);
+    let guard = Guard::stream(stream("A/1"), expected);
+    let lost = store.append(Append::new(vec![event("A/1", "on a lost event")], guard)).await;
+    assert!(matches!(lost, Err(AppendError::Conflict(_))), "{lost:?}");
+    let after = LogPoint { position: Position::new(3), event: Some(third) };
+    let guard = Guard::Unchanged { query: Query::none(), after };
+    let lost = store.append(Append::new(vec![event("A/1", "on a lost head")], guard)).await;
+    assert!(matches!(lost, Err(AppendError::Conflict(_))), "{lost:?}");
     // Another log in the same place is not written to.
     client.batch_execute(&format!("DROP SCHEMA {schema} CASCADE")).await.unwrap();
     PostgresStore::open(&url).await.unwrap();
@@ -286,6 +310,86 @@ async fn a_log_that_is_rewound_or_replaced_is_told() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// A restored copy gets an id of its own. What is in the same schema moves along; an open handle is refused.
+#[tokio::test]
+async fn a_copy_gets_a_log_id_of_its_own() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let url = with(cluster.url(), &format!("schema={}", schema()));
+    let refused = PostgresStore::assign_new_log_id(&url).await.unwrap_err();
+    assert_eq!(refused.kind(), StoreErrorKind::Invalid, "{refused}");
+    let store = PostgresStore::open(&url).await.unwrap();
+    for text in ["one", "two", "three"] {
+        store.append(one("A/1", text)).await.unwrap();
+    }
+    let head = store.head(Partition::ONLY).await.unwrap();
+    let claim = store.claim("reader").await.unwrap();
+    let to = Checkpoint { log: head.log, position: head.position, event: head.event };
+    let batch = Batch {
+        consumer: "reader".into(),
+        partition: Partition::ONLY,
+        epoch: claim.epoch,
+        from: claim.checkpoints,
+        to,
+        collection: "reader".into(),
+        writes: Vec::new(),
+        handlers: None,
+    };
+    store.commit(batch).await.unwrap();
+    let new = PostgresStore::assign_new_log_id(&url).await.unwrap();
+    assert_ne!(new, head.log);
+    match store.append(one("A/1", "four")).await {
+        Err(AppendError::Store(error)) => assert!(error.to_string().contains("replaced"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+    let copy = PostgresStore::open(&url).await.unwrap();
+    assert_eq!(copy.head(Partition::ONLY).await.unwrap(), Head { log: new, ..head });
+    let moved = copy.checkpoint("reader", Partition::ONLY).await.unwrap();
+    assert_eq!(moved, Some(Checkpoint { log: new, ..to }));
+    copy.append(one("A/1", "four")).await.unwrap();
+    copy.verify().await.unwrap();
+}
+
+/// Every call that looks at the log, and its fault. The last one appends.
+async fn every_call(store: &PostgresStore) -> Vec<(&'static str, Option<StoreError>)> {
+    let of = |error: AppendError| match error {
+        AppendError::Store(error) => error,
+        other => panic!("{other:?}"),
+    };
+    let key = CommandKey { stream: stream("A/1"), key: "no such key".into() };
+    let (query, after, partition) = (Query::all(), Position::START, Partition::ONLY);
+    let log = |query: Query| LogRead { partition, after, up_to: None, query, limit: 10 };
+    let forward = |name: &str| StreamRead {
+        stream: stream(name),
+        from: Version::new(1),
+        direction: Direction::Forward,
+        limit: 10,
+    };
+    let mut take = |_: StreamEvent<'_>| ControlFlow::Continue(());
+    let check = Append::new(Vec::new(), Guard::stream(stream("A/1"), Expected::Version(Version::new(2))));
+    let tagged = Guard::Absent(Query::names(["No such name"]));
+    let mut calls = vec![
+        ("head", store.head(partition).await.err()),
+        ("read_log", store.read_log(log(query)).await.err()),
+        ("read_log of nothing", store.read_log(log(Query::none())).await.err()),
+        ("read_stream", store.read_stream(forward("A/1")).await.err()),
+        ("read_stream of none", store.read_stream(forward("A/none")).await.err()),
+        ("fold_stream", store.fold_stream(&stream("A/1"), Version::new(1), &mut take).await.err()),
+        ("fold_stream of none", store.fold_stream(&stream("A/none"), Version::new(1), &mut take).await.err()),
+        ("find_key", store.find_key(&key).await.err()),
+        ("reserve", store.reserve(&stream("A/1")).await.err()),
+        ("append of nothing", store.append(check).await.map_err(of).err()),
+    ];
+    // Another stream for each, so that none rests on an event of the other.
+    for (call, name, guard) in [
+        ("append", "B/1", Guard::Any),
+        ("append to a new stream", "B/2", Guard::stream(stream("B/2"), Expected::NoStream)),
+        ("append with a query", "B/3", tagged),
+    ] {
+        calls.push((call, store.append(Append::new(vec![event(name, call)], guard)).await.map_err(of).err()));
+    }
+    calls
 }
 
 #[tokio::test]

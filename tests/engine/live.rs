@@ -235,8 +235,11 @@ async fn a_receipt_is_still_looked_at() {
     let foreign = there.get::<Now>(&1).after(&receipt).await.unwrap_err();
     assert!(matches!(foreign, ReadError::ForeignReceipt), "{foreign:?}");
     let beyond: Receipt = receipt.to_string().replacen("-2-", "-99-", 1).parse().unwrap();
-    let behind = here.get::<Now>(&1).after(&beyond).await.unwrap_err();
-    assert_eq!(behind.to_string(), "the projection `now` is at position 2 and did not reach 99 in time");
+    let lost = here.get::<Now>(&1).after(&beyond).await.unwrap_err();
+    assert_eq!(
+        lost.to_string(),
+        "the receipt is of an event at position 99 that the log no longer has: the log was rewound, and ends at 2"
+    );
     let missing = Engine::builder().registry(Registry::new().with::<Account>()).build(MemoryStore::new());
     let missing = missing.await.unwrap().get::<Now>(&1).await.unwrap_err();
     assert!(matches!(missing, ReadError::NotRegistered("now")), "{missing:?}");

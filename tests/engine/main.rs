@@ -22,6 +22,7 @@ mod racing;
 mod reads;
 mod registry;
 mod review;
+mod rewound;
 mod several;
 mod verify;
 mod waits;

@@ -270,8 +270,8 @@ async fn a_receipt_from_beyond_the_log_is_not_said_to_be_reached() {
         let receipt: Receipt = receipt.parse().unwrap();
         assert_eq!(receipt.position().get(), 99);
         let read = bank.get::<Summary>(&1).after(&receipt).timeout(Duration::from_millis(300));
-        let behind = read.await.unwrap_err();
-        assert!(matches!(behind, ReadError::Behind { .. }), "{behind:?}");
+        let lost = read.await.unwrap_err();
+        assert!(matches!(lost, ReadError::LostReceipt { .. }), "{lost:?}");
     }
 }
 

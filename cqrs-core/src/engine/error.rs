@@ -352,6 +352,14 @@ pub enum ReadError {
     },
     /// The receipt is of another log.
     ForeignReceipt,
+    /// The log no longer has the event that the receipt is of: it was rewound, as after a failover to a standby that
+    /// lagged, and the command's effect is lost.
+    LostReceipt {
+        /// The receipt's position.
+        position: Position,
+        /// The end of the log.
+        head: Position,
+    },
     /// The projection is not in the engine's registry.
     NotRegistered(&'static str),
     /// A stored document, or its key, does not fit its type.
@@ -385,6 +393,10 @@ impl fmt::Display for ReadError {
                 write!(f, "the projection `{projection}` has stopped at position {position}")
             }
             Self::ForeignReceipt => f.write_str("the receipt is of another log"),
+            Self::LostReceipt { position, head } => write!(
+                f,
+                "the receipt is of an event at position {position} that the log no longer has: the log was rewound, and ends at {head}"
+            ),
             Self::NotRegistered(projection) => write!(
                 f,
                 "the projection `{projection}` is not registered with this engine: link the crate that defines it, or add it to its registry"
@@ -406,7 +418,11 @@ impl StdError for ReadError {
             Self::Document { source, .. } => Some(source),
             Self::Fold(error) => error.source(),
             Self::Store(error) => error.source(),
-            Self::Behind { .. } | Self::ForeignReceipt | Self::NotRegistered(_) | Self::Id(_) => None,
+            Self::Behind { .. }
+            | Self::ForeignReceipt
+            | Self::LostReceipt { .. }
+            | Self::NotRegistered(_)
+            | Self::Id(_) => None,
         }
     }
 }

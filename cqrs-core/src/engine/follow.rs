@@ -8,7 +8,7 @@
 //! one at a time, and the store's fence sees to it over processes.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use bytes::Bytes;
 use foldhash::HashMap;
 use tokio::sync::{Mutex, watch};
 use tracing::Instrument as _;
+use uuid::Uuid;
 
 use super::held::{Ahead, Held, Written};
 use super::lag::{Lag, Place};
@@ -26,7 +27,7 @@ use crate::event::RecordedEvent;
 use crate::id::{Partition, Position};
 use crate::projection::Mode;
 use crate::read_store::{Batch, Checkpoint, Claim, CommitError};
-use crate::store::{Head, LogRead, LogSlice, Query};
+use crate::store::{Head, LogPoint, LogRead, LogSlice, Query};
 use crate::timer;
 
 /// Between two tries after a fault of a store: from the first to the last, doubling.
@@ -38,6 +39,9 @@ const STANDBY: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 /// For how long one that is new looks whether another moves the consumer, before it takes it over.
 /// Longer than a store needs to tell another process of an append.
 const GLANCE: Duration = Duration::from_millis(150);
+
+/// How often a read that waits for no receipt makes sure that the documents are of this log's history.
+const CHECKED: Duration = Duration::from_secs(1);
 
 /// Waits that double from one fault to the next. They have to outgrow a batch: of two owners that
 /// take a consumer from each other, one gets through only while the other waits.
@@ -66,13 +70,15 @@ pub(super) struct Follower {
     query: Query,
     place: Mutex<Option<Held>>,
     progress: watch::Sender<Progress>,
+    /// When a read made sure last that the checkpoints are of this log's history.
+    checked: std::sync::Mutex<Option<Instant>>,
 }
 
 /// How far a follower is, as others see it.
 #[derive(Clone, Debug)]
 pub(super) struct Progress {
     /// By the number of the partition.
-    places: Vec<Position>,
+    points: Vec<LogPoint>,
     pub(super) state: ConsumerState,
     /// Whether its task has ended.
     pub(super) gone: bool,
@@ -91,7 +97,12 @@ impl Progress {
 
     /// How far it is on a partition.
     pub(super) fn on(&self, partition: Partition) -> Position {
-        self.places.get(usize::from(partition.get())).copied().unwrap_or_default()
+        self.point(partition).position
+    }
+
+    /// The same, with the event there.
+    pub(super) fn point(&self, partition: Partition) -> LogPoint {
+        self.points.get(usize::from(partition.get())).copied().unwrap_or_default()
     }
 }
 
@@ -255,15 +266,13 @@ struct Guest {
     patience: Duration,
     /// Whether it has not owned it yet.
     is_new: bool,
-    /// Whether the checkpoints were made sure to be of this log's history.
-    is_checked: bool,
     /// Where the checkpoints were, with something behind them, when it last looked.
     seen: Option<Vec<Position>>,
 }
 
 impl Guest {
     fn new(is_new: bool, patience: Duration) -> Self {
-        Self { patience, is_new, is_checked: false, seen: None }
+        Self { patience, is_new, seen: None }
     }
 }
 
@@ -303,7 +312,7 @@ impl From<CommitError> for Trouble {
 
 impl Follower {
     pub(super) fn new(consumer: Arc<dyn Consumer>, mode: Mode, partitions: u16, runs: Runs) -> Self {
-        let places = vec![Position::START; usize::from(partitions)];
+        let points = vec![LogPoint::START; usize::from(partitions)];
         let state = match runs {
             Runs::Background | Runs::OnDemand => ConsumerState::Following,
             Runs::Elsewhere => ConsumerState::Standby,
@@ -314,7 +323,8 @@ impl Follower {
             consumer,
             mode,
             place: Mutex::new(None),
-            progress: watch::Sender::new(Progress { places, state, gone: false }),
+            checked: std::sync::Mutex::default(),
+            progress: watch::Sender::new(Progress { points, state, gone: false }),
         }
     }
 
@@ -418,7 +428,8 @@ impl Follower {
                 Rest::None => {}
                 Rest::For(time) => timer::sleep(time).await,
                 Rest::UntilNews(disturbances) => {
-                    let reached = self.progress.borrow().places.clone();
+                    let reached: Vec<Position> =
+                        self.progress.borrow().points.iter().map(|point| point.position).collect();
                     inner.heads.news(&*inner.log, &reached, disturbances).await;
                     woken = Woken::ByNews;
                 }
@@ -465,8 +476,8 @@ impl Follower {
             // A `catch_up` in this engine has taken it over.
             return Ok(None);
         }
-        let Some(now) = self.look(inner, guest.is_checked).await? else {
-            (guest.seen, guest.is_checked) = (None, true);
+        let Some(now) = self.look(inner).await? else {
+            guest.seen = None;
             return Ok(Some(Step::AtHead));
         };
         // Who writes is taken for the program that this consumer belongs to, and need not wait.
@@ -483,31 +494,27 @@ impl Follower {
         Ok(Some(Step::Left(guest.patience)))
     }
 
-    /// Where the stored checkpoints are, if there is something behind them, and `None` at the end of the
-    /// log. Makes sure, as far as a look shows, that they are of this log's history; at the end entirely,
-    /// unless that was done.
-    async fn look(&self, inner: &Inner, is_checked: bool) -> Result<Option<Vec<Position>>, Trouble> {
+    /// Where the stored checkpoints are, if there are events after them, and `None` at the end of the log. Makes
+    /// sure that they are of this log's history.
+    async fn look(&self, inner: &Inner) -> Result<Option<Vec<Position>>, Trouble> {
         let (mut positions, mut behind) = (Vec::new(), false);
         let mut is_set_up = self.consumer.database().is_none();
         for partition in self.partitions() {
             let stored = inner.documents.checkpoint(self.name(), partition).await?;
             is_set_up |= stored.is_some();
-            let head = inner.log.head(partition).await?;
+            let slice = inner.points(partition, position(stored), position(stored)).await?;
             if let Some(checkpoint) = stored {
-                compare(checkpoint, head).map_err(Trouble::Fault)?;
+                compare(checkpoint, slice.head, slice.after_event).map_err(Trouble::Fault)?;
             }
-            let stored = position(stored);
+            let stored = point(stored);
             // Whoever moves it in this engine may have got further meanwhile.
-            let reached = self.progress.borrow().on(partition);
-            self.seen(partition, stored.max(reached));
-            behind |= stored < head.position;
-            positions.push(stored);
+            let reached = self.progress.borrow().point(partition);
+            self.seen(partition, if reached.position > stored.position { reached } else { stored });
+            behind |= stored.position < slice.head.position;
+            positions.push(stored.position);
         }
         if behind || !is_set_up {
             return Ok(Some(positions));
-        }
-        if !is_checked {
-            self.check_all(inner).await?;
         }
         self.recovered();
         Ok(None)
@@ -564,7 +571,7 @@ impl Follower {
     /// take it over for.
     async fn lazy_step(&self, inner: &Inner, goal: Option<Goal>) -> Result<Step, Trouble> {
         if self.place.lock().await.is_none() {
-            match self.look(inner, false).await {
+            match self.look(inner).await {
                 Ok(None) => return Ok(Step::AtHead),
                 Ok(Some(_)) => {}
                 Err(trouble) => {
@@ -667,12 +674,12 @@ impl Follower {
             Some(slice) => slice,
             None => self.page(inner, partition, after, held.pages.size()).await?,
         };
-        // A log that was rewound under a living follower would grow past its place unseen.
+        // A log that was rewound under a living follower may have grown past its place again.
         if let Some(from) = from {
-            compare(from, slice.head).map_err(Trouble::Fault)?;
+            compare(from, slice.head, slice.after_event).map_err(Trouble::Fault)?;
         }
         if slice.read_to <= after {
-            self.moved(partition, after);
+            self.moved(partition, point(from));
             return Ok(false);
         }
         let more = slice.read_to < slice.head.position;
@@ -680,7 +687,7 @@ impl Follower {
         // An unfit event is left out with all behind it, so this gets shorter each time. With one at
         // its very beginning, a batch has no effect and leaves no trace.
         while reach.to > after {
-            let to = checkpoint(slice.head, reach.to, reach.events);
+            let to = inner.checkpoint(partition, &slice, reach.to, reach.events).await?;
             let batch = match self.fold(inner, held, partition, to, reach.events).await? {
                 Ok(batch) => batch,
                 Err(unfit) => {
@@ -715,7 +722,9 @@ impl Follower {
         }
         match reach.fault {
             Some(error) => {
-                self.seen(partition, reach.to.max(after));
+                if reach.to <= after {
+                    self.seen(partition, point(from));
+                }
                 Err(Trouble::Fault(ConsumerFault::Event(Arc::new(error))))
             }
             None => Ok(true),
@@ -850,7 +859,7 @@ impl Follower {
 
     /// Commits a batch, and says how far it is now.
     async fn commit(&self, inner: &Inner, batch: Batch) -> Result<Result<(), Unfit>, Trouble> {
-        let (partition, to) = (batch.partition, batch.to.position);
+        let (partition, to) = (batch.partition, batch.to.point());
         match inner.documents.commit(batch).await {
             Err(CommitError::Unfit(unfit)) => Ok(Err(unfit)),
             Err(error) => Err(error.into()),
@@ -873,25 +882,34 @@ impl Follower {
     }
 
     /// Makes sure that the stored checkpoints are of this log's history.
-    async fn check_all(&self, inner: &Inner) -> Result<(), Trouble> {
+    pub(super) async fn check_all(&self, inner: &Inner) -> Result<(), Trouble> {
         for partition in self.partitions() {
             if let Some(checkpoint) = inner.documents.checkpoint(self.name(), partition).await? {
-                check(inner, partition, checkpoint, inner.log.head(partition).await?).await?;
+                check(inner, partition, checkpoint).await?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a read has to make sure that the checkpoints are of this log's history: nobody has, for a while.
+    pub(super) fn is_to_be_checked(&self) -> bool {
+        let mut last = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = last.is_none_or(|last| last.elapsed() >= CHECKED);
+        if is_old {
+            *last = Some(Instant::now());
+        }
+        is_old
     }
 
     /// Takes the consumer over, and makes sure that its checkpoints are of this log's history.
     async fn claim(&self, inner: &Inner) -> Result<Claim, Trouble> {
         let claim = inner.documents.claim(self.name()).await?;
         for partition in self.partitions() {
-            let head = inner.log.head(partition).await?;
             let stored = claim.checkpoints.get(&partition).copied();
             if let Some(checkpoint) = stored {
-                check(inner, partition, checkpoint, head).await?;
+                check(inner, partition, checkpoint).await?;
             }
-            self.moved(partition, position(stored));
+            self.moved(partition, point(stored));
         }
         self.set_up(inner, claim).await
     }
@@ -902,7 +920,7 @@ impl Follower {
             return Ok(claim);
         }
         let head = inner.log.head(Partition::ONLY).await?;
-        let start = checkpoint(head, Position::START, &[]);
+        let start = Checkpoint { log: head.log, position: Position::START, event: None };
         let mut held = Held::new(claim);
         let done = match self.fold(inner, &mut held, Partition::ONLY, start, &[]).await? {
             Ok(batch) => self.commit(inner, batch).await?,
@@ -914,8 +932,8 @@ impl Follower {
         Ok(claim)
     }
 
-    fn moved(&self, partition: Partition, position: Position) {
-        self.seen(partition, position);
+    fn moved(&self, partition: Partition, point: LogPoint) {
+        self.seen(partition, point);
         self.progress.send_modify(|progress| progress.state = ConsumerState::Following);
     }
 
@@ -930,10 +948,10 @@ impl Follower {
         });
     }
 
-    fn seen(&self, partition: Partition, position: Position) {
+    fn seen(&self, partition: Partition, point: LogPoint) {
         self.progress.send_modify(|progress| {
-            if let Some(reached) = progress.places.get_mut(usize::from(partition.get())) {
-                *reached = position;
+            if let Some(reached) = progress.points.get_mut(usize::from(partition.get())) {
+                *reached = point;
             }
         });
     }
@@ -944,33 +962,52 @@ pub(super) async fn check(
     inner: &Inner,
     partition: Partition,
     checkpoint: Checkpoint,
-    head: Head,
 ) -> Result<(), Trouble> {
-    compare(checkpoint, head).map_err(Trouble::Fault)?;
-    let Some(event) = checkpoint.event else { return Ok(()) };
-    let read = LogRead {
-        partition,
-        after: Position::new(checkpoint.position.get().saturating_sub(1)),
-        up_to: Some(checkpoint.position),
-        query: Query::all(),
-        limit: 1,
-    };
-    let there = inner.log.read_log(read).await?.events;
-    if there.first().is_some_and(|there| there.meta.id == event) {
-        return Ok(());
-    }
-    Err(Trouble::Fault(rewound(checkpoint, head)))
+    let slice = inner.points(partition, checkpoint.position, checkpoint.position).await?;
+    compare(checkpoint, slice.head, slice.after_event).map_err(Trouble::Fault)
 }
 
-/// Makes sure, as far as the head shows, that a checkpoint is of the history that the log has now.
-pub(super) fn compare(checkpoint: Checkpoint, head: Head) -> Result<(), ConsumerFault> {
+/// Makes sure that a checkpoint is of the history that the log has, with this head and this event at the checkpoint's
+/// position.
+pub(super) fn compare(checkpoint: Checkpoint, head: Head, there: Option<Uuid>) -> Result<(), ConsumerFault> {
     if checkpoint.log != head.log {
         return Err(ConsumerFault::OtherLog);
     }
-    if checkpoint.position > head.position {
+    if checkpoint.position > head.position || !checkpoint.point().agrees(there) {
         return Err(rewound(checkpoint, head));
     }
     Ok(())
+}
+
+impl Inner {
+    /// Looks up the events at two positions, in ascending order, and the head: [`LogSlice::after_event`], and
+    /// [`LogSlice::read_to_event`] if the log reaches to the second one.
+    pub(super) async fn points(
+        &self,
+        partition: Partition,
+        after: Position,
+        to: Position,
+    ) -> Result<LogSlice, StoreError> {
+        let read = LogRead { partition, after, up_to: Some(to), query: Query::none(), limit: 1 };
+        self.log.read_log(read).await
+    }
+
+    /// The checkpoint at a position that a slice has been read to, or at one before it.
+    async fn checkpoint(
+        &self,
+        partition: Partition,
+        slice: &LogSlice,
+        to: Position,
+        events: &[Arc<RecordedEvent>],
+    ) -> Result<Checkpoint, StoreError> {
+        let there = events.iter().rev().find(|event| event.meta.position == to);
+        let event = match there {
+            _ if to == slice.read_to => slice.read_to_event,
+            Some(there) => Some(there.meta.id),
+            None => self.points(partition, to, to).await?.after_event,
+        };
+        Ok(Checkpoint { log: slice.head.log, position: to, event })
+    }
 }
 
 fn rewound(checkpoint: Checkpoint, head: Head) -> ConsumerFault {
@@ -1002,11 +1039,8 @@ pub(super) fn position(checkpoint: Option<Checkpoint>) -> Position {
     checkpoint.map_or(Position::START, |checkpoint| checkpoint.position)
 }
 
-/// The checkpoint at a position, with the event there if the consumer has read it.
-fn checkpoint(head: Head, to: Position, events: &[Arc<RecordedEvent>]) -> Checkpoint {
-    let there = events.iter().rev().find(|event| event.meta.position <= to);
-    let event = there.filter(|event| event.meta.position == to).map(|event| event.meta.id);
-    Checkpoint { log: head.log, position: to, event }
+pub(super) fn point(checkpoint: Option<Checkpoint>) -> LogPoint {
+    checkpoint.map_or(LogPoint::START, |checkpoint| checkpoint.point())
 }
 
 /// Says that a follower's task has ended, however it did.

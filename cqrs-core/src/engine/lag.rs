@@ -50,7 +50,8 @@ impl Inner {
         let behind = |after| LogRead { partition, after, up_to: None, query: Query::all(), limit: 1 };
         let position = position(checkpoint);
         let mut slice = self.log.read_log(behind(position)).await?;
-        let fault = checkpoint.and_then(|checkpoint| compare(checkpoint, slice.head).err());
+        let there = slice.after_event;
+        let fault = checkpoint.and_then(|checkpoint| compare(checkpoint, slice.head, there).err());
         let mut from = position;
         if fault.is_some() {
             // Of this history, nothing is known to have taken effect.

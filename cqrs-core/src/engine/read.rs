@@ -11,16 +11,18 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::error::ReadError;
-use super::follow::{Backoff, CatchUpError, ConsumerState, Follower, Progress};
+use super::follow::{
+    Backoff, CatchUpError, ConsumerFault, ConsumerState, Follower, Progress, Trouble, check, point,
+};
 use super::snapshots::Folded;
 use super::{Engine, Inner, Runs};
 use crate::aggregate::Aggregate;
 use crate::codec::{CodecError, Json};
 use crate::event::Timestamp;
-use crate::id::{Id as _, StreamId, Version};
+use crate::id::{Id as _, Partition, Position, StreamId, Version};
 use crate::projection::{Mode, Projection, SqlProjection};
 use crate::receipt::{ExpectedVersion, Receipt};
-use crate::store::{BoxFuture, Head, LogId};
+use crate::store::{BoxFuture, Head, LogId, LogPoint};
 use crate::timer;
 
 /// How long a read waits for a receipt unless it says otherwise.
@@ -348,39 +350,77 @@ impl Inner {
         if !self.registry.has_projection(projection) {
             return Err(ReadError::NotRegistered(name));
         }
-        let Some(receipt) = wait.receipt else { return Ok(()) };
-        let head = self.head_of(receipt).await?;
-        match self.followers.get(name) {
-            Some(follower) => self.wait_for(follower, head.log, receipt, wait.timeout).await,
+        let follower = self.followers.get(name);
+        match (follower, wait.receipt) {
+            (Some(follower), Some(receipt)) => self.wait_for(follower, receipt, wait.timeout).await,
             // It is folded when it is read.
-            None if head.position >= receipt.position() => Ok(()),
-            // A receipt that was made up, or of what a log has lost that was rewound.
-            None => {
-                let (projection, position, wanted) = (name, head.position, receipt.position());
-                Err(ReadError::Behind { projection, position, wanted, trouble: None })
-            }
+            (None, Some(receipt)) => self.compare(receipt, LogPoint::START).await.map(drop),
+            (Some(follower), None) => self.check_now_and_then(follower).await,
+            (None, None) => Ok(()),
         }
     }
 
-    /// Where the receipt's partition ends.
-    async fn head_of(&self, receipt: Receipt) -> Result<Head, ReadError> {
-        if receipt.partition().get() >= self.log.capabilities().partitions {
+    /// Makes sure that the log has what the receipt is of, and answers whether it has this event at this position.
+    /// Both take one read.
+    async fn compare(&self, receipt: Receipt, point: LogPoint) -> Result<(Head, bool), ReadError> {
+        let (partition, wanted) = (receipt.partition(), receipt.position());
+        if partition.get() >= self.log.capabilities().partitions {
             return Err(ReadError::ForeignReceipt);
         }
-        let head = self.log.head(receipt.partition()).await?;
-        if receipt.is_of(head.log) { Ok(head) } else { Err(ReadError::ForeignReceipt) }
+        let (first, second) = (wanted.min(point.position), wanted.max(point.position));
+        let slice = self.points(partition, first, second).await?;
+        let at_second = slice.read_to_event.filter(|_| slice.read_to == second);
+        let (at_receipt, at_point) = match wanted <= point.position {
+            true => (slice.after_event, at_second),
+            false => (at_second, slice.after_event),
+        };
+        if !receipt.is_of(slice.head.log) {
+            return Err(ReadError::ForeignReceipt);
+        }
+        if !receipt.is_of_event(at_receipt) {
+            return Err(ReadError::LostReceipt { position: wanted, head: slice.head.position });
+        }
+        Ok((slice.head, point.position <= slice.head.position && point.agrees(at_point)))
+    }
+
+    /// Makes sure once a second that documents are of this log's history. While the log cannot be read, they can.
+    async fn check_now_and_then(&self, follower: &Follower) -> Result<(), ReadError> {
+        if !follower.is_to_be_checked() {
+            return Ok(());
+        }
+        match Box::pin(follower.check_all(self)).await {
+            Err(Trouble::Fault(fault)) => Err(stopped(follower, Partition::ONLY, fault)),
+            Ok(()) | Err(Trouble::Store(_) | Trouble::Fenced) => Ok(()),
+        }
     }
 
     async fn wait_for(
         &self,
         follower: &Follower,
-        log: LogId,
         receipt: Receipt,
         timeout: Duration,
     ) -> Result<(), ReadError> {
+        let (partition, wanted) = (receipt.partition(), receipt.position());
         let reached = async {
+            // What this engine's follower has committed is in memory. An inline projection is moved by appends, and
+            // one that runs elsewhere by another engine.
+            let point = match self.runs {
+                Runs::Background | Runs::OnDemand if !follower.is_inline() => {
+                    follower.watch().borrow().point(partition)
+                }
+                _ => point(self.documents.checkpoint(follower.name(), partition).await?),
+            };
+            let (head, is_there) = self.compare(receipt, point).await?;
+            if !is_there {
+                // In memory it may be old.
+                let checked = Box::pin(follower.check_all(self)).await;
+                checked.map_err(|trouble| troubled(follower, partition, trouble))?;
+            }
+            if is_there && point.position >= wanted {
+                return Ok(());
+            }
             match self.runs {
-                Runs::Background | Runs::Elsewhere => self.watch(follower, log, receipt).await,
+                Runs::Background | Runs::Elsewhere => self.watch(follower, head.log, receipt).await,
                 Runs::OnDemand => self.drive(follower, receipt).await,
             }
         };
@@ -412,14 +452,14 @@ impl Inner {
             // What stopped this process's follower may be no trouble to a newer program's.
             let stored = self.documents.checkpoint(follower.name(), partition).await?;
             // One of another log, at whatever position, says nothing.
-            let stored = stored.filter(|stored| stored.log == log).map(|stored| stored.position);
-            if stored.is_some_and(|stored| stored >= wanted) {
-                return Ok(());
+            let stored = stored.filter(|stored| stored.log == log);
+            if let Some(checkpoint) = stored.filter(|stored| stored.position >= wanted) {
+                let checked = check(self, partition, checkpoint).await;
+                return checked.map_err(|trouble| troubled(follower, partition, trouble));
             }
+            let stored = stored.map(|stored| stored.position);
             if let Some(ConsumerState::Stopped(fault)) = seen.as_ref().map(|seen| &seen.state) {
-                let (projection, fault) = (follower.name(), fault.clone());
-                let position = progress.borrow().on(partition);
-                return Err(ReadError::Stopped { projection, position, fault });
+                return Err(stopped(follower, partition, fault.clone()));
             }
             seen = None;
             // Nobody here moves it any more: wait only as long as somebody elsewhere does.
@@ -439,10 +479,7 @@ impl Inner {
     async fn drive(&self, follower: &Follower, receipt: Receipt) -> Result<(), ReadError> {
         let partition = receipt.partition();
         follower.reach(self, partition, receipt.position()).await.map_err(|error| match error {
-            CatchUpError::Stopped { projection, fault } => {
-                let position = follower.watch().borrow().on(partition);
-                ReadError::Stopped { projection, position, fault }
-            }
+            CatchUpError::Stopped { fault, .. } => stopped(follower, partition, fault),
             CatchUpError::Store { source, .. } => ReadError::Store(source),
         })?;
         // The end of the log may lie before the receipt, if it was made up or the log rewound.
@@ -451,7 +488,25 @@ impl Inner {
     }
 }
 
+fn stopped(follower: &Follower, partition: Partition, fault: ConsumerFault) -> ReadError {
+    let position = follower.watch().borrow().on(partition);
+    ReadError::Stopped { projection: follower.name(), position, fault }
+}
+
+fn troubled(follower: &Follower, partition: Partition, trouble: Trouble) -> ReadError {
+    match trouble {
+        Trouble::Fault(fault) => stopped(follower, partition, fault),
+        Trouble::Store(error) => ReadError::Store(error),
+        // Nothing here writes, so nothing is fenced.
+        Trouble::Fenced => behind_on(follower, partition, Position::START),
+    }
+}
+
 fn behind(follower: &Follower, receipt: Receipt) -> ReadError {
+    behind_on(follower, receipt.partition(), receipt.position())
+}
+
+fn behind_on(follower: &Follower, partition: Partition, wanted: Position) -> ReadError {
     let progress = follower.watch().borrow().clone();
     let trouble = match &progress.state {
         _ if progress.gone => Some("its follower here has ended, and no other moves it".to_owned()),
@@ -461,6 +516,6 @@ fn behind(follower: &Follower, receipt: Receipt) -> ReadError {
         | ConsumerState::Stopped(_)
         | ConsumerState::Ended => None,
     };
-    let (position, wanted) = (progress.on(receipt.partition()), receipt.position());
+    let position = progress.on(partition);
     ReadError::Behind { projection: follower.name(), position, wanted, trouble }
 }

@@ -501,9 +501,8 @@ async fn folded_to(inner: &Inner, follower: &Follower, checkpoints: &Checkpoints
     let mut to = Vec::new();
     for (partition, checkpoint) in checkpoints {
         let Some(checkpoint) = checkpoint else { continue };
-        // The head is looked at behind the checkpoint, so that it cannot fall short of it.
-        let head = inner.log.head(*partition).await?;
-        check(inner, *partition, *checkpoint, head).await?;
+        // The head is looked at after the checkpoint, so that it cannot fall short of it.
+        check(inner, *partition, *checkpoint).await?;
         to.push((*partition, checkpoint.position));
     }
     folded(inner, follower.consumer(), &to).await

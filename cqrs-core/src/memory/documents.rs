@@ -18,7 +18,7 @@ use crate::store::{AppendError, Head, unsupported};
 /// Changed documents by key; `None` removes one.
 type Writes = Vec<(String, Option<Bytes>)>;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Documents {
     consumers: HashMap<String, Claim>,
     collections: HashMap<String, BTreeMap<String, Bytes>>,

@@ -18,7 +18,7 @@ use crate::store::{
 /// Positions, ascending.
 type Positions = Vec<u64>;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Log {
     /// The event at position p is number p − 1 here.
     events: Vec<Arc<RecordedEvent>>,

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use self::documents::Documents;
 use self::log::Log;
-use crate::error::StoreError;
+use crate::error::{StoreError, StoreErrorKind};
 use crate::event::RecordedEvent;
 use crate::hash::Fnv;
 use crate::id::{Partition, Position, StreamId};
@@ -38,10 +38,51 @@ use crate::store::{
 };
 use crate::timer;
 
-/// A log and its read models in memory. A clone is another handle of the same store.
+/// A log and its read models in memory. A clone is the same handle once more; [`reopen`](Self::reopen) returns
+/// another handle of the same store.
 #[derive(Clone)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
+    reported: Arc<Reported>,
+}
+
+/// The highest heads that a handle has reported, by partition: its log must not end before them.
+struct Reported(Vec<AtomicU64>);
+
+impl Reported {
+    fn new(partitions: usize) -> Arc<Self> {
+        Arc::new(Self((0..partitions).map(|_| AtomicU64::new(0)).collect()))
+    }
+
+    /// Reports a head, unless it falls short of one that was reported before.
+    fn report(&self, partition: Partition, head: Position) -> Result<(), StoreError> {
+        let Some(reported) = self.0.get(usize::from(partition.get())) else { return Ok(()) };
+        let before = reported.fetch_max(head.get(), Ordering::AcqRel);
+        if head.get() >= before {
+            return Ok(());
+        }
+        let words = format!(
+            "the log was rewound: partition {partition} ends at position {head}, and {before} was reported before"
+        );
+        Err(StoreError::new(StoreErrorKind::Corrupt, words))
+    }
+}
+
+/// What a [`MemoryStore`] had at some time; see [`MemoryStore::backup`].
+#[derive(Clone)]
+pub struct MemoryBackup {
+    id: LogId,
+    logs: Vec<Log>,
+    events: HashSet<Uuid>,
+    documents: Documents,
+    snapshots: HashMap<StreamId, Snapshot>,
+}
+
+impl fmt::Debug for MemoryBackup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let heads: Vec<_> = self.logs.iter().map(|log| log.head().get()).collect();
+        write!(f, "MemoryBackup({}, at {heads:?})", self.id)
+    }
 }
 
 struct Shared {
@@ -140,6 +181,61 @@ impl MemoryStore {
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder { partitions: 1, limits: Limits::standard() }
     }
+
+    /// Returns another handle of the same store, which has not reported anything yet.
+    #[must_use]
+    pub fn reopen(&self) -> Self {
+        let shared = Arc::clone(&self.shared);
+        Self { reported: Reported::new(shared.partitions.len()), shared }
+    }
+
+    /// The partition's log, whose head this call reports.
+    fn log(&self, partition: Partition) -> Result<RwLockReadGuard<'_, Log>, StoreError> {
+        let log = read(&self.shared.cell(partition)?.log);
+        self.reported.report(partition, log.head())?;
+        Ok(log)
+    }
+
+    fn log_of(&self, stream: &StreamId) -> Result<RwLockReadGuard<'_, Log>, StoreError> {
+        self.log(self.shared.partition_of(stream))
+    }
+
+    /// Copies all that the store has. With [`restore`](Self::restore), a test can rewind a store, as a failover to a
+    /// standby that lagged does.
+    #[must_use]
+    pub fn backup(&self) -> MemoryBackup {
+        let Shared { id, partitions, events, documents, snapshots, .. } = &*self.shared;
+        let logs: Vec<_> = partitions.iter().map(|cell| read(&cell.log)).collect();
+        MemoryBackup {
+            id: *id,
+            events: events.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            documents: read(documents).clone(),
+            snapshots: read(snapshots).clone(),
+            logs: logs.iter().map(|log| Log::clone(log)).collect(),
+        }
+    }
+
+    /// Puts a backup of this store back, under all of its handles. Those that have reported a head past the end of
+    /// the backup fail with [`StoreErrorKind::Corrupt`] until the log has grown past it again.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Invalid`] if the backup is of another store.
+    pub fn restore(&self, backup: &MemoryBackup) -> Result<(), StoreError> {
+        let Shared { id, partitions, events, documents, snapshots, .. } = &*self.shared;
+        if (*id, partitions.len()) != (backup.id, backup.logs.len()) {
+            return Err(StoreError::invalid("the backup is of another store"));
+        }
+        let mut logs: Vec<_> = partitions.iter().map(|cell| write(&cell.log)).collect();
+        let mut there = write(documents);
+        events.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&backup.events);
+        there.clone_from(&backup.documents);
+        write(snapshots).clone_from(&backup.snapshots);
+        for ((cell, log), restored) in partitions.iter().zip(&mut logs).zip(&backup.logs) {
+            (**log).clone_from(restored);
+            cell.head.store(restored.head().get(), Ordering::Release);
+        }
+        Ok(())
+    }
 }
 
 impl Default for MemoryStore {
@@ -188,7 +284,7 @@ impl MemoryStoreBuilder {
             documents: RwLock::default(),
             snapshots: RwLock::default(),
         };
-        MemoryStore { shared: Arc::new(shared) }
+        MemoryStore { reported: Reported::new(shared.partitions.len()), shared: Arc::new(shared) }
     }
 }
 
@@ -242,7 +338,12 @@ impl Shared {
     }
 
     /// Appends, with the turn of whoever has reserved that partition.
-    async fn append(&self, append: Append, turn: Option<Turn>) -> Result<Appended, AppendError> {
+    async fn append(
+        &self,
+        append: Append,
+        turn: Option<Turn>,
+        reported: &Reported,
+    ) -> Result<Appended, AppendError> {
         self.limits.check(&append)?;
         let partition = self.partition_for(&append)?;
         let cell = self.cell(partition)?;
@@ -251,15 +352,22 @@ impl Shared {
         loop {
             let left = match cell.enter(number) {
                 // While it has the right, nobody reserves the partition.
-                Ok(_right) => return self.write(append, partition, cell),
+                Ok(_right) => return self.write(append, partition, cell, reported),
                 Err(left) => left,
             };
             cell.wait_free(left).await;
         }
     }
 
-    fn write(&self, append: Append, partition: Partition, cell: &Cell) -> Result<Appended, AppendError> {
+    fn write(
+        &self,
+        append: Append,
+        partition: Partition,
+        cell: &Cell,
+        reported: &Reported,
+    ) -> Result<Appended, AppendError> {
         let mut log = write(&cell.log);
+        reported.report(partition, log.head())?;
         if let Some(first) = append.key.as_ref().and_then(|key| log.find_key(key)) {
             return Err(AppendError::Duplicate(first.clone()));
         }
@@ -273,6 +381,7 @@ impl Shared {
         }
         let appended = log.write(recorded, append.key, self.id, partition);
         cell.head.store(log.head().get(), Ordering::Release);
+        reported.report(partition, log.head())?;
         drop(log);
         cell.news.notify_waiters();
         Ok(appended)
@@ -376,7 +485,7 @@ impl EventStore for MemoryStore {
     }
 
     fn append(&self, append: Append) -> BoxFuture<'_, Result<Appended, AppendError>> {
-        Box::pin(self.shared.append(append, None))
+        Box::pin(self.shared.append(append, None, &self.reported))
     }
 
     fn reserve(&self, stream: &StreamId) -> BoxFuture<'_, Result<Option<Reservation>, StoreError>> {
@@ -394,10 +503,11 @@ impl EventStore for MemoryStore {
                 };
                 cell.wait_free(left).await;
             };
-            let shared = Arc::clone(&self.shared);
+            let Self { shared, reported } = self.clone();
             let turn = Turn { shared: Arc::clone(&shared), partition, number };
+            self.reported.report(partition, read(&cell.log).head())?;
             Ok(Some(Reservation::new(move |append| {
-                Box::pin(async move { shared.append(append, Some(turn)).await })
+                Box::pin(async move { shared.append(append, Some(turn), &reported).await })
             })))
         })
     }
@@ -405,29 +515,28 @@ impl EventStore for MemoryStore {
     fn find_key(&self, key: &CommandKey) -> BoxFuture<'_, Result<Option<Appended>, StoreError>> {
         let key = key.clone();
         Box::pin(async move {
-            let cell = self.shared.cell(self.shared.partition_of(&key.stream))?;
-            Ok(read(&cell.log).find_key(&key).cloned())
+            let log = self.log_of(&key.stream)?;
+            Ok(log.find_key(&key).cloned())
         })
     }
 
     fn read_stream(&self, wanted: StreamRead) -> BoxFuture<'_, Result<StreamSlice, StoreError>> {
         Box::pin(async move {
-            let cell = self.shared.cell(self.shared.partition_of(&wanted.stream))?;
-            Ok(read(&cell.log).read_stream(&wanted))
+            let log = self.log_of(&wanted.stream)?;
+            Ok(log.read_stream(&wanted))
         })
     }
 
     fn read_log(&self, wanted: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {
         Box::pin(async move {
-            let cell = self.shared.cell(wanted.partition)?;
-            Ok(read(&cell.log).read_log(&wanted, self.shared.id))
+            let log = self.log(wanted.partition)?;
+            Ok(log.read_log(&wanted, self.shared.id))
         })
     }
 
     fn head(&self, partition: Partition) -> BoxFuture<'_, Result<Head, StoreError>> {
         Box::pin(async move {
-            let cell = self.shared.cell(partition)?;
-            let log = read(&cell.log);
+            let log = self.log(partition)?;
             Ok(Head { log: self.shared.id, position: log.head(), event: log.id_at(log.head()) })
         })
     }

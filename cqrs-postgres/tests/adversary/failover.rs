@@ -110,6 +110,113 @@ async fn what_a_synchronous_standby_has_acknowledged_survives_the_primary() {
     }
 }
 
+#[derive(Event, Serialize, Deserialize)]
+struct Paid {
+    cents: i64,
+}
+
+#[derive(Command)]
+struct Pay {
+    #[id]
+    account: u64,
+    /// Negative for a withdrawal.
+    cents: i64,
+}
+
+#[derive(Debug)]
+struct Overdraft(i64);
+
+impl std::fmt::Display for Overdraft {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the balance is {}", self.0)
+    }
+}
+
+impl std::error::Error for Overdraft {}
+
+/// It rejects overdrafts.
+#[derive(Default)]
+struct Purse {
+    cents: i64,
+}
+
+#[aggregate(id = u64, error = Overdraft)]
+impl Purse {
+    #[handle]
+    fn pay(&self, cmd: Pay) -> Result<Paid, Overdraft> {
+        if self.cents + cmd.cents < 0 { Err(Overdraft(self.cents)) } else { Ok(Paid { cents: cmd.cents }) }
+    }
+    #[apply]
+    fn paid(&mut self, event: &Paid) {
+        self.cents += event.cents;
+    }
+}
+
+async fn purses(url: &str) -> Engine {
+    let stores = PostgresStore::open(url).await.unwrap();
+    Engine::builder().registry(Registry::new().with::<Purse>()).build(stores).await.unwrap()
+}
+
+/// Withdraws by the engine that has seen what was lost, until each withdrawal was decided; the server may still be
+/// starting. Another program has deposited so often meanwhile.
+async fn never_negative(engine: &Engine, url: &str, regrown: i64) {
+    let other = purses(url).await;
+    for _ in 0..regrown {
+        other.execute(Pay { account: 1, cents: 1 }).await.unwrap();
+    }
+    for cents in [900_000, 50_000, 1_000] {
+        let withdrawn = engine.execute(Pay { account: 1, cents: -cents }).await;
+        assert!(withdrawn.is_err(), "regrown by {regrown}: {withdrawn:?}");
+    }
+    let balance = purses(url).await.load::<Purse>(&1).await.unwrap().state.unwrap().cents;
+    assert_eq!(balance, 100 + regrown, "regrown by {regrown}");
+}
+
+/// An asynchronous standby takes over that lags behind, and commands go on through the engine that has seen what was
+/// lost: an account that rejects overdrafts never goes negative.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_decision_rests_on_what_a_failover_has_lost() {
+    for regrown in [0, 1, 3] {
+        let Some(cluster) = pg_cluster::own(&[]) else { return };
+        let server = cluster.server();
+        let standby = Standby::start(server, "standby");
+        let there = standby.url();
+        let port = there.rsplit_once(':').unwrap().1.split_once('/').unwrap().0;
+        let (user, password) = (pg_cluster::USER, pg_cluster::PASSWORD);
+        let hosts = format!("127.0.0.1:{},127.0.0.1:{port}", server.port());
+        let url = format!("postgres://{user}:{password}@{hosts}/postgres?target_session_attrs=read-write");
+        let engine = purses(&url).await;
+        engine.execute(Pay { account: 1, cents: 100 }).await.unwrap();
+        until(server, "bool_and(replay_lsn = pg_current_wal_lsn()) FROM pg_stat_replication").await;
+        cut_off(server, &standby).await;
+        let lost = engine.execute(Pay { account: 1, cents: 1_000_000 }).await.unwrap();
+        assert_eq!(lost.version().get(), 2);
+        server.stop("immediate").unwrap();
+        standby.promote();
+        never_negative(&engine, &url, regrown).await;
+    }
+}
+
+/// The same after a crash of a server that acknowledges before it writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_decision_rests_on_what_a_crash_has_lost() {
+    for regrown in [0, 1, 3] {
+        let settings = [("synchronous_commit", "off"), ("wal_writer_delay", "10s"), ("fsync", "on")];
+        let Some(cluster) = pg_cluster::own(&settings) else { return };
+        let server = cluster.server();
+        let engine = purses(cluster.url()).await;
+        engine.execute(Pay { account: 1, cents: 100 }).await.unwrap();
+        server.psql("postgres", "CHECKPOINT").unwrap();
+        engine.execute(Pay { account: 1, cents: 1_000_000 }).await.unwrap();
+        server.stop("immediate").unwrap();
+        server.go().unwrap();
+        let there = purses(cluster.url()).await.load::<Purse>(&1).await.unwrap().state.unwrap().cents;
+        // Otherwise the crash has lost nothing, and nothing is tested.
+        assert_eq!(there, 100);
+        never_negative(&engine, cluster.url(), regrown).await;
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Tally {
     events: u64,
