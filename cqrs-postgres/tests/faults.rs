@@ -280,7 +280,10 @@ async fn a_log_that_is_rewound_or_replaced_is_told() {
     let head = store.head(Partition::ONLY).await.unwrap();
     assert_eq!((head.position, head.event), (Position::new(3), Some(third)));
     let client = connect(cluster.url()).await;
-    client.batch_execute(&format!("DELETE FROM {schema}.events WHERE position = 3")).await.unwrap();
+    let rewind = format!(
+        "DELETE FROM {schema}.events WHERE position = 3; DELETE FROM {schema}.tags WHERE position = 3"
+    );
+    client.batch_execute(&rewind).await.unwrap();
     for (call, error) in every_call(&store).await {
         let error = error.unwrap_or_else(|| panic!("{call} does not notice that the log was rewound"));
         assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{call}: {error}");
