@@ -18,11 +18,4 @@ impl<'f, T> Begun<'f, T> {
             Poll::Pending => Self::Running(future),
         }
     }
-
-    pub(crate) async fn end(self) -> T {
-        match self {
-            Self::Running(future) => future.await,
-            Self::Done(done) => done,
-        }
-    }
 }

@@ -195,6 +195,12 @@
 //! Any future may be dropped at any point. Dropping a read has no effect. A dropped append either
 //! took place as a whole or not at all; later calls see one of the two and MUST NOT hang. The same goes
 //! for a snapshot that is saved or forgotten.
+//!
+//! No future may hold what another call needs while it is not polled: no connection, no lock, no thread, and no
+//! place in a queue. A program begins many calls, as with `buffer_unordered`, and works on the result of one of them
+//! for as long as it likes; the others are not polled meanwhile. So a store completes each read in pieces of bounded
+//! size, or in a task of its own, before it hands anything out. A [`Reservation`] is the one exception: it exists to
+//! keep others waiting, and a store takes it back.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -206,7 +212,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::begun::Begun;
 use crate::consumer::Consumer;
 use crate::error::{FoldError, StoreError, StoreErrorKind};
 use crate::event::{Metadata, NewEvent, RecordedEvent, Stored, Tag, Tags};
@@ -276,8 +281,8 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// This is the read behind every fold, and an event is lent with no more than a fold needs, so that a
     /// store can hand it over without copying it. The events MUST be all that the stream had when this was
     /// called, and MAY be more. A store SHOULD let other tasks run between two of them about every millisecond, for
-    /// which there is [`Pace`]. A store that leaves this as it is has its slices read, the next one while one
-    /// is handed over.
+    /// which there is [`Pace`]. A store that leaves this as it is has its slices read, one after
+    /// the other.
     ///
     /// # Errors
     /// [`StoreError`] if the store cannot answer; some events may have been handed over.
@@ -1133,13 +1138,12 @@ async fn fold_slices<S: EventStore + ?Sized>(
         store.read_stream(StreamRead { stream, from, direction, limit: FOLD_SLICE })
     };
     let mut pace = Pace::new();
-    let mut next = Some(Begun::begin(slice(from)).await);
-    while let Some(reading) = next.take() {
-        let slice_read = reading.end().await?;
+    let mut next = Some(from);
+    while let Some(from) = next.take() {
+        // Read to its end, so that nothing is open while it is handed over.
+        let slice_read = slice(from).await?;
         let Some(last) = slice_read.events.last() else { break };
-        if last.meta.version < slice_read.version {
-            next = Some(Begun::begin(slice(last.meta.version.next())).await);
-        }
+        next = (last.meta.version < slice_read.version).then(|| last.meta.version.next());
         for event in &slice_read.events {
             let (id, version, position) = (event.meta.id, event.meta.version, event.meta.position);
             if take(StreamEvent { id, version, position, stored: event.stored() }).is_break() {

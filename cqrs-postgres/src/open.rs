@@ -665,6 +665,18 @@ pub(crate) fn of_one<T>(
 mod tests {
     use super::*;
 
+    /// The window in which a `BEGIN` is canceled and what follows it is not.
+    #[test]
+    fn a_statement_whose_begin_failed_counts_as_what_it_answered() {
+        let failed = || "nonsense://".parse::<Config>().map(|_| ()).err();
+        let (begun, error) = (|| failed().map_or(Ok(()), Err), Fault::corrupt("it did not work"));
+        assert!(matches!(of_one(begun(), Ok(1), Ok(())), Ok(1)));
+        assert!(matches!(of_one(Ok(()), Ok(1), Ok(())), Ok(1)));
+        assert!(of_one(Ok(()), Ok(1), begun()).is_err());
+        assert!(of_one::<i32>(begun(), Err(error.clone()), Ok(())).is_err());
+        assert!(of_one::<i32>(Ok(()), Err(error), Ok(())).is_err());
+    }
+
     #[test]
     fn servers_that_will_not_do_are_refused_by_name() {
         let told = |number, encoding, recovering| {

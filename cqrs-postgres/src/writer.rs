@@ -1102,3 +1102,51 @@ fn refuse(reserving: Reserving, fault: &Fault) {
 fn fail(group: Vec<Job>, fault: &Fault) {
     group.into_iter().for_each(|job| job.tell(Err(fault.told(DOING).into())));
 }
+
+#[cfg(test)]
+mod tests {
+    use cqrs_core::event::{Metadata, Timestamp};
+    use cqrs_core::store::Guard;
+
+    use super::*;
+
+    fn job(bytes: usize) -> Option<Job> {
+        let event = NewEvent {
+            id: Uuid::new_v4(),
+            stream: "A/1".parse().ok()?,
+            name: "Happened".into(),
+            schema_version: 1,
+            payload: vec![0; bytes].into(),
+            tags: [].into_iter().collect(),
+            time: Timestamp::from_micros(0),
+            metadata: Arc::new(Metadata::new()),
+        };
+        let (answer, outcome) = oneshot::channel();
+        // Somebody waits for it as long as the test runs.
+        std::mem::forget(outcome);
+        Some(Job { append: Append::new(vec![event], Guard::Any), answer })
+    }
+
+    #[test]
+    fn a_group_is_not_larger_than_it_may_be_unless_it_is_one() {
+        let sizes = |bytes: &[usize]| {
+            let mut group = Group::default();
+            let mut sizes = Vec::new();
+            let mut jobs: VecDeque<Job> = bytes.iter().filter_map(|bytes| job(*bytes)).collect();
+            loop {
+                while !group.is_full(100)
+                    && let Some(job) = jobs.pop_front()
+                {
+                    group.push(job);
+                }
+                match group.take().len() {
+                    0 => return sizes,
+                    size => sizes.push(size),
+                }
+            }
+        };
+        assert_eq!(sizes(&[1 << 20; 10]), [3, 3, 3, 1]);
+        assert_eq!(sizes(&[100, 10 << 20, 100]), [1, 1, 1]);
+        assert_eq!(sizes(&[100; 150]), [100, 50]);
+    }
+}

@@ -32,7 +32,7 @@ impl Drop for Small<'_> {
 async fn a_full_disk_loses_nothing_that_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let Some(small) = Small::mount(dir.path()) else {
-        println!("skipped: a small file system can be mounted by root only");
+        pg_cluster::skip("a small file system can be mounted by root only");
         return;
     };
     let stores = open(&dir.path().join("bank.db")).await;

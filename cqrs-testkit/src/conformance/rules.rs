@@ -337,6 +337,8 @@ rules! { $
             "After a dropped append, its key tells whether it took place.";
         a_dropped_read_has_no_effect []
             "Dropping a read has no effect.";
+        reads_that_are_left_alone_keep_nobody_waiting []
+            "A read that was begun and is not polled keeps no other call from completing.";
     }
     snapshots {
         a_snapshot_is_kept_as_it_was [Snapshots]

@@ -30,13 +30,12 @@ fn instructions() {
 /// Whether this can be counted here, and as it was recorded.
 fn is_here() -> bool {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        println!("skipped: instructions are recorded for Linux on x86-64");
+        pg_cluster::skip("instructions are recorded for Linux on x86-64");
         return false;
     }
     let here = Command::new("valgrind").arg("--version").output().is_ok_and(|done| done.status.success());
-    assert!(here || std::env::var_os("CI").is_none(), "valgrind is not installed, and this is CI");
     if !here {
-        println!("skipped: valgrind is not installed here");
+        pg_cluster::skip("valgrind is not installed here");
     }
     here
 }

@@ -6,13 +6,13 @@
 //! `nobody` if there is none.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what was left out is said")]
 #![allow(clippy::panic, reason = "a test that cannot have its server stops")]
 #![cfg(unix)]
 
 mod proxy;
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -30,7 +30,7 @@ pub const USER: &str = "postgres";
 pub const PASSWORD: &str = "secret";
 
 /// The server that all tests of one binary share, or `None` where there is none and this is not a CI run:
-/// then it is said that the test skips.
+/// then the test is [skipped](skip) visibly.
 ///
 /// `CQRS_POSTGRES_URL` names a server to use instead, by a user who may create databases: a database is made
 /// there, and dropped with this process. What needs a server of its own takes [`made`] or [`own`].
@@ -51,7 +51,25 @@ pub fn shared() -> Option<&'static Cluster> {
 /// As [`shared`].
 pub fn made() -> Option<&'static Cluster> {
     static MADE: OnceLock<Option<Cluster>> = OnceLock::new();
+    if programs().is_none() {
+        // Each test says so for itself.
+        return own(&[]).and(None);
+    }
     MADE.get_or_init(|| own(&[])).as_ref()
+}
+
+/// Says that the test that calls this is skipped, and why, where it is seen: on the standard error itself, which the
+/// harness does not capture as it does what `println!` and `eprintln!` write. The test is to return then.
+///
+/// # Panics
+/// Where the variable `CI` is set, unless to `false`: there nothing may be left out.
+pub fn skip(reason: &str) {
+    let is_ci = std::env::var_os("CI").is_some_and(|ci| !ci.is_empty() && ci != "false");
+    assert!(!is_ci, "skipped, and this is CI: {reason}");
+    let thread = std::thread::current();
+    let line = format!("\nSKIPPED {}: {reason}\n", thread.name().unwrap_or("a test"));
+    // Nobody is told if the standard error is closed.
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// A server of the caller's own, with settings such as `("fsync", "on")`. Else as [`made`].
@@ -61,8 +79,7 @@ pub fn made() -> Option<&'static Cluster> {
 #[must_use]
 pub fn own(settings: &[(&str, &str)]) -> Option<Cluster> {
     let Some(programs) = programs() else {
-        assert!(std::env::var_os("CI").is_none(), "no PostgreSQL server is installed, and this is CI");
-        println!("skipped: no PostgreSQL server is installed here");
+        skip("no PostgreSQL server is installed here");
         return None;
     };
     match Server::start(programs, settings) {
@@ -414,6 +431,34 @@ fn debian() -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Runs the test below in a process of its own, and gives whether it passed and what is seen of it.
+    fn seen(variables: &[(&str, &str)]) -> (bool, String) {
+        let mut test = Command::new(std::env::current_exe().unwrap_or_default());
+        test.args(["--exact", "tests::a_test_that_skips", "--ignored"]).env_remove("CI");
+        let done = test.envs(variables.iter().copied()).output();
+        done.map_or_else(
+            |error| (false, error.to_string()),
+            |done| (done.status.success(), String::from_utf8_lossy(&done.stderr).into_owned()),
+        )
+    }
+
+    #[test]
+    #[ignore = "run by the next one"]
+    fn a_test_that_skips() {
+        skip("there is no moon");
+    }
+
+    #[test]
+    fn what_is_skipped_is_seen_and_fails_in_ci() {
+        let (passed, seen_of_it) = seen(&[]);
+        assert!(
+            passed && seen_of_it.contains("SKIPPED tests::a_test_that_skips: there is no moon"),
+            "{seen_of_it}"
+        );
+        assert!(!seen(&[("CI", "true")]).0);
+        assert!(seen(&[("CI", "false")]).0);
+    }
 
     #[test]
     fn a_cluster_answers_and_is_gone_with_its_owner() {

@@ -58,6 +58,17 @@ struct State {
     busy: AtomicBool,
     waiting: AtomicUsize,
     appends: AtomicUsize,
+    /// How many reads have a connection.
+    connections: AtomicUsize,
+}
+
+/// A connection of a store that has a few, until it is dropped.
+struct Connection<'w>(&'w AtomicUsize);
+
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -149,6 +160,21 @@ impl Wrong {
     fn position_inside(&self, position: Position) -> Position {
         let skips = self.has(Flaw::SkipsAPosition) && position.get() > 5;
         if skips { Position::new(position.get() - 1) } else { position }
+    }
+
+    /// A connection for a read that takes a while, if the store keeps one for it.
+    async fn connection(&self) -> Option<Connection<'_>> {
+        const FEW: usize = 4;
+        if !self.has(Flaw::UnpolledReadsKeepConnections) {
+            return None;
+        }
+        let free = |count| (count < FEW).then_some(count + 1);
+        while self.state.connections.fetch_update(Ordering::SeqCst, Ordering::SeqCst, free).is_err() {
+            tokio::task::yield_now().await;
+        }
+        let connection = Connection(&self.state.connections);
+        linger().await;
+        Some(connection)
     }
 
     /// Waits for as long as something blocks the store.

@@ -1,7 +1,7 @@
 //! Reads, spoilt.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use cqrs_core::error::StoreError;
@@ -16,6 +16,15 @@ use uuid::Uuid;
 use super::{Flaw, Wrong, linger, lock};
 
 type Event = Arc<RecordedEvent>;
+
+/// A read that never lets go if it is dropped on its way.
+struct BlocksIfDropped<'w>(&'w AtomicBool);
+
+impl Drop for BlocksIfDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 impl Wrong {
     /// All events of the first partition as they are.
@@ -52,11 +61,12 @@ impl Wrong {
     }
 
     pub(super) async fn read_stream_wrongly(&self, mut read: StreamRead) -> Result<StreamSlice, StoreError> {
+        let _connection = self.connection().await;
         if self.has(Flaw::DroppedReadsBlock) {
             self.unblocked().await;
-            self.state.busy.store(true, Ordering::SeqCst);
+            let reading = BlocksIfDropped(&self.state.busy);
             tokio::task::yield_now().await;
-            self.state.busy.store(false, Ordering::SeqCst);
+            std::mem::forget(reading);
         }
         read.stream = self.stream(&read.stream);
         if self.has(Flaw::EndsTextsAtNul)
@@ -112,6 +122,7 @@ impl Wrong {
         from: Version,
         take: &mut TakeEvent<'_>,
     ) -> Result<(), StoreError> {
+        let _connection = self.connection().await;
         let stream = self.stream(stream);
         let mut from = match self.flaw {
             Flaw::FoldsFromTheBeginning => Version::new(1),
