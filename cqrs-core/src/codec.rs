@@ -60,6 +60,9 @@ pub trait Storable: Sized {
     /// [`CodecError`] if it does not serialize or does not read back.
     #[doc(hidden)]
     fn through_json(&self) -> Result<(usize, Self), CodecError>;
+
+    /// What serde sees of the type, as one number: the same for the same fields, variants and kinds of values.
+    fn shape() -> u64;
 }
 
 #[diagnostic::do_not_recommend]
@@ -74,6 +77,10 @@ impl<T: Serialize + DeserializeOwned> Storable for T {
 
     fn through_json(&self) -> Result<(usize, Self), CodecError> {
         Json::written(self, |bytes| Ok((bytes.len(), Json::decode(bytes).map_err(not_read)?)))?
+    }
+
+    fn shape() -> u64 {
+        crate::shape::shape::<T>()
     }
 }
 

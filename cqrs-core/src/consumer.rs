@@ -9,6 +9,7 @@
 //! ([`Append::inline`](crate::store::Append::inline)).
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::error::{BoxError, FoldError, StoreError, StoreErrorKind};
 use crate::event::RecordedEvent;
 use crate::id::{Partition, Position};
 use crate::read_store::Checkpoint;
-use crate::store::{AppendError, Head, LogPoint, LogRead, LogSlice, Query};
+use crate::store::{AppendError, Head, InlineConsumer, LogPoint, LogRead, LogSlice, Query};
 
 /// What follows the log and has an effect.
 ///
@@ -30,6 +31,18 @@ pub trait Consumer: fmt::Debug + Send + Sync + 'static {
 
     /// Exactly the events it wants.
     fn query(&self) -> Query;
+
+    /// Each stored event name that it reads, with the highest schema version of it. The engine records them
+    /// with the checkpoint, so that a release that reads fewer does not pass such an event. A consumer
+    /// without any (the default) has no record.
+    fn reads(&self) -> BTreeMap<&'static str, u32> {
+        BTreeMap::new()
+    }
+
+    /// A fingerprint of the code that folds, independent of compiler and formatting (default: unknown).
+    fn fold(&self) -> Option<u64> {
+        None
+    }
 
     /// The [name](Database::NAME) of the database that its handlers are written for; `None` if it keeps
     /// documents.
@@ -92,25 +105,27 @@ pub trait Work: Send {
 }
 
 /// Routes what an inline projection takes of an append, as the section "Inline projections" of the
-/// [contract](crate::store) has it: `stored` is its checkpoint on the partition, `head` where the partition
-/// ends before the append, `events` are those of the append as they are going to be read.
+/// [contract](crate::store) has it: `revision` is that of its stored record, `stored` its checkpoint on the
+/// partition, `head` where the partition ends before the append, `events` are those of the append as they are
+/// going to be read.
 ///
 /// # Errors
-/// [`AppendError::Behind`] if its checkpoint does not lie at the head in this log, [`AppendError::Unfit`]
-/// if it cannot take an event.
+/// [`AppendError::StaleRecord`] if the append expects another record, [`AppendError::Behind`] if its
+/// checkpoint does not lie at the head in this log, [`AppendError::Unfit`] if it cannot take an event.
 pub fn route_inline(
-    consumer: &dyn Consumer,
+    consumer: &InlineConsumer,
+    revision: u64,
     stored: Option<Checkpoint>,
     head: Head,
     events: &[Arc<RecordedEvent>],
 ) -> Result<Routed, AppendError> {
-    Inlined::new(consumer, stored, head, 0)?.route(events)
+    Inlined::new(consumer, revision, stored, head, 0)?.route(events)
 }
 
 /// An inline projection that is asked to take an append, and what it has missed before it.
 #[derive(Debug)]
 pub struct Inlined<'c> {
-    consumer: &'c dyn Consumer,
+    consumer: &'c InlineConsumer,
     position: Position,
     point: LogPoint,
     head: Position,
@@ -118,17 +133,21 @@ pub struct Inlined<'c> {
 }
 
 impl<'c> Inlined<'c> {
-    /// A projection with its stored checkpoint, where the partition ends before the append, and how many positions it
+    /// A projection with the revision of its stored record, its stored checkpoint, where the partition ends before the append, and how many positions it
     /// may be [behind](crate::store::Append::inline_gap).
     ///
     /// # Errors
-    /// [`AppendError::Behind`] if it is behind further than that, has handlers, or its checkpoint is of another log.
+    /// [`AppendError::StaleRecord`] if the append expects another record, [`AppendError::Behind`] if it is behind further than that, has handlers, or its checkpoint is of another log.
     pub fn new(
-        consumer: &'c dyn Consumer,
+        consumer: &'c InlineConsumer,
+        revision: u64,
         stored: Option<Checkpoint>,
         head: Head,
         gap: u32,
     ) -> Result<Self, AppendError> {
+        if revision != consumer.revision() {
+            return Err(AppendError::StaleRecord { consumer: consumer.name() });
+        }
         let position = stored.map_or(Position::START, |stored| stored.position);
         let point = stored.map_or(LogPoint::START, |stored| stored.point());
         let inlined = Self { consumer, position, point, head: head.position, missed: Vec::new() };

@@ -30,6 +30,8 @@ pub trait Projection: Storable + Sized + Send + Sync + 'static {
     /// Whether the events of a batch are folded into a document without storing it between them:
     /// `#[projection(fold_in_memory)]`, which documents the risk.
     const FOLD_IN_MEMORY: bool = false;
+    /// A hash of the code that folds, independent of compiler and formatting; `None` if it is not known.
+    const FOLD: Option<u64> = None;
 
     /// The document before its first event: the `Default` if no `#[on]` creates, else nothing.
     fn initial() -> Option<Self>;
@@ -64,6 +66,8 @@ pub trait SqlProjection: Sized + 'static {
     const NAME: &'static str;
     /// When the tables are brought up to date; never [`Mode::Live`].
     const MODE: Mode;
+    /// A hash of the code that writes, independent of compiler and formatting; `None` if it is not known.
+    const FOLD: Option<u64> = None;
 
     /// Prepares the tables, before the first event.
     fn set_up<'a, 't>(transaction: &'a TransactionOf<'t, Self>) -> RunningOf<'a, Self>

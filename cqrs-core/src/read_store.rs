@@ -29,6 +29,13 @@
 //!   written. A store that is not that database refuses the batch with
 //!   [`StoreErrorKind::Unsupported`](crate::error::StoreErrorKind::Unsupported), and says beforehand, by
 //!   [`database`](ReadStore::database), for which one it runs handlers.
+//! - **Record.** Next to its epoch a consumer has a [`Record`]: the event names that its programs read. A
+//!   store that keeps records says so by [`keeps_records`](ReadStore::keeps_records). Then
+//!   [`set_record`](ReadStore::set_record) replaces the record only if its revision is still the expected
+//!   one. In the same commit it raises the revision by one and the epoch, so that every batch of an owner
+//!   that has read the former record is fenced. It changes no checkpoint and no document.
+//!   [`claim`](ReadStore::claim) returns the revision of the record that belongs to its epoch. An append
+//!   that keeps the consumer inline compares the revision in its own commit (see [`store`](crate::store)).
 //! - **Read your writes.** A read that starts after a commit sees it.
 //! - **Texts.** No name of a consumer or a collection and no key of a document has the character U+0000,
 //!   which not every database can hold; contents may hold any bytes. A claim or a batch that has it in one
@@ -53,7 +60,7 @@ use uuid::Uuid;
 use crate::consumer::{Handlers, Unfit};
 use crate::error::StoreError;
 use crate::id::{Partition, Position};
-use crate::store::{BoxFuture, LogId, LogPoint, without_nul};
+use crate::store::{BoxFuture, LogId, LogPoint, unsupported, without_nul};
 
 /// Documents and checkpoints. The contract is in the [module's documentation](self).
 #[diagnostic::on_unimplemented(
@@ -88,6 +95,38 @@ pub trait ReadStore: fmt::Debug + Send + Sync + 'static {
     /// The [name](crate::consumer::Database::NAME) of the database whose handlers it runs, if any.
     fn database(&self) -> Option<&'static str> {
         None
+    }
+
+    /// Whether [records](Record) are kept (default: no). Without them two releases of a program that read
+    /// different events must not run at the same time, and the engine warns at startup.
+    fn keeps_records(&self) -> bool {
+        false
+    }
+
+    /// Returns a consumer's record; revision 0 without content if nothing is recorded. A store that keeps no
+    /// records leaves this as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store cannot answer.
+    fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
+        let _ = consumer;
+        Box::pin(async { Ok(Record::default()) })
+    }
+
+    /// Replaces a consumer's record if its revision is still `expected`, as the module's clause "Record"
+    /// says. Returns whether it was. A store that keeps no records leaves this as it is.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unsupported`](crate::error::StoreErrorKind::Unsupported) if the store keeps none,
+    /// else any [`StoreError`].
+    fn set_record(
+        &self,
+        consumer: &str,
+        expected: u64,
+        content: RecordContent,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let _ = (consumer, expected, content);
+        Box::pin(async { Err(unsupported("record which events a projection reads")) })
     }
 
     /// The documents with these keys, in the order of the keys.
@@ -143,6 +182,27 @@ impl Checkpoint {
     }
 }
 
+/// What the programs that know a consumer have recorded about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// The number of changes so far; 0 if nothing was ever recorded.
+    pub revision: u64,
+    /// What is recorded.
+    pub content: RecordContent,
+}
+
+/// The content of a [`Record`]. A store keeps it as it is; only the engine interprets it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordContent {
+    /// Each stored event name that the consumer reads, with its highest schema version.
+    pub reads: BTreeMap<String, u32>,
+    /// Names and versions that a program is about to add, until it has made sure that the checkpoint has
+    /// not passed such an event.
+    pub adding: BTreeMap<String, u32>,
+    /// The fingerprint of the code that folds, if it is known.
+    pub fold: Option<u64>,
+}
+
 /// A consumer that was taken over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -150,6 +210,8 @@ pub struct Claim {
     pub epoch: u64,
     /// Where to go on, by partition; from the start of those that are not named.
     pub checkpoints: BTreeMap<Partition, Checkpoint>,
+    /// The revision of the consumer's [`Record`]; 0 in a store that keeps none.
+    pub revision: u64,
 }
 
 /// The effect of some events on a read model, and the checkpoint behind them.
@@ -236,7 +298,7 @@ fn check_size(what: &str, bytes: usize, limit: usize) -> Result<(), StoreError> 
 /// Why a batch was not committed.
 #[derive(Debug)]
 pub enum CommitError {
-    /// Another owner has claimed the consumer, or one of its checkpoints has moved.
+    /// Another owner has claimed the consumer, its record has changed, or one of its checkpoints has moved.
     Fenced,
     /// A handler cannot take an event.
     Unfit(Unfit),

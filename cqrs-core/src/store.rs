@@ -95,6 +95,9 @@
 //! the [`ReadStore`](crate::read_store::ReadStore) that is the same object. In the transaction of an
 //! append that has events, for each of the consumers in turn:
 //!
+//! - The revision of its [`Record`](crate::read_store::Record) MUST be the one that the append
+//!   [expects](InlineConsumer::revision). If it is not, the append gives [`AppendError::StaleRecord`], and
+//!   nothing is written: another program reads other events, and this one has to look at the record first.
 //! - Its checkpoint on that partition MUST be the partition's head before the append: this log, this position,
 //!   and this event; a consumer without a checkpoint is at the start. If it does not, the append gives
 //!   [`AppendError::Behind`], and nothing is written: somebody appended who does not know the consumer, and
@@ -205,7 +208,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -748,7 +751,42 @@ pub struct Append {
 
 /// Consumers whose effect is part of an append's commit. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Inline(Option<Arc<[Arc<dyn Consumer>]>>);
+pub struct Inline(Option<Arc<[InlineConsumer]>>);
+
+/// A consumer whose effect is part of an append's commit. It derefs to the [`Consumer`].
+#[derive(Clone, Debug)]
+pub struct InlineConsumer {
+    consumer: Arc<dyn Consumer>,
+    revision: u64,
+}
+
+impl InlineConsumer {
+    /// Creates one that expects this revision of the consumer's [`Record`](crate::read_store::Record).
+    #[must_use]
+    pub fn new(consumer: Arc<dyn Consumer>, revision: u64) -> Self {
+        Self { consumer, revision }
+    }
+
+    /// Returns the consumer.
+    #[must_use]
+    pub fn consumer(&self) -> &Arc<dyn Consumer> {
+        &self.consumer
+    }
+
+    /// Returns the revision of the consumer's record that the append rests on.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+}
+
+impl Deref for InlineConsumer {
+    type Target = dyn Consumer;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.consumer
+    }
+}
 
 impl Inline {
     /// Whether there are none.
@@ -758,21 +796,28 @@ impl Inline {
     }
 
     /// The consumers.
-    pub fn iter(&self) -> std::slice::Iter<'_, Arc<dyn Consumer>> {
+    pub fn iter(&self) -> std::slice::Iter<'_, InlineConsumer> {
         self.0.as_deref().unwrap_or_default().iter()
     }
 }
 
-impl FromIterator<Arc<dyn Consumer>> for Inline {
-    fn from_iter<I: IntoIterator<Item = Arc<dyn Consumer>>>(consumers: I) -> Self {
+impl FromIterator<InlineConsumer> for Inline {
+    fn from_iter<I: IntoIterator<Item = InlineConsumer>>(consumers: I) -> Self {
         let consumers: Arc<[_]> = consumers.into_iter().collect();
         Self((!consumers.is_empty()).then_some(consumers))
     }
 }
 
+/// Consumers without a record.
+impl FromIterator<Arc<dyn Consumer>> for Inline {
+    fn from_iter<I: IntoIterator<Item = Arc<dyn Consumer>>>(consumers: I) -> Self {
+        consumers.into_iter().map(|consumer| InlineConsumer::new(consumer, 0)).collect()
+    }
+}
+
 impl<'a> IntoIterator for &'a Inline {
-    type Item = &'a Arc<dyn Consumer>;
-    type IntoIter = std::slice::Iter<'a, Arc<dyn Consumer>>;
+    type Item = &'a InlineConsumer;
+    type IntoIter = std::slice::Iter<'a, InlineConsumer>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
@@ -1232,6 +1277,11 @@ pub enum AppendError {
         /// Where the partition ends.
         head: Position,
     },
+    /// The record of an inline projection is not the one that the append expects.
+    StaleRecord {
+        /// The consumer's name.
+        consumer: &'static str,
+    },
     /// An inline projection cannot take an event of the append.
     Unfit {
         /// The consumer's name.
@@ -1291,6 +1341,10 @@ impl fmt::Display for AppendError {
                 f,
                 "the inline projection `{consumer}` is at position {position}, and the log at {head}"
             ),
+            Self::StaleRecord { consumer } => write!(
+                f,
+                "the record of the inline projection `{consumer}` has changed since this program read it"
+            ),
             Self::Unfit { consumer, error } => {
                 write!(f, "the inline projection `{consumer}` cannot take this: {error}")
             }
@@ -1303,7 +1357,7 @@ impl fmt::Display for AppendError {
 impl std::error::Error for AppendError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Conflict(_) | Self::Duplicate(_) | Self::Behind { .. } => None,
+            Self::Conflict(_) | Self::Duplicate(_) | Self::Behind { .. } | Self::StaleRecord { .. } => None,
             Self::Unfit { error, .. } => error.source(),
             Self::Store(error) => error.source(),
         }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::event::{Metadata, Tag, Tags};
 use crate::id::{StreamId, Version};
+use crate::read_store::RecordContent;
 
 /// Tags as a list; `None` if there are none.
 #[must_use]
@@ -62,6 +63,42 @@ pub fn metadata(text: &str) -> Option<Metadata> {
         metadata.entries = entries.into_iter().filter_map(text).collect();
     }
     Some(metadata)
+}
+
+/// The content of a consumer's record.
+#[must_use]
+pub fn of_record(content: &RecordContent) -> String {
+    let names = |names: &BTreeMap<String, u32>| {
+        Value::Object(names.iter().map(|(name, version)| (name.clone(), (*version).into())).collect())
+    };
+    let RecordContent { reads, adding, fold } = content;
+    let mut object = Map::new();
+    object.insert("reads".to_owned(), names(reads));
+    if !adding.is_empty() {
+        object.insert("adding".to_owned(), names(adding));
+    }
+    if let Some(fold) = fold {
+        // Not a number, which many readers of JSON round.
+        object.insert("fold".to_owned(), format!("{fold:016x}").into());
+    }
+    Value::Object(object).to_string()
+}
+
+/// What [`of_record`] has written. Fields of newer releases are ignored.
+#[must_use]
+pub fn record(text: &str) -> Option<RecordContent> {
+    let fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+    let names = |field: &str| {
+        let Some(value) = fields.get(field) else { return Some(BTreeMap::new()) };
+        let name =
+            |(name, version): (&String, &Value)| Some((name.clone(), version.as_u64()?.try_into().ok()?));
+        value.as_object()?.iter().map(name).collect::<Option<BTreeMap<String, u32>>>()
+    };
+    let fold = match fields.get("fold") {
+        None => None,
+        Some(fold) => Some(u64::from_str_radix(fold.as_str()?, 16).ok()?),
+    };
+    Some(RecordContent { reads: names("reads")?, adding: names("adding")?, fold })
 }
 
 /// The versions that an append gave streams, as a list of pairs.
@@ -127,5 +164,21 @@ mod tests {
         assert_eq!(of_metadata(&metadata).as_deref(), Some(text));
         let tags: Tags = [Tag::from("a:1")].into_iter().collect();
         assert_eq!(of_tags(&tags).as_deref(), Some(r#"["a:1"]"#));
+        let [reads, adding] = [("a", 1), ("b", 2)].map(|(name, version)| [(name.to_owned(), version)].into());
+        let content = RecordContent { reads, adding, fold: Some(0x1f) };
+        let text = r#"{"adding":{"b":2},"fold":"000000000000001f","reads":{"a":1}}"#;
+        assert_eq!(of_record(&content), text);
+        assert_eq!(record(text), Some(content));
+    }
+
+    #[test]
+    fn a_record_of_a_newer_release_is_read_as_far_as_it_is_known() {
+        let content = RecordContent { reads: [("a".to_owned(), 1)].into(), ..RecordContent::default() };
+        assert_eq!(record(r#"{"reads":{"a":1},"indexes":["x"]}"#), Some(content.clone()));
+        assert_eq!(record(&of_record(&content)), Some(content));
+        for text in ["", "[]", r#"{"reads":[]}"#, r#"{"reads":{"a":-1}}"#, r#"{"fold":7}"#, r#"{"fold":"x"}"#]
+        {
+            assert_eq!(record(text), None, "{text}");
+        }
     }
 }

@@ -41,6 +41,58 @@ impl Fnv {
     }
 }
 
+impl Fnv {
+    /// Tokens as they mean the same however they are laid out.
+    fn code(&mut self, tokens: TokenStream) {
+        let mut before = None;
+        let mut tokens = tokens.into_iter().peekable();
+        while let Some(token) = tokens.next() {
+            // Documentation inside of a body: `#[doc = "…"]`.
+            if let (TokenTree::Punct(hash), Some(TokenTree::Group(group))) = (&token, tokens.peek())
+                && hash.as_char() == '#'
+                && is_doc(group)
+            {
+                tokens.next();
+                continue;
+            }
+            match token {
+                TokenTree::Punct(punct) if punct.as_char() == ',' => {}
+                TokenTree::Punct(punct) if punct.as_char() == ';' && tokens.peek().is_none() => {}
+                TokenTree::Punct(punct) => {
+                    before = Some(punct.as_char());
+                    self.bytes(punct.to_string().as_bytes());
+                    self.bytes(&[0]);
+                    continue;
+                }
+                TokenTree::Group(group) => {
+                    // Behind `=>` and `|`, a formatter sets and takes off braces.
+                    let braced = group.delimiter() == Delimiter::Brace && matches!(before, Some('>' | '|'));
+                    let (open, close) = match group.delimiter() {
+                        Delimiter::Parenthesis => ("(", ")"),
+                        Delimiter::Brace if !braced => ("{", "}"),
+                        Delimiter::Bracket => ("[", "]"),
+                        Delimiter::Brace | Delimiter::None => ("", ""),
+                    };
+                    self.bytes(open.as_bytes());
+                    self.code(group.stream());
+                    self.bytes(close.as_bytes());
+                }
+                token => {
+                    self.bytes(token.to_string().as_bytes());
+                    self.bytes(&[0]);
+                }
+            }
+            before = None;
+        }
+    }
+}
+
+fn is_doc(group: &proc_macro2::Group) -> bool {
+    let first = group.stream().into_iter().next();
+    group.delimiter() == Delimiter::Bracket
+        && first.is_some_and(|first| matches!(first, TokenTree::Ident(ident) if ident == "doc"))
+}
+
 /// Of an item without its attributes, which documentation is too.
 pub(crate) fn item(item: &ImplItem) -> u64 {
     let mut item = item.clone();
@@ -56,6 +108,25 @@ pub(crate) fn item(item: &ImplItem) -> u64 {
     hash.0
 }
 
+/// Of an item of a projection: with what its own attributes say, such as a key, and without what a formatter
+/// may change: commas, a semicolon at the end, and braces around one expression.
+pub(crate) fn fold(item: &ImplItem) -> u64 {
+    let mut item = item.clone();
+    let attrs = match &mut item {
+        ImplItem::Fn(item) => Some(&mut item.attrs),
+        ImplItem::Const(item) => Some(&mut item.attrs),
+        ImplItem::Type(item) => Some(&mut item.attrs),
+        ImplItem::Macro(item) => Some(&mut item.attrs),
+        _ => None,
+    };
+    if let Some(attrs) = attrs {
+        attrs.retain(|attr| ["on", "setup"].iter().any(|ours| attr.path().is_ident(ours)));
+    }
+    let mut hash = Fnv::new();
+    hash.code(item.to_token_stream());
+    hash.0
+}
+
 /// Of several in this order.
 pub(crate) fn all(hashes: &[u64]) -> u64 {
     let mut hash = Fnv::new();
@@ -67,7 +138,7 @@ pub(crate) fn all(hashes: &[u64]) -> u64 {
 mod tests {
     use syn::{ImplItem, parse_quote};
 
-    use super::item;
+    use super::{fold, item};
 
     #[test]
     fn code_counts_and_its_looks_do_not() {
@@ -95,5 +166,38 @@ mod tests {
         assert_ne!(item(&plain), item(&other));
         // What is stored today is to be found by tomorrow's release.
         assert_eq!(item(&plain), 5_643_382_420_797_068_548);
+    }
+
+    #[test]
+    fn a_fold_is_the_same_however_it_is_laid_out() {
+        let read = |code: &str| {
+            let item: ImplItem = syn::parse_str(code).unwrap_or_else(|error| unreachable!("{error}: {code}"));
+            fold(&item)
+        };
+        let plain = "#[on(key = e.card)] fn paid(&mut self, e: &Paid) { \
+                     match e.kind { A => self.n += 1, B => self.add(e.a, e.b) } \
+                     self.all.retain(|one| one.is_open()); }";
+        let same = [
+            "#[on(key=e . card)]\nfn paid( & mut self , e : & Paid, )\n{ // A comment\n \
+             match e.kind { A => { self.n += 1; } B => { self.add(e.a, e.b,) }, } \
+             self.all.retain(|one| { one.is_open() }); }",
+            "/// Says more.\n#[expect(unused)] #[on(key = e.card,)] fn paid(&mut self, e: &Paid) { \
+             /// And here.\n match e.kind { A => self.n += 1, B => self.add(e.a, e.b), } \
+             self.all.retain(|one| one.is_open()); }",
+        ];
+        for same in same {
+            assert_eq!(read(plain), read(same), "{same}");
+        }
+        for (from, to) in [
+            ("e.card", "e.shop"),
+            ("+= 1", "+= 2"),
+            ("e.a, e.b", "e.b, e.a"),
+            ("is_open", "is_shut"),
+            ("A =>", "C =>"),
+        ] {
+            assert_ne!(read(plain), read(&plain.replace(from, to)), "{from}");
+        }
+        // What is stored today is to be found by tomorrow's release.
+        assert_eq!(read("fn paid(&mut self, e: &Paid) { self.n += 1 }"), 25_550_874_950_055_802);
     }
 }

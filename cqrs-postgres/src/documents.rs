@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cqrs_core::consumer::Handlers;
 use cqrs_core::id::{Partition, Position};
-use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, Record, RecordContent};
 use cqrs_core::store::LogId;
+use cqrs_core::text;
 use futures_util::future;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -142,7 +143,7 @@ async fn commit_once(conn: &Conn, batch: &Batch) -> Result<Result<(), CommitErro
 
 static CLAIM: Sql = Sql::new(
     "INSERT INTO {s}.consumers AS c (consumer, epoch) VALUES ($1, 1)
-     ON CONFLICT (consumer) DO UPDATE SET epoch = c.epoch + 1 RETURNING c.epoch",
+     ON CONFLICT (consumer) DO UPDATE SET epoch = c.epoch + 1 RETURNING c.epoch, c.revision",
     &[Type::TEXT],
 );
 static CHECKPOINTS: Sql = Sql::new(
@@ -165,8 +166,61 @@ pub(crate) async fn claim(conn: &Conn, consumer: &str) -> Result<Claim, Fault> {
         conn.transaction(claim).await
     };
     let (raised, there) = again("claim a consumer", claim).await.map_err(Fault::while_committing)?;
-    let epoch: i64 = raised.try_get(0)?;
-    Ok(Claim { epoch: epoch.cast_unsigned(), checkpoints: by_partition(&there)? })
+    let (epoch, revision): (i64, i64) = (raised.try_get(0)?, raised.try_get(1)?);
+    let (epoch, revision) = (epoch.cast_unsigned(), revision.cast_unsigned());
+    Ok(Claim { epoch, checkpoints: by_partition(&there)?, revision })
+}
+
+static RECORD: Sql =
+    Sql::new("SELECT c.revision, c.record FROM {s}.consumers c WHERE c.consumer = $1", &[Type::TEXT]);
+static FIRST_RECORD: Sql = Sql::new(
+    "INSERT INTO {s}.consumers AS c (consumer, epoch, revision, record) VALUES ($1, 1, 1, $2)
+     ON CONFLICT (consumer) DO UPDATE SET epoch = c.epoch + 1, revision = 1, record = excluded.record
+     WHERE c.revision = 0 RETURNING c.revision",
+    &[Type::TEXT, Type::TEXT],
+);
+static NEXT_RECORD: Sql = Sql::new(
+    "UPDATE {s}.consumers c SET epoch = c.epoch + 1, revision = c.revision + 1, record = $2
+     WHERE c.consumer = $1 AND c.revision = $3 RETURNING c.revision",
+    &[Type::TEXT, Type::TEXT, Type::INT8],
+);
+
+pub(crate) async fn record(conn: &Conn, consumer: &str) -> Result<Record, Fault> {
+    if consumer.contains('\0') {
+        return Ok(Record::default());
+    }
+    let rows = conn.rows(&RECORD, &[&consumer]).await?;
+    let Some(row) = rows.first() else { return Ok(Record::default()) };
+    let (revision, content): (i64, Option<&str>) = (row.try_get(0)?, row.try_get(1)?);
+    let read = |content| {
+        text::record(content)
+            .ok_or_else(|| Fault::corrupt(format!("the record of the consumer {consumer:?} cannot be read")))
+    };
+    let content = content.map(read).transpose()?.unwrap_or_default();
+    Ok(Record { revision: revision.cast_unsigned(), content })
+}
+
+/// Replaces a record of the expected revision. Who holds the consumer's row is waited for, and whoever comes
+/// next finds the new epoch and the new revision.
+pub(crate) async fn set_record(
+    conn: &Conn,
+    consumer: &str,
+    expected: u64,
+    content: &RecordContent,
+) -> Result<bool, Fault> {
+    let content = text::of_record(content);
+    conn.ready(&[&FIRST_RECORD, &NEXT_RECORD]).await?;
+    let set = || async {
+        match expected {
+            0 => conn.transaction(conn.rows(&FIRST_RECORD, &[&consumer, &content])).await,
+            expected => {
+                let expected = expected.cast_signed();
+                conn.transaction(conn.rows(&NEXT_RECORD, &[&consumer, &content, &expected])).await
+            }
+        }
+    };
+    let done = again("record what a consumer reads", set).await.map_err(Fault::while_committing)?;
+    Ok(!done.is_empty())
 }
 
 fn by_partition(rows: &[Row]) -> Result<BTreeMap<Partition, Checkpoint>, Fault> {

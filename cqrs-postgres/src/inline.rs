@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cqrs_core::consumer::{Consumer, Handlers, Routed, Unfit, route_inline};
+use cqrs_core::consumer::{Handlers, Routed, Unfit, route_inline};
 use cqrs_core::event::RecordedEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::Checkpoint;
-use cqrs_core::store::{self, Append, AppendError, LogId};
+use cqrs_core::store::{self, Append, AppendError, InlineConsumer, LogId};
 use foldhash::{HashMap, HashSet};
 use futures_util::future;
 use tokio_postgres::types::Type;
@@ -28,6 +28,8 @@ type Place = (&'static str, String);
 /// What is stored of the projections of a group; nobody else changes it while they are held.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
+    /// The revision of each one's record.
+    revisions: HashMap<String, u64>,
     checkpoints: HashMap<String, Checkpoint>,
     /// Those that have committed anything, in any partition.
     begun: HashSet<String>,
@@ -51,7 +53,7 @@ static ENTER: Sql = Sql::new(
     &[Type::TEXT_ARRAY],
 );
 static HOLD: Sql = Sql::new(
-    "SELECT c.consumer FROM {s}.consumers c WHERE c.consumer = ANY ($1) ORDER BY c.consumer
+    "SELECT c.consumer, c.revision FROM {s}.consumers c WHERE c.consumer = ANY ($1) ORDER BY c.consumer
      FOR NO KEY UPDATE",
     &[Type::TEXT_ARRAY],
 );
@@ -110,13 +112,16 @@ impl Held {
             return Ok(Self::default());
         }
         // Each is sent when it is first polled, which is in this order.
-        let (_, _, rows) = future::try_join3(
+        let (_, there, rows) = future::try_join3(
             conn.rows(&ENTER, &[&names]),
             conn.rows(&HOLD, &[&names]),
             conn.rows(&CHECKPOINTS, &[&names]),
         )
         .await?;
         let mut held = Self::default();
+        for row in &there {
+            held.revisions.insert(row.try_get(0)?, row.try_get::<_, i64>(1)?.cast_unsigned());
+        }
         for row in &rows {
             let (consumer, of, position): (String, i32, i64) =
                 (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?);
@@ -174,7 +179,7 @@ impl<'a> Effects<'a> {
             |stream: &StreamId| Ok::<_, AppendError>(Version::new(facts.version_of(stream).cast_unsigned()));
         let head = Position::new(facts.head().cast_unsigned());
         let events = store::recorded(append.events.iter().cloned(), facts.partition(), head, version_of)?;
-        let effects = append.inline.iter().map(|consumer| self.effect(facts, &**consumer, &events));
+        let effects = append.inline.iter().map(|consumer| self.effect(facts, consumer, &events));
         let effects = effects.collect::<Result<Vec<_>, _>>()?;
         let position = Position::new((facts.head() + events.len() as i64).cast_unsigned());
         let event = events.last().map(|event| event.meta.id);
@@ -195,13 +200,14 @@ impl<'a> Effects<'a> {
     fn effect(
         &mut self,
         facts: &Facts<'_>,
-        consumer: &dyn Consumer,
+        consumer: &InlineConsumer,
         events: &[Arc<RecordedEvent>],
     ) -> Result<Effect, AppendError> {
         let name = consumer.name();
         let stored = self.checkpoints.get(name).or_else(|| self.held.checkpoints.get(name));
         let mut effect = Effect { consumer: name, documents: Vec::new(), handlers: None };
-        match route_inline(consumer, stored.copied(), facts.log_end(), events)? {
+        let revision = self.held.revisions.get(name).copied().unwrap_or_default();
+        match route_inline(consumer, revision, stored.copied(), facts.log_end(), events)? {
             Routed::Handlers(handlers) => effect.handlers = Some(handlers),
             Routed::Documents { keys, work } => {
                 // Without all of them it is left for the next try.

@@ -74,7 +74,9 @@ use cqrs_core::consumer::Database as _;
 use cqrs_core::engine::{StoreScheme, Stores};
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore, check_name};
+use cqrs_core::read_store::{
+    Batch, Checkpoint, Claim, CommitError, ReadStore, Record, RecordContent, check_name,
+};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Limits,
     LogId, LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent, unsupported,
@@ -795,6 +797,40 @@ impl ReadStore for PostgresStore {
                 self.shared.keepers.write("commit read models", commit)
             };
             commit.await.map_err(|fault| fault.told("commit read models"))?
+        })
+    }
+
+    fn keeps_records(&self) -> bool {
+        true
+    }
+
+    fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
+        let consumer = consumer.to_owned();
+        Box::pin(async move {
+            let read = move |conn: Share| {
+                let consumer = consumer.clone();
+                async move { documents::record(&conn, &consumer).await }
+            };
+            let doing = "read a consumer's record";
+            self.shared.readers.read(doing, read).await.map_err(|fault| fault.told(doing))
+        })
+    }
+
+    fn set_record(
+        &self,
+        consumer: &str,
+        expected: u64,
+        content: RecordContent,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let consumer = consumer.to_owned();
+        Box::pin(async move {
+            check_name("consumer", &consumer)?;
+            self.writable()?;
+            let set = move |conn: Share| async move {
+                documents::set_record(&conn, &consumer, expected, &content).await
+            };
+            let doing = "record what a consumer reads";
+            self.shared.keepers.write(doing, set).await.map_err(|fault| fault.told(doing))
         })
     }
 

@@ -174,6 +174,8 @@ CREATE CONSTRAINT TRIGGER batch_is_closed AFTER INSERT OR UPDATE OF batch ON {s}
 const TABLES_3: &str = r#"
 ALTER TABLE {s}.meta ADD COLUMN min_reader integer NOT NULL DEFAULT 3;
 ALTER TABLE {s}.meta ADD COLUMN min_writer integer NOT NULL DEFAULT 3;
+ALTER TABLE {s}.consumers ADD COLUMN revision bigint NOT NULL DEFAULT 0;
+ALTER TABLE {s}.consumers ADD COLUMN record text;
 DROP FUNCTION IF EXISTS {s}.commit(
     text, integer, bigint, integer[], uuid[], bigint[], uuid[], uuid, bigint, uuid, text, text[], bytea[], text[]
 );

@@ -25,7 +25,7 @@ fn streams(store: &PostgresStore, partition: Partition) -> Vec<String> {
 /// Sixty events in each partition, twenty of each of three streams, two keys, a checkpoint at the end; two
 /// documents; and a snapshot.
 async fn fill(store: &PostgresStore) {
-    let Claim { epoch, checkpoints: mut from } = store.claim("summary").await.unwrap();
+    let Claim { epoch, checkpoints: mut from, .. } = store.claim("summary").await.unwrap();
     for partition in (0..store.capabilities().partitions).map(Partition::new) {
         let streams = streams(store, partition);
         for half in 0..2 {

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use cqrs_core::error::StoreError;
 use cqrs_core::id::{Partition, Position};
-use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, Record, RecordContent};
 use cqrs_core::store::LogId;
+use cqrs_core::text;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use uuid::Uuid;
 
@@ -70,12 +71,67 @@ impl Write for Claiming {
     fn write(&self, tx: &mut Tx<'_>) -> Result<Result<Claim, StoreError>, Fault> {
         let mut raise = tx.conn.prepare_cached(
             "INSERT INTO cqrs_consumers (consumer, epoch) VALUES (?1, 1)
-             ON CONFLICT (consumer) DO UPDATE SET epoch = epoch + 1 RETURNING epoch",
+             ON CONFLICT (consumer) DO UPDATE SET epoch = epoch + 1 RETURNING epoch, revision",
         )?;
-        let epoch: i64 = raise.query_row((&self.0,), |row| row.get(0))?;
+        let (epoch, revision): (i64, i64) =
+            raise.query_row((&self.0,), |row| Ok((row.get(0)?, row.get(1)?)))?;
         let checkpoints = checkpoints(tx.conn, &self.0)?;
-        Ok(Ok(Claim { epoch: epoch.cast_unsigned(), checkpoints }))
+        let (epoch, revision) = (epoch.cast_unsigned(), revision.cast_unsigned());
+        Ok(Ok(Claim { epoch, checkpoints, revision }))
     }
+}
+
+/// A consumer's record that is to replace the one of the expected revision.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    pub(crate) consumer: String,
+    pub(crate) expected: u64,
+    pub(crate) content: RecordContent,
+}
+
+impl Write for Recording {
+    type Done = bool;
+    type Error = StoreError;
+
+    const DOING: &'static str = "record what a consumer reads";
+
+    fn weight(&self) -> usize {
+        1_000
+    }
+
+    fn write(&self, tx: &mut Tx<'_>) -> Result<Result<bool, StoreError>, Fault> {
+        if revision(tx.conn, &self.consumer)? != self.expected {
+            return Ok(Ok(false));
+        }
+        let mut write = tx.conn.prepare_cached(
+            "INSERT INTO cqrs_consumers (consumer, epoch, revision, record) VALUES (?1, 1, 1, ?2)
+             ON CONFLICT (consumer) DO UPDATE
+             SET epoch = epoch + 1, revision = revision + 1, record = excluded.record",
+        )?;
+        write.execute((&self.consumer, text::of_record(&self.content)))?;
+        Ok(Ok(true))
+    }
+}
+
+/// The revision of a consumer's record; 0 if nothing was ever recorded.
+pub(crate) fn revision(conn: &Connection, consumer: &str) -> Result<u64, Fault> {
+    let mut select = conn.prepare_cached("SELECT revision FROM cqrs_consumers WHERE consumer = ?1")?;
+    let revision: Option<i64> = select.query_row((consumer,), |row| row.get(0)).optional()?;
+    Ok(revision.map_or(0, i64::cast_unsigned))
+}
+
+pub(crate) fn record(conn: &Connection, consumer: &str) -> Result<Record, Fault> {
+    let mut select =
+        conn.prepare_cached("SELECT revision, record FROM cqrs_consumers WHERE consumer = ?1")?;
+    let found = select.query_row((consumer,), |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Some((revision, content)) = found else { return Ok(Record::default()) };
+    let (revision, content): (i64, Option<String>) = (revision, content);
+    let read = |content: String| {
+        text::record(&content)
+            .ok_or_else(|| Fault::corrupt(format!("the record of the consumer {consumer:?} cannot be read")))
+    };
+    let content = content.map(read).transpose()?.unwrap_or_default();
+    Ok(Record { revision: revision.cast_unsigned(), content })
 }
 
 fn epoch(conn: &Connection, consumer: &str) -> Result<Option<u64>, Fault> {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cqrs_core::consumer::{Consumer, Handlers, Inlined, Routed, Unfit};
+use cqrs_core::consumer::{Handlers, Inlined, Routed, Unfit};
 use cqrs_core::event::RecordedEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::Checkpoint;
-use cqrs_core::store::{self, Append, AppendError, Appended};
+use cqrs_core::store::{self, Append, AppendError, Appended, InlineConsumer};
 
 use crate::append::{self, Tx};
 use crate::documents;
@@ -22,7 +22,7 @@ pub(crate) fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Result<Appended,
     let events = store::recorded(append.events.iter().cloned(), Partition::ONLY, head, version_of)?;
     let mut effects = Vec::new();
     for consumer in &append.inline {
-        match effect(tx, &**consumer, append.inline_gap, &events)? {
+        match effect(tx, consumer, append.inline_gap, &events)? {
             Ok(effect) => effects.push(effect),
             Err(refused) => return Ok(Err(refused)),
         }
@@ -57,14 +57,15 @@ impl Effect {
 
 fn effect(
     tx: &Tx<'_>,
-    consumer: &dyn Consumer,
+    consumer: &InlineConsumer,
     gap: u32,
     events: &[Arc<RecordedEvent>],
 ) -> Result<Result<Effect, AppendError>, Fault> {
     let name = consumer.name();
+    let revision = documents::revision(tx.conn, name)?;
     let stored = documents::checkpoint(tx.conn, name, Partition::ONLY)?;
     let mut effect = Effect { consumer: name, first: false, documents: Vec::new(), handlers: None };
-    let mut inlined = match Inlined::new(consumer, stored, tx.end(), gap) {
+    let mut inlined = match Inlined::new(consumer, revision, stored, tx.end(), gap) {
         Ok(inlined) => inlined,
         Err(behind) => return Ok(Err(behind)),
     };

@@ -72,7 +72,9 @@ use cqrs_core::consumer::Database as _;
 use cqrs_core::engine::{StoreScheme, Stores};
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore, check_name};
+use cqrs_core::read_store::{
+    Batch, Checkpoint, Claim, CommitError, ReadStore, Record, RecordContent, check_name,
+};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
     LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent,
@@ -84,7 +86,7 @@ use tokio::sync::oneshot;
 #[doc = include_str!("../../docs/guide/sqlite.md")]
 struct Guide;
 
-use self::documents::Claiming;
+use self::documents::{Claiming, Recording};
 use self::error::Fault;
 use self::guard::number;
 use self::news::News;
@@ -550,6 +552,29 @@ impl ReadStore for SqliteStore {
         Box::pin(async move {
             batch.check()?;
             self.shared.writer.write(batch).await
+        })
+    }
+
+    fn keeps_records(&self) -> bool {
+        true
+    }
+
+    fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
+        let consumer = consumer.to_owned();
+        let read = move |conn: &rusqlite::Connection| documents::record(conn, &consumer);
+        Box::pin(self.shared.readers.read("read a consumer's record", read))
+    }
+
+    fn set_record(
+        &self,
+        consumer: &str,
+        expected: u64,
+        content: RecordContent,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let recording = Recording { consumer: consumer.to_owned(), expected, content };
+        Box::pin(async move {
+            check_name("consumer", &recording.consumer)?;
+            self.shared.writer.write(recording).await
         })
     }
 

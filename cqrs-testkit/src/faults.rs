@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use cqrs_core::error::{StoreError, StoreErrorKind};
-use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore, Record, RecordContent};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogRead,
     LogSlice, Query, Reservation, Snapshot, StreamRead, StreamSlice,
@@ -319,6 +319,23 @@ impl<S: ReadStore> ReadStore for Faulty<S> {
 
     fn database(&self) -> Option<&'static str> {
         self.inner.database()
+    }
+
+    fn keeps_records(&self) -> bool {
+        self.inner.keeps_records()
+    }
+
+    fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
+        self.inner.record(consumer)
+    }
+
+    fn set_record(
+        &self,
+        consumer: &str,
+        expected: u64,
+        content: RecordContent,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        self.inner.set_record(consumer, expected, content)
     }
 
     fn get(

@@ -28,7 +28,7 @@ impl<S: ReadStore> Flawed<S> {
     /// Writes the documents, whoever owns the consumer: under another name, which shares them.
     async fn write_documents(&self, batch: &Batch) -> Result<(), CommitError> {
         let consumer = format!("{} apart", batch.consumer);
-        let Claim { epoch, checkpoints: from } = self.0.claim(&consumer).await?;
+        let Claim { epoch, checkpoints: from, .. } = self.0.claim(&consumer).await?;
         self.0.commit(Batch { consumer, epoch, from, ..batch.clone() }).await
     }
 }
@@ -97,7 +97,7 @@ impl<S: ReadStore> ReadStore for Flawed<S> {
                 }
                 Flaw::NoFence => {
                     self.write_documents(&batch).await?;
-                    let Claim { epoch, checkpoints: from } = self.0.claim(&batch.consumer).await?;
+                    let Claim { epoch, checkpoints: from, .. } = self.0.claim(&batch.consumer).await?;
                     self.0.commit(Batch { epoch, from, ..bare }).await
                 }
                 Flaw::SkipOnError => match self.0.commit(batch).await {

@@ -81,7 +81,7 @@ impl ReadStore for Flawed {
             self.0.commit(documents).await?;
             match self.1 {
                 Flaw::NoFence => {
-                    let Claim { epoch, checkpoints: from } = self.0.claim(&batch.consumer).await?;
+                    let Claim { epoch, checkpoints: from, .. } = self.0.claim(&batch.consumer).await?;
                     self.0.commit(Batch { epoch, from, writes: Vec::new(), ..batch }).await
                 }
                 Flaw::CheckpointApart => self.0.commit(Batch { writes: Vec::new(), ..batch }).await,

@@ -166,6 +166,8 @@ mod next_release {
         fn deposited(&mut self, event: &Deposited) {
             assert!(event.cents != 13, "an unlucky number");
         }
+        #[on]
+        fn withdrawn(&mut self, _: &Withdrawn) {}
     }
 }
 

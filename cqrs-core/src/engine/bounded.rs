@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::build::Stores;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::id::{Partition, Position, StreamId, Version};
-use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore, Record, RecordContent};
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogRead,
     LogSlice, Reservation, Snapshot, StreamEvent, StreamRead, StreamSlice, TakeEvent,
@@ -201,6 +201,26 @@ impl ReadStore for Bounded<dyn ReadStore> {
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.call(self.store.close(), "while closing the read models".to_owned())
+    }
+
+    fn keeps_records(&self) -> bool {
+        self.store.keeps_records()
+    }
+
+    fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
+        let what = format!("while reading the record of `{consumer}`");
+        self.call(self.store.record(consumer), what)
+    }
+
+    fn set_record(
+        &self,
+        consumer: &str,
+        expected: u64,
+        content: RecordContent,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let (limit, what) = (self.limit, format!("while recording what `{consumer}` reads"));
+        let setting = self.store.set_record(consumer, expected, content);
+        Box::pin(within(limit, setting, move || late(StoreErrorKind::Unknown, limit, what)))
     }
 
     fn get(

@@ -1,7 +1,6 @@
 //! How an engine is put together.
 
 use std::any::TypeId;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,7 +11,9 @@ use super::bounded::bounded;
 use super::follow::Follower;
 use super::gate::Gate;
 use super::heads::Heads;
+use super::inline::InlineSet;
 use super::nested::Waits;
+use super::record::{Agreement, Read, RecordFault, Records};
 use super::slots::Slots;
 use super::snapshots::{Plan, Saves};
 use super::timeouts::Timeouts;
@@ -26,7 +27,7 @@ use crate::memory::MemoryStore;
 use crate::projection::Mode;
 use crate::read_store::ReadStore;
 use crate::registry::{Registry, RegistryError};
-use crate::store::{BoxFuture, EventStore, Inline};
+use crate::store::{BoxFuture, EventStore};
 
 /// The settings of an engine. Finish with [`open`](Self::open) or [`build`](Self::build).
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub struct EngineBuilder {
     runs: Runs,
     read_models: Option<Url>,
     timeouts: Timeouts,
+    rejects_changed_folds: bool,
 }
 
 /// Where a store is. It may carry a password, so no part of it but the scheme is shown.
@@ -73,6 +75,7 @@ impl Default for EngineBuilder {
             runs: Runs::Background,
             read_models: None,
             timeouts: Timeouts::default(),
+            rejects_changed_folds: false,
         }
     }
 }
@@ -139,6 +142,13 @@ impl EngineBuilder {
         self
     }
 
+    /// Rejects a projection that folds the same events in another way than the code that made its documents
+    /// (default: a warning, and [`ConsumerStatus::fold_changed`](super::ConsumerStatus::fold_changed)).
+    pub fn reject_changed_folds(mut self) -> Self {
+        self.rejects_changed_folds = true;
+        self
+    }
+
     /// Keeps documents and checkpoints in the store that this URL names, and not beside the log. If
     /// that store is lost, projections begin at the start of the log and fill an empty one.
     pub fn read_models(mut self, url: impl Into<String>) -> Self {
@@ -159,8 +169,8 @@ impl EngineBuilder {
     /// if there is one, takes the place of their documents.
     ///
     /// # Errors
-    /// [`OpenError`] if the registry is not sound, the store of read models cannot be opened, or there
-    /// is no tokio runtime to run projections in.
+    /// [`OpenError`] if the registry is not sound, the store of read models cannot be opened, a projection
+    /// reads events that its documents have missed, or there is no tokio runtime to run projections in.
     pub async fn build(self, stores: impl Into<Stores>) -> Result<Engine, OpenError> {
         let mut stores = stores.into();
         let registry = self.registry.unwrap_or_else(Registry::linked);
@@ -177,9 +187,18 @@ impl EngineBuilder {
         // Link-time registration has no order of its own. Of several inline projections that reject an append, the
         // first by name is the one that is reported.
         consumers.sort_by_key(|(_, consumer)| consumer.name());
+        let records = Records { log: &*log, documents: &*documents };
+        let consumers = agree(records, consumers, self.rejects_changed_folds).await?;
+        let followers: Vec<_> = consumers
+            .into_iter()
+            .map(|(mode, consumer, agreement)| {
+                Arc::new(Follower::new(consumer, agreement, mode, partitions, self.runs))
+            })
+            .collect();
+        let inline = followers.iter().filter(|follower| follower.is_inline()).map(Arc::clone).collect();
         let inner = Inner {
-            inline: inline(&consumers),
-            followers: followers(consumers, partitions, self.runs),
+            inline: InlineSet::new(inline),
+            followers: followers.into_iter().map(|follower| (follower.name(), follower)).collect(),
             guards_events: log.capabilities().event_guards,
             aggregates: aggregates(&registry, &*log),
             saves: Saves::new(self.runs != Runs::OnDemand),
@@ -199,8 +218,56 @@ impl EngineBuilder {
             timeouts: self.timeouts,
             waits: Waits::default(),
         };
+        inner.plan_inline().await.map_err(OpenError::Store)?;
         start(Arc::new(inner))
     }
+}
+
+/// Records what each projection reads, before the first command. Nothing is recorded if one is refused.
+async fn agree(
+    records: Records<'_>,
+    consumers: Consumers,
+    rejects_changed_folds: bool,
+) -> Result<Vec<(Mode, Arc<dyn Consumer>, Agreement)>, OpenError> {
+    if !consumers.is_empty() && !records.documents.keeps_records() {
+        tracing::warn!(
+            store = ?records.documents,
+            "this read store does not record which events a projection reads: two releases that read different events must not run at the same time"
+        );
+    }
+    let (mut faults, mut agreed) = (Vec::new(), Vec::new());
+    for (mode, consumer) in consumers {
+        let read = records.read(&*consumer).await.map_err(OpenError::Store)?;
+        let (projection, mut known) = (consumer.name(), None);
+        match read {
+            Read::Settled(agreement) => {
+                if agreement.fold_changed {
+                    let changed = RecordFault::FoldChanged { projection };
+                    tracing::warn!(projection, "{changed}");
+                    faults.extend(rejects_changed_folds.then_some(changed));
+                }
+                known = Some(agreement);
+            }
+            Read::ToRecord => {}
+            Read::Refused(fault) => faults.push(fault),
+        }
+        agreed.push((mode, consumer, known));
+    }
+    if !faults.is_empty() {
+        return Err(OpenError::Record(faults));
+    }
+    let mut all = Vec::with_capacity(agreed.len());
+    for (mode, consumer, known) in agreed {
+        let agreement = match known {
+            Some(agreement) => agreement,
+            None => {
+                let agreed = records.agree(&*consumer).await.map_err(OpenError::Store)?;
+                agreed.map_err(|(fault, _)| OpenError::Record(vec![fault]))?
+            }
+        };
+        all.push((mode, consumer, agreement));
+    }
+    Ok(all)
 }
 
 /// A snapshot is a cache, so an aggregate that asks for some works on a store that keeps none.
@@ -220,19 +287,6 @@ fn aggregates(registry: &Registry, log: &dyn EventStore) -> HashMap<TypeId, Opti
 
 /// What is to be followed, and when.
 type Consumers = Vec<(Mode, Arc<dyn Consumer>)>;
-
-fn followers(consumers: Consumers, partitions: u16, runs: Runs) -> BTreeMap<&'static str, Arc<Follower>> {
-    let follow = |(mode, consumer)| {
-        let follower = Follower::new(consumer, mode, partitions, runs);
-        (follower.name(), Arc::new(follower))
-    };
-    consumers.into_iter().map(follow).collect()
-}
-
-fn inline(consumers: &Consumers) -> Inline {
-    let inline = consumers.iter().filter(|(mode, _)| *mode == Mode::Inline);
-    inline.map(|(_, consumer)| Arc::clone(consumer)).collect()
-}
 
 fn start(inner: Arc<Inner>) -> Result<Engine, OpenError> {
     let (stop, stopped) = watch::channel(false);
@@ -324,6 +378,8 @@ pub enum OpenError {
     Registry(RegistryError),
     /// The store could not be opened.
     Store(StoreError),
+    /// Projections do not fit the documents that other releases of this program have made.
+    Record(Vec<RecordFault>),
     /// Projections run in the background, but not outside a tokio runtime.
     NoRuntime,
 }
@@ -341,6 +397,12 @@ impl fmt::Display for OpenError {
             }
             Self::Registry(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
+            Self::Record(faults) => {
+                for (at, fault) in faults.iter().enumerate() {
+                    write!(f, "{}{fault}", if at == 0 { "" } else { "\n" })?;
+                }
+                Ok(())
+            }
             Self::NoRuntime => f.write_str(
                 "projections run in the background, which needs a tokio runtime: open the engine inside one, or build it `without_background()`",
             ),
@@ -352,7 +414,7 @@ impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Store(error) => error.source(),
-            Self::UnknownScheme { .. } | Self::Registry(_) | Self::NoRuntime => None,
+            Self::UnknownScheme { .. } | Self::Registry(_) | Self::Record(_) | Self::NoRuntime => None,
         }
     }
 }

@@ -13,7 +13,8 @@ use foldhash::{HashMap, HashMapExt as _};
 use crate::codec::{self, CodecError, Json};
 use crate::consumer::{Consumer, Routed, Unfit, Work};
 use crate::error::{FoldError, FoldFault, Panicked};
-use crate::event::{EventSet, RecordedEvent, decode};
+use crate::event::{EventSet, RecordedEvent, Shape, decode};
+use crate::hash::Fnv;
 use crate::id::Id as _;
 use crate::projection::{Keys, Projection};
 use crate::read_store::{check_document, check_key};
@@ -89,6 +90,19 @@ impl<P: Projection> Consumer for DocumentConsumer<P> {
         P::FOLD_IN_MEMORY
     }
 
+    fn reads(&self) -> BTreeMap<&'static str, u32> {
+        reads::<P::Event>()
+    }
+
+    fn fold(&self) -> Option<u64> {
+        let fold = P::FOLD?;
+        let mut hash = Fnv::new();
+        hash.number(fold);
+        // A document of another shape is another document.
+        hash.number(P::shape());
+        Some(hash.finish())
+    }
+
     fn route(&self, events: &[Arc<RecordedEvent>]) -> Result<Routed, Unfit> {
         let (keys, batch) = Self::decoded(events, None)?;
         Ok(Routed::Documents { keys, work: Box::new(batch) })
@@ -107,6 +121,21 @@ pub(super) fn query<S: EventSet>() -> Query {
     names.sort_unstable();
     names.dedup();
     Query::names(names)
+}
+
+/// The stored names of a set with the highest version of each, those of what it replaces too.
+pub(super) fn reads<S: EventSet>() -> BTreeMap<&'static str, u32> {
+    let mut shapes = Vec::new();
+    for kind in S::TYPES {
+        shapes.push(Shape { name: kind.name, version: kind.version });
+        (kind.former)(&mut shapes);
+    }
+    let mut reads = BTreeMap::new();
+    for Shape { name, version } in shapes {
+        let highest: &mut u32 = reads.entry(name).or_default();
+        *highest = version.max(*highest);
+    }
+    reads
 }
 
 /// Events of one batch, each with the places of the documents it changes.

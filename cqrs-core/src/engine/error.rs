@@ -2,12 +2,14 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::aggregate::Misfit;
 use crate::codec::CodecError;
 use crate::context::MissingService;
 use crate::engine::follow::{CatchUpError, ConsumerFault};
+use crate::engine::record::UnsharedEvent;
 use crate::error::{EncodeError, FoldError, FoldFault, StoreError};
 use crate::id::{InvalidStreamId, Position, StreamId};
 use crate::store::Conflict;
@@ -350,6 +352,18 @@ pub enum ReadError {
         /// Why it stopped.
         fault: ConsumerFault,
     },
+    /// The projection is on standby before the receipt: it has come to an event that only another release of
+    /// this program reads, and no such program moves it.
+    Standby {
+        /// The projection.
+        projection: &'static str,
+        /// How far it got.
+        position: Position,
+        /// How far it had to get.
+        wanted: Position,
+        /// The event.
+        event: Arc<UnsharedEvent>,
+    },
     /// The receipt is of another log.
     ForeignReceipt,
     /// The log no longer has the event that the receipt is of: it was rewound, as after a failover to a standby that
@@ -392,6 +406,10 @@ impl fmt::Display for ReadError {
             Self::Stopped { projection, position, .. } => {
                 write!(f, "the projection `{projection}` has stopped at position {position}")
             }
+            Self::Standby { projection, position, wanted, event } => write!(
+                f,
+                "the projection `{projection}` is on standby at position {position} and did not reach {wanted}: {event}"
+            ),
             Self::ForeignReceipt => f.write_str("the receipt is of another log"),
             Self::LostReceipt { position, head } => write!(
                 f,
@@ -421,6 +439,7 @@ impl StdError for ReadError {
             Self::Behind { .. }
             | Self::ForeignReceipt
             | Self::LostReceipt { .. }
+            | Self::Standby { .. }
             | Self::NotRegistered(_)
             | Self::Id(_) => None,
         }

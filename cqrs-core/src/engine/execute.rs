@@ -19,6 +19,7 @@ use tracing::Instrument as _;
 use super::bounded::late_append;
 use super::error::{ExecuteError, Failure, Rejection};
 use super::fold::End;
+use super::follow::CatchUpError;
 use super::nested::{self, Deadlock, Deciding, Nesting};
 use super::slots::{Flight, Known, Landed, NoTurn, Pilot, Turn, take_off};
 use super::snapshots::{Folded, Folding, Place, Plan};
@@ -34,7 +35,7 @@ use crate::pace::Pieces;
 use crate::receipt::{ExpectedVersion, Receipt};
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, CommandKey, Conflict, Direction, Expected, Found, Guard,
-    LogPoint, LogRead, Query, Reservation, StreamRead,
+    Inline, LogPoint, LogRead, Query, Reservation, StreamRead,
 };
 use crate::timer;
 
@@ -399,6 +400,7 @@ impl Inner {
             // Nobody wrote first, so this is no attempt.
             Lost::Behind(projection) if course.is_behind() => behind = Some(projection),
             Lost::Behind(projection) => self.hold_until_complete(projection, course).await?,
+            Lost::Record => self.follow_records(course).await?,
         }
         let mut at = match self.recall(attempt, request.taken(turn.take().await)?) {
             Some(at) => at,
@@ -557,10 +559,16 @@ impl Inner {
         })?;
         let behind = Version::new(at.end.version.get() + events.len() as u64);
         let guard = self.guard(&request.stream, at.end);
-        let append = Append::new(events, guard)
-            .with_key(request.key.clone())
-            .with_inline(self.inline.clone())
-            .with_inline_gap(GAP);
+        let (guard, inline) = if self.inline.is_empty() {
+            (guard, Inline::default())
+        } else {
+            if self.inline.is_outdated() {
+                Box::pin(self.plan_inline()).await?;
+            }
+            self.inline.plan().of(guard, &events, course.records <= PATIENCE)
+        };
+        let append =
+            Append::new(events, guard).with_key(request.key.clone()).with_inline(inline).with_inline_gap(GAP);
         Ok(Next::Append(Intent { append, behind }))
     }
 
@@ -694,6 +702,17 @@ impl Inner {
         (proof, appending)
     }
 
+    /// Looks what other releases have recorded, and whether they have written what this program does not read.
+    /// That is no attempt, since nobody wrote first. In the end, what has to be guarded is left out.
+    async fn follow_records(&self, course: &mut Course) -> Result<(), Failure> {
+        course.records += 1;
+        if course.records > RECORDS {
+            let message = "the records of inline projections keep changing, or this read store does not show them; nothing was written";
+            return Err(StoreError::new(StoreErrorKind::Unavailable, message).into());
+        }
+        Ok(self.plan_inline().await?)
+    }
+
     /// Brings an inline projection to the end of the log. Whoever moves it meanwhile, be it another
     /// command, helps.
     async fn hold_until_complete(
@@ -709,6 +728,8 @@ impl Inner {
         let left = self.timeouts.inline.saturating_sub(since.elapsed());
         match timer::timeout(left, follower.catch_up(self)).await {
             Some(Ok(())) => Ok(()),
+            // This program reads less than another release: the projection is left out of the next try.
+            Some(Err(CatchUpError::Standby { .. })) => self.follow_records(course).await,
             Some(Err(source)) => Err(Failure::InlineBehind { projection, source: Some(Box::new(source)) }),
             None => Err(late),
         }
@@ -793,6 +814,11 @@ impl Inner {
                 };
                 Ok(Written::Here(Receipt::new(done.log, done.partition, point, version)))
             }
+            // Of other guards than those of streams, appends bring only what watches inline projections.
+            Err(
+                AppendError::Conflict(Conflict { clause: Guard::Unchanged { .. }, .. })
+                | AppendError::StaleRecord { .. },
+            ) => Ok(Written::Not(Lost::Record)),
             Err(AppendError::Conflict(conflict)) => Ok(Written::Not(Lost::Race(conflict))),
             Err(AppendError::Behind { consumer, .. }) => Ok(Written::Not(Lost::Behind(consumer))),
             Err(AppendError::Unfit { consumer: projection, error }) => {
@@ -883,6 +909,9 @@ enum Lost {
     Race(Conflict),
     /// This inline projection is not at the end of the log: a program that does not know it wrote to it.
     Behind(&'static str),
+    /// What is recorded for an inline projection has changed, or an event that this program does not read has
+    /// come.
+    Record,
 }
 
 /// Whether a race was lost only because the append before it was, on which it rested: then nobody has won
@@ -905,6 +934,9 @@ const GAP: u32 = 100;
 /// After so many rounds an inline projection catches up while nobody else may append.
 const ROUNDS: u32 = 3;
 
+/// Changes of records that a command follows before it fails.
+const RECORDS: u32 = 20;
+
 /// How a command has fared so far.
 struct Course {
     /// How often it was decided, not counting what no other writer has won.
@@ -914,11 +946,13 @@ struct Course {
     /// How often an inline projection was behind, and since when.
     behind: u32,
     behind_since: Option<Instant>,
+    /// How often what other releases have recorded or written was in the way.
+    records: u32,
 }
 
 impl Default for Course {
     fn default() -> Self {
-        Self { tries: 1, took: Duration::ZERO, behind: 0, behind_since: None }
+        Self { tries: 1, took: Duration::ZERO, behind: 0, behind_since: None, records: 0 }
     }
 }
 

@@ -7,8 +7,9 @@
 //! that waits in an engine without background tasks. The lock on its place sees to it that it is
 //! one at a time, and the store's fence sees to it over processes.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use uuid::Uuid;
 
 use super::held::{Ahead, Held, Written};
 use super::lag::{Lag, Place};
+use super::record::{Agreement, Read, Searched, UnsharedEvent};
 use super::{Inner, Runs};
 use crate::consumer::{Consumer, Handlers, Routed, Unfit};
 use crate::error::{FoldError, StoreError, StoreErrorKind, chain};
@@ -36,6 +38,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 /// For how long the one that was fenced leaves the consumer to its new owner while that one does not
 /// move: from the first time to the last, doubling.
 const STANDBY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+/// For how long one that is on standby before an event leaves the consumer alone, between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
 /// For how long one that is new looks whether another moves the consumer, before it takes it over.
 /// Longer than a store needs to tell another process of an append.
 const GLANCE: Duration = Duration::from_millis(150);
@@ -67,7 +71,9 @@ pub(super) struct Follower {
     consumer: Arc<dyn Consumer>,
     mode: Mode,
     partitions: u16,
-    query: Query,
+    /// What is recorded for the consumer, as far as it was read.
+    agreement: RwLock<Arc<Agreement>>,
+    searched: Mutex<Searched>,
     place: Mutex<Option<Held>>,
     progress: watch::Sender<Progress>,
     /// When a read made sure last that the checkpoints are of this log's history.
@@ -122,6 +128,9 @@ pub struct ConsumerStatus {
     pub lag: Lag,
     /// What this engine's follower is doing.
     pub state: ConsumerState,
+    /// Whether this program folds the recorded events in another way than the code that made the documents.
+    /// [`Engine::accept_fold`](super::Engine::accept_fold) ends that.
+    pub fold_changed: bool,
 }
 
 /// What a consumer is doing.
@@ -132,6 +141,9 @@ pub enum ConsumerState {
     Following,
     /// Another engine moves it, and this one watches how that one gets on.
     Standby,
+    /// The projection has come to an event that only another release of this program reads. It continues by
+    /// itself in a program that reads it; nothing was skipped.
+    StandbyBefore(Arc<UnsharedEvent>),
     /// A store failed; it tries again by itself.
     Retrying(String),
     /// It cannot go on, and does not by itself.
@@ -197,6 +209,13 @@ pub enum CatchUpError {
         /// Why.
         fault: ConsumerFault,
     },
+    /// It is on standby before an event that only another release of this program reads.
+    Standby {
+        /// The projection.
+        projection: &'static str,
+        /// The event.
+        event: Arc<UnsharedEvent>,
+    },
     /// A store failed.
     Store {
         /// The projection.
@@ -208,17 +227,24 @@ pub enum CatchUpError {
 
 impl fmt::Display for CatchUpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Stopped { projection, .. } | Self::Store { projection, .. }) = self;
-        write!(f, "the projection `{projection}` could not catch up")
+        match self {
+            Self::Standby { projection, event } => {
+                write!(f, "the projection `{projection}` is on standby: {event}")
+            }
+            Self::Stopped { projection, .. } | Self::Store { projection, .. } => {
+                write!(f, "the projection `{projection}` could not catch up")
+            }
+        }
     }
 }
 
 impl std::error::Error for CatchUpError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(match self {
-            Self::Stopped { fault, .. } => fault,
-            Self::Store { source, .. } => source,
-        })
+        match self {
+            Self::Stopped { fault, .. } => Some(fault),
+            Self::Store { source, .. } => Some(source),
+            Self::Standby { .. } => None,
+        }
     }
 }
 
@@ -282,6 +308,8 @@ pub(super) enum Trouble {
     Store(StoreError),
     /// Somebody else has taken the consumer over: take it back, later.
     Fenced,
+    /// It has come to an event that only another release reads.
+    Standby(Arc<UnsharedEvent>),
     /// It cannot go on.
     Fault(ConsumerFault),
 }
@@ -311,7 +339,13 @@ impl From<CommitError> for Trouble {
 }
 
 impl Follower {
-    pub(super) fn new(consumer: Arc<dyn Consumer>, mode: Mode, partitions: u16, runs: Runs) -> Self {
+    pub(super) fn new(
+        consumer: Arc<dyn Consumer>,
+        agreement: Agreement,
+        mode: Mode,
+        partitions: u16,
+        runs: Runs,
+    ) -> Self {
         let points = vec![LogPoint::START; usize::from(partitions)];
         let state = match runs {
             Runs::Background | Runs::OnDemand => ConsumerState::Following,
@@ -319,7 +353,8 @@ impl Follower {
         };
         Self {
             partitions,
-            query: consumer.query(),
+            agreement: RwLock::new(Arc::new(agreement)),
+            searched: Mutex::default(),
             consumer,
             mode,
             place: Mutex::new(None),
@@ -342,17 +377,91 @@ impl Follower {
 
     pub(super) async fn status(&self, inner: &Inner) -> Result<Vec<ConsumerStatus>, StoreError> {
         let (name, mut all) = (self.name(), Vec::new());
+        // Nobody may follow here, and what this engine knows of the record may be old.
+        let fold_changed = self.renew(inner).await?.fold_changed;
+        let standby = self.standby(inner).await?.map(ConsumerState::StandbyBefore);
         for partition in self.partitions() {
             let Place { position, head, lag, fault, .. } = inner.place(name, partition).await?;
             // Here it may not have been noticed yet, if nobody follows.
-            let state = fault.map_or_else(|| self.progress.borrow().now(), ConsumerState::Stopped);
-            all.push(ConsumerStatus { name, partition, position, head, lag, state });
+            let state = fault.map(ConsumerState::Stopped).or_else(|| standby.clone());
+            let state = state.unwrap_or_else(|| self.progress.borrow().now());
+            all.push(ConsumerStatus { name, partition, position, head, lag, state, fold_changed });
         }
         Ok(all)
     }
 
     pub(super) fn consumer(&self) -> &dyn Consumer {
         &*self.consumer
+    }
+
+    pub(super) fn shared(&self) -> Arc<dyn Consumer> {
+        Arc::clone(&self.consumer)
+    }
+
+    /// The record as it was read last.
+    fn agreement(&self) -> Arc<Agreement> {
+        Arc::clone(&self.agreement.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The record as it is now. If it no longer has what this program reads, records that again if it may.
+    pub(super) async fn renew(&self, inner: &Inner) -> Result<Arc<Agreement>, StoreError> {
+        let known = self.agreement();
+        if !inner.documents.keeps_records() {
+            return Ok(known);
+        }
+        let agreed = match inner.records().read(self.consumer()).await? {
+            Read::Settled(agreement) => agreement,
+            Read::ToRecord | Read::Refused(_) => {
+                inner.records().agree(self.consumer()).await?.unwrap_or_else(|(_, agreement)| agreement)
+            }
+        };
+        if agreed.revision == known.revision {
+            return Ok(known);
+        }
+        let agreed = Arc::new(agreed);
+        *self.agreement.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&agreed);
+        if self.is_inline() {
+            inner.inline.outdate();
+        }
+        Ok(agreed)
+    }
+
+    /// The event that keeps this program from moving the consumer, if there is one: at or before a checkpoint,
+    /// or next behind one.
+    pub(super) async fn standby(&self, inner: &Inner) -> Result<Option<Arc<UnsharedEvent>>, StoreError> {
+        if self.agreement().is_whole() {
+            return Ok(None);
+        }
+        let agreement = self.renew(inner).await?;
+        if agreement.is_whole() {
+            return Ok(None);
+        }
+        let mut stored = BTreeMap::new();
+        for partition in self.partitions() {
+            stored.insert(partition, position(inner.documents.checkpoint(self.name(), partition).await?));
+        }
+        if let Some(passed) = self.passed(inner, &agreement, &stored).await? {
+            return Ok(Some(passed));
+        }
+        for (partition, after) in stored {
+            if let Some(next) = inner.records().next_blocked(&agreement, partition, after).await? {
+                return Ok(Some(next));
+            }
+        }
+        Ok(None)
+    }
+
+    /// An event at or before these positions that keeps this program from moving the consumer.
+    pub(super) async fn passed(
+        &self,
+        inner: &Inner,
+        agreement: &Agreement,
+        to: &BTreeMap<Partition, Position>,
+    ) -> Result<Option<Arc<UnsharedEvent>>, StoreError> {
+        if agreement.is_whole() {
+            return Ok(None);
+        }
+        inner.records().passed(agreement, &mut *self.searched.lock().await, to).await
     }
 
     /// Keeps this engine from moving it, for as long as what this gives is kept.
@@ -406,6 +515,10 @@ impl Follower {
                     Rest::UntilRevived
                 }
                 Err(Trouble::Store(_)) => Rest::For(backoff.next()),
+                Err(Trouble::Standby(_)) => {
+                    guest = Some(Guest::new(false, GLANCE));
+                    Rest::For(PAUSE)
+                }
                 Err(Trouble::Fenced) => {
                     guest = Some(Guest::new(false, standby.next()));
                     Rest::None
@@ -476,10 +589,18 @@ impl Follower {
             // A `catch_up` in this engine has taken it over.
             return Ok(None);
         }
-        let Some(now) = self.look(inner).await? else {
+        let now = self.look(inner).await?;
+        // Not taken over, since a program that reads the event may be about to move it.
+        let standby = self.standby(inner).await?;
+        self.stands_by(standby.as_ref());
+        let Some(now) = now else {
             guest.seen = None;
             return Ok(Some(Step::AtHead));
         };
+        if standby.is_some() {
+            guest.seen = None;
+            return Ok(Some(Step::Left(PAUSE)));
+        }
         // Who writes is taken for the program that this consumer belongs to, and need not wait.
         if guest.is_new && inner.gate.was_used() {
             return Ok(None);
@@ -546,8 +667,12 @@ impl Follower {
     ) -> Result<(), CatchUpError> {
         while self.progress.borrow().on(partition) < target {
             // The end of the log may lie before the target if the log was rewound meanwhile.
-            if let Step::AtHead = self.forward(inner, Some((partition, target))).await? {
-                break;
+            match self.forward(inner, Some((partition, target))).await {
+                Ok(Step::AtHead) => break,
+                Ok(Step::Moved | Step::Left(_)) => {}
+                // Another program may have moved it far enough.
+                Err(CatchUpError::Standby { .. }) if self.progress.borrow().on(partition) >= target => break,
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -562,6 +687,7 @@ impl Follower {
                 Ok(step) => return Ok(step),
                 Err(Trouble::Fenced) => timer::sleep(backoff.next()).await,
                 Err(Trouble::Store(source)) => return Err(CatchUpError::Store { projection, source }),
+                Err(Trouble::Standby(event)) => return Err(CatchUpError::Standby { projection, event }),
                 Err(Trouble::Fault(fault)) => return Err(CatchUpError::Stopped { projection, fault }),
             }
         }
@@ -571,9 +697,16 @@ impl Follower {
     /// take it over for.
     async fn lazy_step(&self, inner: &Inner, goal: Option<Goal>) -> Result<Step, Trouble> {
         if self.place.lock().await.is_none() {
-            match self.look(inner).await {
-                Ok(None) => return Ok(Step::AtHead),
-                Ok(Some(_)) => {}
+            let looked = async {
+                let Some(_) = self.look(inner).await? else { return Ok(true) };
+                match self.standby(inner).await? {
+                    Some(event) => Err(Trouble::Standby(event)),
+                    None => Ok(false),
+                }
+            };
+            match looked.await {
+                Ok(true) => return Ok(Step::AtHead),
+                Ok(false) => {}
                 Err(trouble) => {
                     self.report(&trouble);
                     return Err(trouble);
@@ -591,7 +724,7 @@ impl Follower {
         // from what is stored.
         let mut held = match place.take() {
             Some(held) => Ok(held),
-            None => self.claim(inner).await.map(Held::new),
+            None => self.claim(inner).await,
         };
         let mut moved = false;
         for partition in self.partitions() {
@@ -619,6 +752,10 @@ impl Follower {
         let state = match trouble {
             Trouble::Store(error) => ConsumerState::Retrying(chain(error)),
             Trouble::Fenced => ConsumerState::Standby,
+            Trouble::Standby(event) => {
+                self.stands_by(Some(event));
+                return;
+            }
             Trouble::Fault(fault) => ConsumerState::Stopped(fault.clone()),
         };
         match &state {
@@ -631,9 +768,28 @@ impl Follower {
             ConsumerState::Standby => {
                 tracing::info!(consumer, "another engine has taken a projection over");
             }
-            ConsumerState::Following | ConsumerState::Ended => {}
+            ConsumerState::Following | ConsumerState::StandbyBefore(_) | ConsumerState::Ended => {}
         }
         self.progress.send_modify(|progress| progress.state = state);
+    }
+
+    /// Says that it is on standby before an event, or no longer.
+    fn stands_by(&self, event: Option<&Arc<UnsharedEvent>>) {
+        let news = self.progress.send_if_modified(|progress| match (&progress.state, event) {
+            (ConsumerState::StandbyBefore(known), Some(event)) if known == event => false,
+            (_, Some(event)) => {
+                progress.state = ConsumerState::StandbyBefore(Arc::clone(event));
+                true
+            }
+            (ConsumerState::StandbyBefore(_), None) => {
+                progress.state = ConsumerState::Following;
+                false
+            }
+            (_, None) => false,
+        });
+        if let Some(event) = event.filter(|_| news) {
+            tracing::warn!(consumer = self.name(), %event, "a projection is on standby");
+        }
     }
 
     /// Of an inline projection, each append moves the checkpoint: what is kept would be old.
@@ -672,18 +828,26 @@ impl Follower {
         let after = position(from);
         let slice = match held.pages.take(partition, after) {
             Some(slice) => slice,
-            None => self.page(inner, partition, after, held.pages.size()).await?,
+            None => self.page(inner, &held.agreement, partition, after, held.pages.size()).await?,
         };
         // A log that was rewound under a living follower may have grown past its place again.
         if let Some(from) = from {
             compare(from, slice.head, slice.after_event).map_err(Trouble::Fault)?;
         }
-        if slice.read_to <= after {
+        let blocked = held.agreement.first_blocked(&slice.events);
+        let events = &slice.events[..blocked.unwrap_or(slice.events.len())];
+        let blocked = blocked.map(|at| held.agreement.event(&slice.events[at]));
+        let read_to = blocked.as_ref().map_or(slice.read_to, |event| event.position.before());
+        if read_to <= after {
+            // It is for a program that reads this event to move it.
+            if let Some(event) = blocked {
+                return Err(Trouble::Standby(event));
+            }
             self.moved(partition, point(from));
             return Ok(false);
         }
-        let more = slice.read_to < slice.head.position;
-        let mut reach = Reach { events: &slice.events, to: slice.read_to, fault: None };
+        let more = read_to < slice.head.position;
+        let mut reach = Reach { events, to: read_to, fault: None };
         // An unfit event is left out with all behind it, so this gets shorter each time. With one at
         // its very beginning, a batch has no effect and leaves no trace.
         while reach.to > after {
@@ -701,7 +865,7 @@ impl Follower {
             let next = next.filter(|_| reach.fault.is_none() && self.keeps_place());
             let ahead = async {
                 let (partition, after) = next?;
-                self.ahead(inner, partition, after, held.pages.size()).await
+                self.ahead(inner, &held.agreement, partition, after, held.pages.size()).await
             };
             let (committed, ahead) = beside(self.commit(inner, batch), ahead).await;
             match committed? {
@@ -715,9 +879,10 @@ impl Follower {
                 Err(unfit) => reach.stop_before(unfit),
             }
         }
-        if reach.to <= after && self.is_moved(inner, &held.claim).await? {
+        if reach.to <= after && self.is_moved(inner, held).await? {
             // Another owner has folded these events already: on its documents they come twice, and
-            // that is all that is wrong with them. A commit would have told.
+            // that is all that is wrong with them. Or another release has recorded that it reads them, and
+            // this one does not. A commit would have told.
             return Err(Trouble::Fenced);
         }
         match reach.fault {
@@ -735,11 +900,12 @@ impl Follower {
     async fn page(
         &self,
         inner: &Inner,
+        agreement: &Agreement,
         partition: Partition,
         after: Position,
         limit: usize,
     ) -> Result<LogSlice, StoreError> {
-        let read = LogRead { partition, after, up_to: None, query: self.query.clone(), limit };
+        let read = LogRead { partition, after, up_to: None, query: agreement.query.clone(), limit };
         inner.log.read_log(read).await
     }
 
@@ -747,12 +913,13 @@ impl Follower {
     async fn ahead(
         &self,
         inner: &Inner,
+        agreement: &Agreement,
         partition: Partition,
         after: Position,
         limit: usize,
     ) -> Option<Ahead> {
         let read = Instant::now();
-        let slice = self.page(inner, partition, after, limit).await.ok()?;
+        let slice = self.page(inner, agreement, partition, after, limit).await.ok()?;
         Some(Ahead { partition, after, read, slice })
     }
 
@@ -870,8 +1037,13 @@ impl Follower {
         }
     }
 
-    /// Whether somebody else has moved a checkpoint since the claim.
-    async fn is_moved(&self, inner: &Inner, claim: &Claim) -> Result<bool, StoreError> {
+    /// Whether another program has moved a checkpoint or changed the record since the claim.
+    async fn is_moved(&self, inner: &Inner, held: &Held) -> Result<bool, StoreError> {
+        let Held { claim, agreement, .. } = held;
+        let keeps_records = inner.documents.keeps_records();
+        if keeps_records && inner.documents.record(self.name()).await?.revision != agreement.revision {
+            return Ok(true);
+        }
         for partition in self.partitions() {
             let stored = inner.documents.checkpoint(self.name(), partition).await?;
             if stored.as_ref() != claim.checkpoints.get(&partition) {
@@ -901,27 +1073,48 @@ impl Follower {
         is_old
     }
 
-    /// Takes the consumer over, and makes sure that its checkpoints are of this log's history.
-    async fn claim(&self, inner: &Inner) -> Result<Claim, Trouble> {
+    /// Takes the consumer over, and makes sure that its checkpoints are of this log's history, and that this
+    /// program reads what is recorded.
+    async fn claim(&self, inner: &Inner) -> Result<Held, Trouble> {
         let claim = inner.documents.claim(self.name()).await?;
+        let mut agreement = self.agreement();
+        // A store may hand over claims of another one that keeps records.
+        if inner.documents.keeps_records() && claim.revision != agreement.revision {
+            agreement = self.renew(inner).await?;
+            if claim.revision != agreement.revision {
+                // It has changed once more, which ended this claim.
+                return Err(Trouble::Fenced);
+            }
+        }
+        let mut positions = BTreeMap::new();
         for partition in self.partitions() {
             let stored = claim.checkpoints.get(&partition).copied();
             if let Some(checkpoint) = stored {
                 check(inner, partition, checkpoint).await?;
             }
             self.moved(partition, point(stored));
+            positions.insert(partition, position(stored));
         }
-        self.set_up(inner, claim).await
+        if let Some(event) = self.passed(inner, &agreement, &positions).await? {
+            return Err(Trouble::Standby(event));
+        }
+        let claim = self.set_up(inner, claim, &agreement).await?;
+        Ok(Held::new(claim, agreement))
     }
 
     /// A projection with its own SQL has its tables from the first claim on, also on an empty log.
-    async fn set_up(&self, inner: &Inner, mut claim: Claim) -> Result<Claim, Trouble> {
+    async fn set_up(
+        &self,
+        inner: &Inner,
+        mut claim: Claim,
+        agreement: &Arc<Agreement>,
+    ) -> Result<Claim, Trouble> {
         if self.consumer.database().is_none() || !claim.checkpoints.is_empty() {
             return Ok(claim);
         }
         let head = inner.log.head(Partition::ONLY).await?;
         let start = Checkpoint { log: head.log, position: Position::START, event: None };
-        let mut held = Held::new(claim);
+        let mut held = Held::new(claim, Arc::clone(agreement));
         let done = match self.fold(inner, &mut held, Partition::ONLY, start, &[]).await? {
             Ok(batch) => self.commit(inner, batch).await?,
             Err(unfit) => Err(unfit),

@@ -5,12 +5,14 @@
 //! the step has ended well. So whatever goes wrong, from a fence to a cancelled future, takes all of it
 //! along, and the next step begins with a claim and with what is stored.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
+use super::record::Agreement;
 use crate::id::{Partition, Position};
 use crate::pace::Pieces;
 use crate::read_store::Claim;
@@ -30,15 +32,17 @@ const REMEMBERED: u64 = 8 << 20;
 /// What a follower has in memory of a consumer that it owns.
 pub(super) struct Held {
     pub(super) claim: Claim,
+    pub(super) agreement: Arc<Agreement>,
     pub(super) written: Written,
     pub(super) pages: Pages,
     pub(super) pieces: Pieces,
 }
 
 impl Held {
-    pub(super) fn new(claim: Claim) -> Self {
+    pub(super) fn new(claim: Claim, agreement: Arc<Agreement>) -> Self {
         Self {
             claim,
+            agreement,
             written: Written::new(),
             pages: Pages { size: PAGE.0, ahead: None },
             pieces: Pieces::default(),
@@ -164,7 +168,8 @@ mod tests {
 
     #[test]
     fn pages_grow_far_behind_and_not_under_a_weight() {
-        let mut held = Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new() }).pages;
+        let mut held =
+            Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new(), revision: 0 }, Arc::default()).pages;
         let mut after = |written, more| {
             held.learn(written, more);
             held.size()
@@ -176,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_page_ahead_is_taken_once_at_its_place_and_while_it_is_fresh() {
-        let mut pages = Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new() }).pages;
+        let mut pages =
+            Held::new(Claim { epoch: 1, checkpoints: BTreeMap::new(), revision: 0 }, Arc::default()).pages;
         let head = Head { log: LogId(uuid::Uuid::nil()), position: Position::new(9), event: None };
         let ahead = |read| {
             let slice = LogSlice {

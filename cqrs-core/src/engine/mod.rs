@@ -21,10 +21,12 @@ mod follow;
 mod gate;
 mod heads;
 mod held;
+mod inline;
 mod lag;
 mod live;
 mod nested;
 mod read;
+mod record;
 mod shutdown;
 mod slots;
 pub(crate) mod snapshots;
@@ -46,7 +48,7 @@ use crate::error::StoreError;
 use crate::event::Metadata;
 use crate::read_store::ReadStore;
 use crate::registry::Registry;
-use crate::store::{EventStore, Inline, LogId};
+use crate::store::{EventStore, LogId};
 
 pub use build::{EngineBuilder, OpenError, StoreScheme, Stores};
 pub use error::{ExecuteError, Failure, ReadError, Rejection};
@@ -54,6 +56,7 @@ pub use execute::Execute;
 pub use follow::{CatchUpError, ConsumerFault, ConsumerState, ConsumerStatus};
 pub use lag::Lag;
 pub use read::{Cursor, Dated, DatedRead, Get, List, Loaded, Page, Reached};
+pub use record::{RecordError, RecordFault, UnsharedEvent};
 pub use shutdown::{AbandonedCommand, Shutdown};
 pub use timeouts::Timeouts;
 pub use verify::{
@@ -64,6 +67,7 @@ pub use verify::{
 use follow::Follower;
 use gate::Gate;
 use heads::Heads;
+use inline::InlineSet;
 use nested::Waits;
 use slots::Slots;
 use snapshots::{Plan, Saves};
@@ -100,7 +104,7 @@ struct Inner {
     /// What the followers wait for.
     heads: Heads,
     /// The projections whose effect is part of each append's commit.
-    inline: Inline,
+    inline: InlineSet,
     /// Whether an append can expect an event. If it can, a command is decided on what this process remembers of the
     /// stream, and on what others before it are about to write.
     guards_events: bool,
@@ -167,7 +171,7 @@ impl Engine {
     /// A stall shows here: the [`time`](Lag::time) of a projection's lag grows as long as there is
     /// something behind its checkpoint that does not take effect. So raise an alarm on a lag of more
     /// seconds than your readers can bear, and on [`ConsumerState::Stopped`]. It takes two round
-    /// trips per projection and partition.
+    /// trips per projection and partition, and one per projection.
     ///
     /// # Errors
     /// [`StoreError`] if a store cannot answer.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use super::error::ReadError;
 use super::follow::{
     Backoff, CatchUpError, ConsumerFault, ConsumerState, Follower, Progress, Trouble, check, point,
 };
+use super::record::UnsharedEvent;
 use super::snapshots::Folded;
 use super::{Engine, Inner, Runs};
 use crate::aggregate::Aggregate;
@@ -33,6 +35,8 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(10), Duration::from_mi
 /// In an engine that has been shut down, for how long the checkpoint has to stand still until a reader
 /// believes that no other engine moves it: longer than it takes one to take it over.
 const STILL: Duration = Duration::from_secs(1);
+/// How long a read that has waited in vain looks for the reason.
+const LAST_LOOK: Duration = Duration::from_secs(1);
 /// Documents in one page unless it says otherwise.
 const PAGE: usize = 100;
 
@@ -390,7 +394,7 @@ impl Inner {
         }
         match Box::pin(follower.check_all(self)).await {
             Err(Trouble::Fault(fault)) => Err(stopped(follower, Partition::ONLY, fault)),
-            Ok(()) | Err(Trouble::Store(_) | Trouble::Fenced) => Ok(()),
+            Ok(()) | Err(Trouble::Store(_) | Trouble::Fenced | Trouble::Standby(_)) => Ok(()),
         }
     }
 
@@ -426,7 +430,20 @@ impl Inner {
         };
         match timer::timeout(timeout, reached).await {
             Some(end) => end,
-            None => Err(behind(follower, receipt)),
+            None => Err(self.behind(follower, receipt).await),
+        }
+    }
+
+    /// Why a projection has not come as far as the receipt.
+    async fn behind(&self, follower: &Follower, receipt: Receipt) -> ReadError {
+        // Whoever moves it, this program may know why it does not move.
+        let standby = async {
+            follower.renew(self).await?;
+            follower.standby(self).await
+        };
+        match timer::timeout(LAST_LOOK, standby).await {
+            Some(Ok(Some(event))) => standby_before(follower, receipt, event),
+            Some(Ok(None) | Err(_)) | None => behind(follower, receipt),
         }
     }
 
@@ -463,10 +480,17 @@ impl Inner {
             }
             seen = None;
             // Nobody here moves it any more: wait only as long as somebody elsewhere does.
-            if progress.borrow().gone {
+            let (gone, standby) = match &*progress.borrow() {
+                Progress { state: ConsumerState::StandbyBefore(event), .. } => (true, Some(event.clone())),
+                Progress { gone, .. } => (*gone, None),
+            };
+            if gone {
                 match stands {
                     Some((at, since)) if at == stored && Instant::now() - since >= STILL => {
-                        return Err(behind(follower, receipt));
+                        return Err(match standby {
+                            Some(event) => standby_before(follower, receipt, event),
+                            None => behind(follower, receipt),
+                        });
                     }
                     Some((at, _)) if at == stored => {}
                     _ => stands = Some((stored, Instant::now())),
@@ -480,6 +504,7 @@ impl Inner {
         let partition = receipt.partition();
         follower.reach(self, partition, receipt.position()).await.map_err(|error| match error {
             CatchUpError::Stopped { fault, .. } => stopped(follower, partition, fault),
+            CatchUpError::Standby { event, .. } => standby_before(follower, receipt, event),
             CatchUpError::Store { source, .. } => ReadError::Store(source),
         })?;
         // The end of the log may lie before the receipt, if it was made up or the log rewound.
@@ -498,8 +523,13 @@ fn troubled(follower: &Follower, partition: Partition, trouble: Trouble) -> Read
         Trouble::Fault(fault) => stopped(follower, partition, fault),
         Trouble::Store(error) => ReadError::Store(error),
         // Nothing here writes, so nothing is fenced.
-        Trouble::Fenced => behind_on(follower, partition, Position::START),
+        Trouble::Fenced | Trouble::Standby(_) => behind_on(follower, partition, Position::START),
     }
+}
+
+fn standby_before(follower: &Follower, receipt: Receipt, event: Arc<UnsharedEvent>) -> ReadError {
+    let position = follower.watch().borrow().on(receipt.partition());
+    ReadError::Standby { projection: follower.name(), position, wanted: receipt.position(), event }
 }
 
 fn behind(follower: &Follower, receipt: Receipt) -> ReadError {
@@ -513,6 +543,7 @@ fn behind_on(follower: &Follower, partition: Partition, wanted: Position) -> Rea
         ConsumerState::Retrying(why) => Some(why.clone()),
         ConsumerState::Following
         | ConsumerState::Standby
+        | ConsumerState::StandbyBefore(_)
         | ConsumerState::Stopped(_)
         | ConsumerState::Ended => None,
     };

@@ -1,12 +1,13 @@
 //! A projection with its own SQL as a consumer: decode a batch, and hand each event to the user's
 //! statements, in the transaction that a store gives.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::consumer::{caught, failed, query};
+use super::consumer::{caught, failed, query, reads};
 use crate::consumer::{Consumer, Database, ErrorOrigin, Handlers, Routed, RunIn, Unfit};
 use crate::error::{BoxError, FoldFault, Panicked, RuleViolation};
 use crate::event::{RecordedEvent, decode};
@@ -35,6 +36,14 @@ impl<P: SqlProjection> Consumer for SqlConsumer<P> {
 
     fn query(&self) -> Query {
         query::<P::Event>()
+    }
+
+    fn reads(&self) -> BTreeMap<&'static str, u32> {
+        reads::<P::Event>()
+    }
+
+    fn fold(&self) -> Option<u64> {
+        P::FOLD
     }
 
     fn database(&self) -> Option<&'static str> {

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::consumer::{Documents, fold_into};
 use super::follow::{ConsumerFault, Follower, Trouble, check, position};
+use super::record::UnsharedEvent;
 use super::snapshots::{Doubt, Folding, Plan};
 use super::{Engine, Inner};
 use crate::codec::MAX_DEPTH;
@@ -208,6 +209,8 @@ pub enum Compared {
     /// It was not compared: it moved each time its documents were read. Try again when less is
     /// going on.
     Busy,
+    /// It was not compared: an event is in the log that only another release of this program reads.
+    Standby(Arc<UnsharedEvent>),
     /// It was not compared: the checkpoint is not of this log, or an event below it does not fold,
     /// although it did once.
     Failed(ConsumerFault),
@@ -288,6 +291,7 @@ impl fmt::Display for Verified {
             Compared::Live => f.write_str("nothing to compare, for it is folded when it is read"),
             Compared::Tables => f.write_str("not compared, for it keeps tables of its own"),
             Compared::Busy => f.write_str("not compared, for it moved each time its documents were read"),
+            Compared::Standby(event) => write!(f, "not compared: {event}"),
             Compared::Failed(fault) => write!(f, "not compared: {}", chain(fault)),
         }
     }
@@ -432,6 +436,7 @@ async fn live(inner: &Inner, consumer: &dyn Consumer) -> Result<Verified, StoreE
             Err(Trouble::Fault(fault)) => compared = Compared::Failed(fault),
             Err(Trouble::Store(error)) => return Err(error),
             Err(Trouble::Fenced) => compared = Compared::Busy,
+            Err(Trouble::Standby(event)) => compared = Compared::Standby(event),
         }
     }
     Ok(Verified { name, up_to: BTreeMap::new(), compared })
@@ -441,6 +446,10 @@ async fn verify(inner: &Inner, follower: &Follower) -> Result<Verified, StoreErr
     let name = follower.name();
     if follower.consumer().database().is_some() {
         return Ok(Verified { name, up_to: BTreeMap::new(), compared: Compared::Tables });
+    }
+    follower.renew(inner).await?;
+    if let Some(event) = follower.standby(inner).await? {
+        return Ok(Verified { name, up_to: BTreeMap::new(), compared: Compared::Standby(event) });
     }
     let Some((checkpoints, stored)) = stored(inner, follower).await? else {
         return Ok(Verified { name, up_to: BTreeMap::new(), compared: Compared::Busy });
@@ -454,6 +463,7 @@ async fn verify(inner: &Inner, follower: &Follower) -> Result<Verified, StoreErr
         Err(Trouble::Store(error)) => return Err(error),
         // Nothing here writes, so nothing is fenced.
         Err(Trouble::Fenced) => Compared::Busy,
+        Err(Trouble::Standby(event)) => Compared::Standby(event),
     };
     Ok(Verified { name, up_to, compared })
 }

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use foldhash::HashMap;
 
 use super::log::Log;
-use crate::consumer::{Consumer, Handlers, Inlined, Routed};
+use crate::consumer::{Handlers, Inlined, Routed};
 use crate::error::StoreError;
 use crate::event::RecordedEvent;
 use crate::id::Partition;
-use crate::read_store::{Batch, Checkpoint, Claim, CommitError};
-use crate::store::{AppendError, Head, unsupported};
+use crate::read_store::{Batch, Checkpoint, Claim, CommitError, Record, RecordContent};
+use crate::store::{AppendError, Head, InlineConsumer, unsupported};
 
 /// Changed documents by key; `None` removes one.
 type Writes = Vec<(String, Option<Bytes>)>;
@@ -21,6 +21,8 @@ type Writes = Vec<(String, Option<Bytes>)>;
 #[derive(Clone, Default)]
 pub(super) struct Documents {
     consumers: HashMap<String, Claim>,
+    /// The content of each consumer's record; its revision is in the claim.
+    records: HashMap<String, RecordContent>,
     collections: HashMap<String, BTreeMap<String, Bytes>>,
 }
 
@@ -32,8 +34,28 @@ impl Documents {
     }
 
     fn consumer(&mut self, name: String) -> &mut Claim {
-        let unclaimed = Claim { epoch: 0, checkpoints: BTreeMap::new() };
+        let unclaimed = Claim { epoch: 0, checkpoints: BTreeMap::new(), revision: 0 };
         self.consumers.entry(name).or_insert(unclaimed)
+    }
+
+    pub(super) fn record(&self, consumer: &str) -> Record {
+        let content = self.records.get(consumer).cloned().unwrap_or_default();
+        Record { revision: self.revision(consumer), content }
+    }
+
+    fn revision(&self, consumer: &str) -> u64 {
+        self.consumers.get(consumer).map_or(0, |claim| claim.revision)
+    }
+
+    pub(super) fn set_record(&mut self, consumer: String, expected: u64, content: RecordContent) -> bool {
+        let claim = self.consumer(consumer.clone());
+        if claim.revision != expected {
+            return false;
+        }
+        claim.revision += 1;
+        claim.epoch += 1;
+        self.records.insert(consumer, content);
+        true
     }
 
     pub(super) fn checkpoint(&self, consumer: &str, partition: Partition) -> Option<Checkpoint> {
@@ -67,12 +89,13 @@ impl Documents {
     /// What an inline projection makes of an append that is about to be written behind the head of a log.
     pub(super) fn effect(
         &self,
-        consumer: &dyn Consumer,
+        consumer: &InlineConsumer,
         append: (&[Arc<RecordedEvent>], u32),
         log: (&Log, Head, Partition),
     ) -> Result<Writes, AppendError> {
         let (name, (events, gap), (log, head, partition)) = (consumer.name(), append, log);
-        let mut inlined = Inlined::new(consumer, self.checkpoint(name, partition), head, gap)?;
+        let stored = self.checkpoint(name, partition);
+        let mut inlined = Inlined::new(consumer, self.revision(name), stored, head, gap)?;
         if let Some(missing) = inlined.missing(partition) {
             inlined = inlined.with_missed(log.read_log(&missing, head.log))?;
         }

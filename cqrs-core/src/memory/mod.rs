@@ -31,7 +31,9 @@ use crate::error::{StoreError, StoreErrorKind};
 use crate::event::RecordedEvent;
 use crate::hash::Fnv;
 use crate::id::{Partition, Position, StreamId};
-use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore, check_name};
+use crate::read_store::{
+    Batch, Checkpoint, Claim, CommitError, ReadStore, Record, RecordContent, check_name,
+};
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Inline,
     Limits, LogId, LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, unsupported,
@@ -420,7 +422,7 @@ impl Shared {
         let mut effects = Vec::new();
         for consumer in inline {
             let head = Head { log: self.id, position: log.head(), event: log.id_at(log.head()) };
-            effects.push(documents.effect(&**consumer, (events, gap), (log, head, partition))?);
+            effects.push(documents.effect(consumer, (events, gap), (log, head, partition))?);
         }
         for (consumer, writes) in inline.iter().zip(effects) {
             documents.write_inline(consumer.name(), partition, to, writes);
@@ -592,6 +594,28 @@ impl ReadStore for MemoryStore {
         Box::pin(async move {
             batch.check()?;
             write(&self.shared.documents).commit(batch)
+        })
+    }
+
+    fn keeps_records(&self) -> bool {
+        true
+    }
+
+    fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
+        let consumer = consumer.to_owned();
+        Box::pin(async move { Ok(read(&self.shared.documents).record(&consumer)) })
+    }
+
+    fn set_record(
+        &self,
+        consumer: &str,
+        expected: u64,
+        content: RecordContent,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        let consumer = consumer.to_owned();
+        Box::pin(async move {
+            check_name("consumer", &consumer)?;
+            Ok(write(&self.shared.documents).set_record(consumer, expected, content))
         })
     }
 

@@ -48,6 +48,7 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
         emit!(#set::#name(__event) => #fold,)
     });
     let this = if variants.is_empty() { emit!(*__event) } else { emit!(__event) };
+    let fold = model.fold;
     let registration = super::registration(model.ty, "projection");
     let mode = super::mode(model.mode);
     let by_stream = model.is_by_stream();
@@ -71,6 +72,7 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
                 const MODE: __cqrs::Mode = #mode;
                 const BY_STREAM: ::core::primitive::bool = #by_stream;
                 #fold_in_memory
+                const FOLD: ::core::option::Option<::core::primitive::u64> = ::core::option::Option::Some(#fold);
                 #initial
                 fn route(__event: &#set, __meta: &__cqrs::EventMeta, __keys: &mut __cqrs::Keys<#key>) -> __cqrs::Routed {
                     match #this { #(#routes)* }

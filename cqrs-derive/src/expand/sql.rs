@@ -50,6 +50,7 @@ pub(crate) fn expand(model: &SqlProjection<'_>) -> TokenStream {
         }
     };
     let mode = super::mode(model.mode);
+    let fold = model.fold;
     let registration = super::registration(ty, "sql_projection");
     sealed(
         &model.krate,
@@ -64,6 +65,7 @@ pub(crate) fn expand(model: &SqlProjection<'_>) -> TokenStream {
                 type Event = #set;
                 const NAME: &'static ::core::primitive::str = #name;
                 const MODE: __cqrs::Mode = #mode;
+                const FOLD: ::core::option::Option<::core::primitive::u64> = ::core::option::Option::Some(#fold);
                 fn set_up<'a, 't>(__tx: &'a __cqrs::TransactionOf<'t, Self>) -> __cqrs::RunningOf<'a, Self>
                 where
                     't: 'a,

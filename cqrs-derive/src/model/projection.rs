@@ -1,7 +1,7 @@
 //! `#[projection]`.
 
 use proc_macro2::Span;
-use syn::{Expr, Ident, ImplItem, ImplItemFn, Pat, PatType, Type};
+use syn::{Expr, Ident, ImplItem, ImplItemFn, ItemImpl, Pat, PatType, Type};
 
 use super::method::{Fold, Method};
 use super::plain;
@@ -9,6 +9,7 @@ use crate::attr::{self, Mode, ProjectionArgs, names};
 use crate::block::Block;
 use crate::check;
 use crate::errors::Errors;
+use crate::hash;
 use crate::paths::Krate;
 
 /// An `impl` block of folds into documents.
@@ -19,6 +20,8 @@ pub(crate) struct Projection<'a> {
     pub(crate) name: String,
     pub(crate) mode: Mode,
     pub(crate) fold_in_memory: bool,
+    /// A hash of the code that makes documents or tables of events.
+    pub(crate) fold: u64,
     pub(crate) folds: Vec<On<'a>>,
 }
 
@@ -58,6 +61,7 @@ impl<'a> Projection<'a> {
             name: args.name.map_or_else(|| plain(&ident), |name| name.value()),
             mode: args.mode.map_or(Mode::Async, |(mode, _)| mode),
             fold_in_memory: args.fold_in_memory.is_some(),
+            fold: fold(block),
             folds: Vec::new(),
         };
         for item in &block.items {
@@ -85,6 +89,14 @@ impl<'a> Projection<'a> {
     pub(crate) fn is_created(&self) -> bool {
         self.folds.iter().any(|on| on.fold.begins())
     }
+}
+
+/// A hash of what decides what becomes of events, as far as it stands in the block. In which order items are
+/// written does not count.
+pub(super) fn fold(block: &ItemImpl) -> u64 {
+    let mut items: Vec<u64> = block.items.iter().map(hash::fold).collect();
+    items.sort_unstable();
+    hash::all(&items)
 }
 
 /// Reports what marks methods of aggregates.

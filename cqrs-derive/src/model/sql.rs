@@ -5,7 +5,7 @@ use syn::{Ident, ImplItem, ImplItemFn, PatType, Type};
 
 use super::method::Method;
 use super::plain;
-use super::projection::misplaced;
+use super::projection::{fold, misplaced};
 use crate::attr::{self, Mode, ProjectionArgs, names};
 use crate::block::Block;
 use crate::check;
@@ -18,6 +18,8 @@ pub(crate) struct SqlProjection<'a> {
     pub(crate) krate: Krate,
     pub(crate) name: String,
     pub(crate) mode: Mode,
+    /// A hash of the code that makes documents or tables of events.
+    pub(crate) fold: u64,
     pub(crate) database: Type,
     pub(crate) setup: Option<Setup<'a>>,
     pub(crate) handlers: Vec<Writes<'a>>,
@@ -76,6 +78,7 @@ impl<'a> SqlProjection<'a> {
             krate: args.krate,
             name: args.name.map_or_else(|| plain(&ident), |name| name.value()),
             mode: args.mode.map_or(Mode::Async, |(mode, _)| mode),
+            fold: fold(block),
             database,
             setup: None,
             handlers: Vec::new(),

@@ -8,8 +8,8 @@ use cqrs_core::consumer::{Consumer, Routed};
 use cqrs_core::error::{FoldError, StoreErrorKind};
 use cqrs_core::event::{Metadata, NewEvent};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, CommitError};
-use cqrs_core::store::{Append, AppendError, Appended, Expected, Guard, LogId, Query};
+use cqrs_core::read_store::{Batch, Checkpoint, CommitError, RecordContent};
+use cqrs_core::store::{Append, AppendError, Appended, Expected, Guard, InlineConsumer, LogId, Query};
 use uuid::Uuid;
 
 use super::diary::{ALL, ERASED, Elsewhere, MISPLACED, UNREADABLE, diary, diary_of, line, patient_diary};
@@ -692,5 +692,51 @@ pub(super) async fn inline_projections_are_refused_where_they_cannot_be_had(worl
         let message = world.refused(append, StoreErrorKind::Unsupported).await?;
         ensure!(message.contains("inline"), "the refusal does not say why: {message}");
     }
+    Ok(())
+}
+
+pub(super) async fn an_inline_append_that_expects_another_record_is_refused(world: World) -> Check {
+    let (documents, diary) = (world.documents()?, diary("of a record"));
+    let expecting = |stream, revision| {
+        let inline = [InlineConsumer::new(Arc::clone(&diary), revision)].into_iter().collect();
+        Append::new(world.events(stream, 1), Guard::Any).with_inline(inline)
+    };
+    let (one, other) = (world.stream("one"), world.stream("other"));
+    world.log.append(expecting(&one, 0)).await?;
+    for revision in 1..=3 {
+        let content = RecordContent { fold: Some(revision), ..RecordContent::default() };
+        let done = documents.set_record(diary.name(), revision - 1, content).await?;
+        ensure!(done, "the record was not set, although its revision is {}", revision - 1);
+        for stale in [0, revision - 1, revision + 1] {
+            match refusal(&world, expecting(&other, stale), &[&diary]).await? {
+                AppendError::StaleRecord { consumer } => {
+                    same("the projection named", &consumer, &diary.name())?;
+                }
+                refused => return fail(format!("expected StaleRecord, got {refused:?}")),
+            }
+        }
+        // One that brings no projection asks for no record, and leaves this one behind.
+        world.log.append(expecting(&one, revision)).await?;
+    }
+    let racers = (0..6_u64).map(|racer| {
+        let (world, documents, diary) = (world.clone(), Arc::clone(&documents), Arc::clone(&diary));
+        let inline = [InlineConsumer::new(Arc::clone(&diary), 3)].into_iter().collect();
+        let append = Append::new(world.events(&world.stream(&format!("racer {racer}")), 1), Guard::Any);
+        async move {
+            if racer == 3 {
+                let content = RecordContent { fold: Some(4), ..RecordContent::default() };
+                documents.set_record(diary.name(), 3, content).await?;
+                return Ok(());
+            }
+            match world.log.append(append.with_inline(inline)).await {
+                Ok(_) | Err(AppendError::StaleRecord { .. }) => Ok(()),
+                Err(error) => fail(format!("expected StaleRecord, got {error:?}")),
+            }
+        }
+    });
+    together(racers).await?.into_iter().collect::<Got<Vec<()>>>()?;
+    let late = refusal(&world, expecting(&other, 3), &[&diary]).await?;
+    ensure!(matches!(late, AppendError::StaleRecord { .. }), "expected StaleRecord, got {late:?}");
+    world.log.append(expecting(&other, 4)).await?;
     Ok(())
 }

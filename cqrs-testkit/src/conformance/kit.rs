@@ -112,6 +112,10 @@ pub(crate) enum Need {
     Reservations,
     /// That nothing can be reserved.
     NoReservations,
+    /// Records of what consumers read.
+    Records,
+    /// That no records are kept.
+    NoRecords,
 }
 
 impl Need {
@@ -133,6 +137,8 @@ impl Need {
             Self::NoSnapshots => "the store keeps snapshots",
             Self::Reservations => "the store has no reservations",
             Self::NoReservations => "the store has reservations",
+            Self::Records => "the read store keeps no records",
+            Self::NoRecords => "the read store keeps records",
         }
     }
 }
@@ -181,6 +187,7 @@ impl World {
     pub(crate) fn grants(&self, needs: &[Need]) -> Check {
         let Capabilities { partitions, gapless_positions, multi_stream_append, tags, snapshots, .. } =
             self.capabilities;
+        let records = self.stores.documents.as_ref().map(|documents| documents.keeps_records());
         let has = |need: Need| match need {
             Need::Documents => self.stores.documents.is_some(),
             Need::Inline => self.capabilities.inline && self.stores.are_one(),
@@ -197,6 +204,8 @@ impl World {
             Need::NoSnapshots => !snapshots,
             Need::Reservations => self.capabilities.reservations,
             Need::NoReservations => !self.capabilities.reservations,
+            Need::Records => records == Some(true),
+            Need::NoRecords => records == Some(false),
         };
         needs.iter().find(|need| !has(**need)).map_or(Ok(()), |need| skip(need.missing()))
     }

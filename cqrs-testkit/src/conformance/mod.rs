@@ -48,6 +48,7 @@ mod limits;
 mod model;
 mod races;
 mod reads;
+mod records;
 mod report;
 mod reservations;
 mod rules;

@@ -6,8 +6,8 @@ use std::pin::Pin;
 
 use super::kit::{Check, Need, World};
 use super::{
-    append, cancel, documents, facts, guards, inline, keys, limits, model, races, reads, reservations,
-    snapshots, strings, wait,
+    append, cancel, documents, facts, guards, inline, keys, limits, model, races, reads, records,
+    reservations, snapshots, strings, wait,
 };
 
 /// One clause of the contract, and the attempt to break it.
@@ -440,6 +440,28 @@ rules! { $
         handlers_for_another_database_are_refused [Documents]
             "A store refuses handlers that are written for another database as Unsupported, by name.";
     }
+    records {
+        a_new_consumer_has_no_record [Documents, Records]
+            "A consumer of which nothing was recorded has a record of revision 0 without content.";
+        a_record_is_kept [Documents, Records]
+            "A record is handed back as it was set, and each change raises its revision by one.";
+        a_record_of_another_revision_replaces_nothing [Documents, Records]
+            "A record is set only if its revision is still the expected one; otherwise nothing changes.";
+        racing_records_have_one_winner [Documents, Records]
+            "Of any number of racing changes that expect one revision, exactly one is made.";
+        a_changed_record_fences [Documents, Records]
+            "A change of a record fences every batch of an owner that claimed the consumer before.";
+        a_claim_gives_the_revision [Documents, Records]
+            "A claim gives the revision of the record that belongs to its epoch.";
+        a_record_moves_nothing [Documents, Records]
+            "A change of a record changes no checkpoint and no document.";
+        consumers_have_records_of_their_own [Documents, Records]
+            "A consumer is its name; its record is its own, and a name with U+0000 gives Invalid.";
+        other_handles_see_a_record [Documents, Records, SecondHandle]
+            "A read that starts after a record was set sees it, on any handle of the same store.";
+        records_are_refused_where_there_are_none [Documents, NoRecords]
+            "A read store that keeps no records gives none, and refuses by name to set one.";
+    }
     inline {
         an_inline_effect_is_there_with_its_append [Inline]
             "What an inline projection makes of an append's events is written, and its checkpoint is at the append's last position.";
@@ -495,6 +517,8 @@ rules! { $
             "After a dropped append with inline projections, later calls do not hang.";
         an_inline_projection_on_another_database_is_refused [Inline]
             "An inline projection whose handlers are for another database is refused as Unsupported; nothing is written.";
+        an_inline_append_that_expects_another_record_is_refused [Inline, Records]
+            "An append that expects another revision of an inline projection's record is refused as StaleRecord, and writes nothing.";
         inline_projections_are_refused_where_they_cannot_be_had [NoInline]
             "A store that takes no inline projections refuses an append that brings one as Unsupported, by name.";
     }

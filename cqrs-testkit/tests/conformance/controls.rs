@@ -21,7 +21,8 @@ fn ground(rule: &Rule) -> Ground {
         "tags_are_refused_where_there_are_none"
         | "several_streams_are_refused_where_they_cannot_be_had"
         | "snapshots_are_refused_where_there_are_none"
-        | "nothing_is_reserved_where_it_cannot_be" => Ground::Plain,
+        | "nothing_is_reserved_where_it_cannot_be"
+        | "records_are_refused_where_there_are_none" => Ground::Plain,
         _ if rule.is_about_partitions() => Ground::Partitions,
         "inline_projections_are_refused_where_they_cannot_be_had" => Ground::Plain,
         _ => Ground::Full,
@@ -71,4 +72,4 @@ macro_rules! topics {
     };
 }
 
-topics! { append facts guards keys races reads limits strings wait cancel snapshots reservations documents inline model }
+topics! { append facts guards keys races reads limits strings wait cancel snapshots reservations documents records inline model }

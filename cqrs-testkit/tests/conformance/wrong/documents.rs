@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use cqrs_core::error::StoreError;
-use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, MAX_KEY_BYTES, ReadStore};
+use cqrs_core::read_store::{
+    Batch, Checkpoint, Claim, CommitError, MAX_KEY_BYTES, ReadStore, Record, RecordContent,
+};
 use cqrs_core::store::{BoxFuture, LogId};
 use cqrs_core::{Partition, Position};
 use uuid::Uuid;
@@ -60,6 +62,8 @@ impl Wrong {
                 linger().await;
                 claim.epoch = lock(&self.state.epochs).get(&consumer).copied().unwrap_or_default();
             }
+            Flaw::ClaimsWithoutRevision => claim.revision = 0,
+            Flaw::RecordsFenceNobody => _ = lock(&self.state.unfenced).remove(&consumer),
             Flaw::ClaimsOnePartition => {
                 claim.checkpoints.retain(|partition, _| *partition == Partition::ONLY);
             }
@@ -95,6 +99,10 @@ impl Wrong {
         self.spoil_batch(&mut batch).await?;
         let count = batch.writes.len();
         match self.flaw {
+            Flaw::RecordsFenceNobody => {
+                self.unfence(&mut batch).await?;
+                self.documents.commit(batch).await
+            }
             Flaw::WritesWhatIsFenced => {
                 let (writes, collection) = (batch.writes.clone(), batch.collection.clone());
                 let outcome = self.documents.commit(batch).await;
@@ -252,6 +260,23 @@ impl ReadStore for Wrong {
 
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(self.commit_wrongly(batch))
+    }
+
+    fn keeps_records(&self) -> bool {
+        self.has_records()
+    }
+
+    fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
+        Box::pin(self.record_wrongly(consumer.to_owned()))
+    }
+
+    fn set_record(
+        &self,
+        consumer: &str,
+        expected: u64,
+        content: RecordContent,
+    ) -> BoxFuture<'_, Result<bool, StoreError>> {
+        Box::pin(self.set_record_wrongly(consumer.to_owned(), expected, content))
     }
 
     fn get(

@@ -10,7 +10,7 @@ use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::event::{Metadata, RecordedEvent};
 use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
 use cqrs_core::store::{
-    Append, AppendError, Appended, CommandKey, EventStore as _, Guard, Query, unsupported,
+    Append, AppendError, Appended, CommandKey, EventStore as _, Guard, InlineConsumer, Query, unsupported,
 };
 use cqrs_core::{Partition, Position};
 use uuid::Uuid;
@@ -94,11 +94,16 @@ impl Wrong {
         self.leave_out(&mut append).await?;
         if !append.inline.is_empty() {
             let instead = self.instead(&append).await?;
-            let spoil = |inner: &Arc<dyn Consumer>| -> Arc<dyn Consumer> {
-                let (inner, flaw, instead) = (inner.clone(), self.flaw, instead.clone());
-                Arc::new(Spoilt { inner, flaw, instead })
-            };
-            append.inline = append.inline.iter().map(spoil).collect();
+            let mut spoilt = Vec::new();
+            for one in &append.inline {
+                let revision = match self.flaw {
+                    Flaw::InlineIgnoresTheRecord => self.documents.record(one.name()).await?.revision,
+                    _ => one.revision(),
+                };
+                let (inner, flaw, instead) = (one.consumer().clone(), self.flaw, instead.clone());
+                spoilt.push(InlineConsumer::new(Arc::new(Spoilt { inner, flaw, instead }), revision));
+            }
+            append.inline = spoilt.into_iter().collect();
         }
         let outcome = self.carry_out_inline(append).await;
         if outcome.is_ok() {
@@ -133,7 +138,7 @@ impl Wrong {
                 _ => false,
             };
             if !leaves_out {
-                kept.push(Arc::clone(one));
+                kept.push(one.clone());
             }
         }
         append.inline = kept.into_iter().collect();

@@ -9,6 +9,7 @@ mod documents;
 mod flaw;
 mod inline;
 mod read;
+mod records;
 mod reservations;
 mod snapshots;
 
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cqrs_core::error::StoreError;
 use cqrs_core::event::Tag;
 use cqrs_core::memory::MemoryStore;
+use cqrs_core::read_store::Record;
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
     LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent,
@@ -35,6 +37,7 @@ use crate::memory::Plain;
 pub(crate) struct Wrong {
     inner: Arc<dyn EventStore>,
     documents: MemoryStore,
+    ground: Ground,
     flaw: Flaw,
     /// Whether it was opened beside the first.
     second: bool,
@@ -53,6 +56,9 @@ struct State {
     ghosts: Mutex<HashSet<Tag>>,
     partner: Mutex<Option<append::Partner>>,
     epochs: Mutex<HashMap<String, u64>>,
+    records: Mutex<HashMap<String, Record>>,
+    /// Consumers whose record has changed without fencing anybody.
+    unfenced: Mutex<HashSet<String>>,
     snapshots: Mutex<Vec<Snapshot>>,
     inline: inline::State,
     busy: AtomicBool,
@@ -110,7 +116,7 @@ impl Wrong {
             Ground::Plain => Arc::new(Plain(documents.clone())),
             Ground::Full | Ground::Partitions => Arc::new(documents.clone()),
         };
-        Self { inner, documents, flaw, second: false, state: Arc::default() }
+        Self { inner, documents, ground, flaw, second: false, state: Arc::default() }
     }
 
     fn stores(&self) -> Stores {
