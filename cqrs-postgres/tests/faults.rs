@@ -309,7 +309,9 @@ async fn a_log_that_is_rewound_or_replaced_is_told() {
     match store.append(one("A/1", "four")).await {
         Err(AppendError::Store(error)) => {
             assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{error}");
-            assert!(error.to_string().contains("replaced"), "{error}");
+            // It is empty, so it also ends before the head that was reported.
+            let words = error.to_string();
+            assert!(words.contains("replaced") || words.contains("rewound"), "{error}");
         }
         other => panic!("{other:?}"),
     }
