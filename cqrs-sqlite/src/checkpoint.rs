@@ -29,7 +29,7 @@ pub(crate) enum Wal {
 pub(crate) const PAGES: i32 = 8_192;
 
 /// A reader that began earlier may hold a checkpoint up. Then the next one is made after so many pages.
-const AGAIN: i32 = 1_024;
+pub(crate) const AGAIN: i32 = 1_024;
 
 /// Reads what the file says. Its tables are of this program's version.
 pub(crate) fn state(conn: &Connection) -> Result<Wal, Fault> {

@@ -31,12 +31,15 @@
 //!   and touch nobody else.
 //! - **Readers never wait for the writer**, nor the writer for them.
 //! - **Positions have no gaps**, in the order of commits. There is one partition.
+//! - **The file that was opened.** A file that is deleted, moved, replaced or overwritten while it is open, and
+//!   one that was copied without its WAL, give `Corrupt`.
 //!
-//! A file that is put back from a backup keeps the log's id: this store cannot notice that it went
-//! back in time. Rebuild read models that live elsewhere.
+//! A file that is restored from a backup while no program has it open keeps the log's id, and the store cannot
+//! notice that it went back in time: call [`SqliteStore::assign_new_log_id`] for it.
 //!
-//! Work is done on threads of the store's own, so it needs no particular runtime. They end when the
-//! last handle is dropped, after everything that was handed over has been written.
+//! Work is done on threads of the store's own, so it needs no particular runtime, and no read or write waits for
+//! a future that is not polled. The threads end when the last handle is dropped, after everything that was handed
+//! over has been written and the WAL was written back.
 
 #![forbid(unsafe_code)]
 

@@ -18,7 +18,7 @@ use crate::known::Known;
 use crate::news::News;
 use crate::read::Last;
 use crate::readers::Readers;
-use crate::{checkpoint, open};
+use crate::{checkpoint, open, schema};
 
 /// Something that is written inside the transaction of a group.
 pub(crate) trait Write: Send + 'static {
@@ -368,11 +368,7 @@ impl Thread {
         }
         self.begin()?;
         let conn = self.conn()?;
-        let said = match checkpoint::state(conn)? {
-            checkpoint::Wal::Complete => Ok(()),
-            _ => checkpoint::complete(conn),
-        };
-        if let Err(fault) = said.and_then(|()| self.end()) {
+        if let Err(fault) = say_complete(conn).and_then(|()| self.end()) {
             self.roll_back();
             return Err(fault);
         }
@@ -443,9 +439,14 @@ impl Thread {
         if is_full || self.known.wal() == Some(checkpoint::Wal::Complete) {
             let head = self.refresh()?;
             checkpoint::expect(self.conn()?)?;
-            self.end()?;
+            // Nothing of the group is in it, so that its outcome is never unknown.
+            self.conn()?.execute_batch("COMMIT")?;
             self.known.committed(head, checkpoint::Wal::Expected);
-            self.full = checkpoint::run(self.conn()?, checkpoint::Mode::Passive)?;
+            self.full = checkpoint::run(self.conn()?, checkpoint::Mode::Passive).unwrap_or_else(|fault| {
+                // The WAL has everything, as long as there is room for it.
+                tracing::warn!(file = %self.place.path.display(), %fault, "the WAL was not written back");
+                self.pages.load(Ordering::Relaxed).saturating_add(checkpoint::AGAIN)
+            });
             self.begin()?;
             self.refresh()?;
         }
@@ -516,6 +517,15 @@ impl Thread {
             let _ = conn.execute_batch("ROLLBACK");
         }
     }
+}
+
+/// Says that the main file is going to have everything, if this program may say so.
+fn say_complete(conn: &Conn) -> Result<(), Fault> {
+    // A newer program may have given the file tables that this one only reads.
+    if schema::current(conn)?.writable().is_err() || checkpoint::state(conn)? == checkpoint::Wal::Complete {
+        return Ok(());
+    }
+    checkpoint::complete(conn)
 }
 
 /// By chance, so that two that wait part ways, and about as short as the moment between two groups of another

@@ -119,3 +119,64 @@ async fn deposit(bank: &Engine, account: u64) -> Receipt {
     }
     bank.execute(Deposit { account, cents: 10 }).await.unwrap()
 }
+
+/// The store's work runs on threads, which do not stop with the clock of a test.
+#[tokio::test(start_paused = true)]
+async fn a_stopped_clock_times_nothing_out() {
+    let dir = dir();
+    let bank = Engine::open(&format!("sqlite:{}", dir.path().join("bank.db").display())).await.unwrap();
+    for account in 0..10 {
+        bank.execute(Open { account, owner: "ada".into() }).await.unwrap();
+        let receipt = bank.execute(Deposit { account, cents: 5 }).await.unwrap();
+        let summary = bank.get::<Summary>(&account).after(&receipt).await.unwrap().unwrap();
+        assert_eq!(summary.balance, 5);
+    }
+    bank.catch_up().await.unwrap();
+    bank.shutdown().await;
+}
+
+/// Without a time driver, and without a runtime at all.
+#[test]
+fn commands_need_no_time_driver_and_no_runtime() {
+    let dir = dir();
+    let path = dir.path().join("bank.db");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let bank = Engine::builder().build(SqliteStore::open(&path).await.unwrap()).await.unwrap();
+        bank.execute(Open { account: 1, owner: "ada".into() }).await.unwrap();
+        let receipt = bank.execute(Deposit { account: 1, cents: 5 }).await.unwrap();
+        assert_eq!(bank.get::<Summary>(&1).after(&receipt).await.unwrap().unwrap().balance, 5);
+        bank.shutdown().await;
+    });
+    drop(runtime);
+    let bank = block_on(async {
+        // In the background is where a runtime would be needed, which is named.
+        let store = SqliteStore::open(&path).await.unwrap();
+        let refused = Engine::builder().build(store.clone()).await.unwrap_err();
+        assert!(refused.to_string().contains("needs a tokio runtime"), "{refused}");
+        Engine::builder().without_background().build(store).await.unwrap()
+    });
+    block_on(async {
+        let receipt = bank.execute(Deposit { account: 1, cents: 5 }).await.unwrap();
+        assert_eq!(bank.get::<Summary>(&1).after(&receipt).await.unwrap().unwrap().balance, 10);
+        bank.shutdown().await;
+    });
+}
+
+/// Polls a future on this thread, which has no runtime.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let (mut future, mut cx) = (std::pin::pin!(future), std::task::Context::from_waker(&waker));
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            std::task::Poll::Ready(done) => return done,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}

@@ -557,3 +557,60 @@ fn what_cannot_be_written_is_named() {
         assert!(listing(&place) == before, "{name}: the directory was changed");
     }
 }
+
+/// The WAL is written back when it is large, and the main file says then that more follows.
+#[tokio::test]
+async fn a_large_wal_is_written_back_and_the_next_commits_are_expected() {
+    let dir = dir();
+    let path = dir.path().join("bank.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let mut sizes = Vec::new();
+    for _ in 0..90 {
+        let large = event("A/1", "x".repeat(1_000_000));
+        store.append(Append::new(vec![large], Guard::Any)).await.unwrap();
+        sizes.push(fs::metadata(side(&path, "-wal")).unwrap().len());
+        let main = fs::metadata(&path).unwrap().len();
+        assert!(sizes.len() < 40 || main > 30_000_000, "the main file has {main} bytes");
+    }
+    let largest = sizes.iter().max().unwrap();
+    assert!((30_000_000..45_000_000).contains(largest), "the WAL had {largest} bytes");
+    assert!(alone(&path).await.unwrap_err().to_string().contains("-wal is missing"));
+    store.close().await.unwrap();
+    assert_eq!(alone(&path).await.unwrap(), 90);
+}
+
+/// The commits in a WAL, over all of its lives since it was created.
+fn commits(path: &Path) -> usize {
+    let wal = fs::read(side(path, "-wal")).unwrap();
+    let (header, frame) = (32, 24 + 4_096);
+    let salts = &wal[16..24];
+    let frames = wal[header..].chunks_exact(frame);
+    frames.filter(|frame| frame[8..16] == *salts && frame[4..8] != [0; 4]).count()
+}
+
+/// What waits together is committed together, up to a size.
+#[tokio::test]
+async fn a_group_is_bounded_by_its_bytes() {
+    let dir = dir();
+    let path = dir.path().join("bank.db");
+    let store = filled(&path, 1).await;
+    for (events, bytes, expected) in [(3, 1_000_000, 4..=4), (1, 1_000, 1..=1)] {
+        let turn = store.reserve(&stream("A/1")).await.unwrap().unwrap();
+        let appends: Vec<_> = (0..4)
+            .map(|_| {
+                let events = (0..events).map(|_| event("A/1", "x".repeat(bytes))).collect();
+                let store = store.clone();
+                tokio::spawn(async move { store.append(Append::new(events, Guard::Any)).await })
+            })
+            .collect();
+        // All wait for the turn to end, which is no commit of its own.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let before = commits(&path);
+        drop(turn);
+        for append in appends {
+            append.await.unwrap().unwrap();
+        }
+        let made = commits(&path) - before;
+        assert!(expected.contains(&made), "{made} commits for 4 appends of {} bytes", events * bytes);
+    }
+}

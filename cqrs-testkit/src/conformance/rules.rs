@@ -327,6 +327,8 @@ rules! { $
             "Any future may be dropped at any point; dropping one that waits has no effect.";
         waiting_is_for_one_partition [Partitions]
             "`wait` looks at the head of the partition that was asked for.";
+        a_closed_log_opens_again []
+            "Closing is not the end: a later call opens again what it needs, and closing twice is no fault.";
     }
     cancel {
         a_dropped_append_is_whole_or_nothing []

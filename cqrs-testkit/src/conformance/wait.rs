@@ -89,3 +89,21 @@ pub(super) async fn waiting_is_for_one_partition(world: World) -> Check {
         Err(error) => skip(format!("the store cannot wait: {error}")),
     }
 }
+
+pub(super) async fn a_closed_log_opens_again(world: World) -> Check {
+    let stream = world.stream("a");
+    for round in 1..=3 {
+        world.soon("an append after closing", world.fill(&stream, 1)).await??;
+        // The second time there is nothing to do.
+        for _ in 0..2 {
+            if let Err(error) = world.soon("closing", world.log.close()).await? {
+                return fail(format!("closing failed: {error}"));
+            }
+        }
+        let head = world.soon("a read after closing", world.head()).await??;
+        if head != Position::new(round) {
+            return fail(format!("after closing, the head is {head} instead of {round}"));
+        }
+    }
+    Ok(())
+}

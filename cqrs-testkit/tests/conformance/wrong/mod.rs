@@ -285,4 +285,11 @@ impl EventStore for Wrong {
     fn forget_snapshot(&self, stream: &StreamId) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.forget_snapshot_wrongly(stream.clone()))
     }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        if self.has(Flaw::StaysClosed) {
+            self.state.busy.store(true, Ordering::SeqCst);
+        }
+        self.inner.close()
+    }
 }
