@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::aggregate::{Aggregate, Handle};
 use crate::id::Id;
 use crate::receipt::ExpectedVersion;
+use crate::store::Content;
 
 /// A request to one aggregate. Derive it; see `#[derive(Command)]`.
 #[diagnostic::on_unimplemented(
@@ -32,6 +33,12 @@ pub trait Command: Sized + Send + Sync + 'static {
 
     /// The key under which a repeated delivery answers with the first receipt.
     fn idempotency_key(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    /// Its content as numbers, by which a key that is reused for another request is told; `None` if it cannot be
+    /// compared.
+    fn content(&self) -> Option<Content> {
         None
     }
 

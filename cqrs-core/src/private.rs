@@ -20,6 +20,7 @@ pub use crate::projection::{
 };
 pub use crate::receipt::ExpectedVersion;
 pub use crate::registry::{Location, Register, Registration};
+pub use crate::store::Content;
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
@@ -30,6 +31,7 @@ use std::task::Poll;
 
 use crate::consumer::AsyncDatabase;
 use crate::error::{BoxError, EncodeError, Panicked};
+use crate::hash::Fnv;
 use crate::numbers;
 
 // Short names for the signatures that generated code repeats.
@@ -178,6 +180,59 @@ impl<F: Future<Output: Outcome>> Future for Caught<F> {
             Err(panic) => Poll::Ready(Err(Panicked::new(&*panic).into())),
         }
     }
+}
+
+/// The content of a command, if its type can be serialized. `#[derive(Command)]` calls `content` on a reference to
+/// this, and method resolution prefers [`Serialized`] where it applies.
+#[derive(Debug)]
+pub struct Compared<'a, C>(pub &'a C);
+
+/// A command that derives `Serialize`.
+pub trait Serialized {
+    /// Its content.
+    fn content(&self, shape: u64) -> Option<Content>;
+}
+
+/// Any other command.
+pub trait NotSerialized {
+    /// Nothing to compare.
+    fn content(&self, _shape: u64) -> Option<Content> {
+        None
+    }
+}
+
+impl<C: serde::Serialize> Serialized for Compared<'_, C> {
+    fn content(&self, shape: u64) -> Option<Content> {
+        // A value that JSON does not have, such as an integer past 64 bits, is not compared.
+        let value = serde_json::to_value(self.0).ok()?;
+        Some(Content { shape, value: digest(&value) })
+    }
+}
+
+impl<C> NotSerialized for &Compared<'_, C> {}
+
+/// A hash that does not depend on the order of lists and fields, because a set is written in any order.
+fn digest(value: &serde_json::Value) -> u64 {
+    use serde_json::Value;
+    let mut hash = Fnv::new();
+    match value {
+        Value::Array(all) => {
+            hash.text("list");
+            hash.number(all.iter().fold(0, |sum: u64, item| sum.wrapping_add(digest(item))));
+        }
+        Value::Object(fields) => {
+            hash.text("fields");
+            let field = |(name, value): (&String, &Value)| {
+                let mut hash = Fnv::new();
+                hash.text(name);
+                hash.number(digest(value));
+                hash.finish()
+            };
+            hash.number(fields.iter().map(field).fold(0, u64::wrapping_add));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => hash.text(&value.to_string()),
+    }
+    hash.finish()
 }
 
 /// Stops the compiler with this text, at the place that calls.

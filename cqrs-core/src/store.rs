@@ -57,7 +57,8 @@
 //! - **Idempotent by key.** If the append carries a [`CommandKey`] that the log already has for that
 //!   stream, it MUST NOT write, and gives [`AppendError::Duplicate`] with what the first append
 //!   gave. This is checked before the guard. A key is recorded in the same commit as the events;
-//!   an append that fails records no key. An append may have a key and no events.
+//!   an append that fails records no key. An append may have a key and no events. [`Append::owner`] is recorded
+//!   with the key and returned as it was; it is not compared.
 //! - **Nothing to do.** An append without events and without a key checks its guard and writes
 //!   nothing.
 //! - **Where.** An append is about one partition: that of its events' streams, of its key's stream
@@ -742,6 +743,8 @@ pub struct Append {
     pub guard: Guard,
     /// The command behind it, if it may be delivered twice.
     pub key: Option<CommandKey>,
+    /// What the key is used for; recorded with it.
+    pub owner: Option<KeyOwner>,
     /// The projections whose effect is part of the commit, in this order.
     pub inline: Inline,
     /// How many positions an inline projection that keeps documents may be behind for the append to fold what it has
@@ -828,7 +831,7 @@ impl Append {
     /// Events under a guard.
     #[must_use]
     pub fn new(events: Vec<NewEvent>, guard: Guard) -> Self {
-        Self { events, guard, key: None, inline: Inline::default(), inline_gap: 0 }
+        Self { events, guard, key: None, owner: None, inline: Inline::default(), inline_gap: 0 }
     }
 
     /// With the key of the command behind it.
@@ -845,6 +848,13 @@ impl Append {
         self
     }
 
+    /// With what the key is used for.
+    #[must_use]
+    pub fn with_owner(mut self, owner: Option<KeyOwner>) -> Self {
+        self.owner = owner;
+        self
+    }
+
     /// With the projections whose effect is part of the commit.
     #[must_use]
     pub fn with_inline(mut self, inline: Inline) -> Self {
@@ -855,14 +865,70 @@ impl Append {
 
 /// Names one request to a stream, so that its second delivery can be told from another request.
 ///
-/// Which command carries it does not count: a request whose second delivery is decided differently,
-/// by another command, is still the same request.
+/// Which command carries it is not part of the key. It is recorded beside it as the [`KeyOwner`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CommandKey {
     /// The stream that the command is for; keys of different streams are different.
     pub stream: StreamId,
     /// The caller's key.
     pub key: String,
+}
+
+/// What an idempotency key is used for, so that a key that another command uses by mistake is told from a second
+/// delivery. A store records it with the key and returns it as it was; it does not compare it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyOwner {
+    /// A command.
+    Command {
+        /// Its name.
+        name: Cow<'static, str>,
+        /// Its content, if that can be compared.
+        content: Option<Content>,
+    },
+    /// A request of several commands, the first accepted of which answers for all.
+    Request,
+}
+
+/// The content of a command as two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The shape of the command's type. Contents of different shapes are not compared: a newer release may have
+    /// added a field.
+    pub shape: u64,
+    /// The values of its fields.
+    pub value: u64,
+}
+
+impl KeyOwner {
+    pub(crate) fn is_same_command(&self, other: &Self) -> bool {
+        let name = |owner: &Self| match owner {
+            Self::Command { name, .. } => Some(name.clone()),
+            Self::Request => None,
+        };
+        name(self).is_some() && name(self) == name(other)
+    }
+
+    /// Whether a key of the one may be a second delivery of the other, as far as can be compared.
+    #[must_use]
+    pub fn may_be(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Request, Self::Request) => true,
+            (Self::Command { name, content }, Self::Command { name: other, content: others }) => {
+                let same = |(one, other): (&Content, &Content)| one.shape != other.shape || one == other;
+                name == other && content.as_ref().zip(others.as_ref()).is_none_or(same)
+            }
+            (Self::Request, Self::Command { .. }) | (Self::Command { .. }, Self::Request) => false,
+        }
+    }
+}
+
+impl fmt::Display for KeyOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command { name, .. } => write!(f, "the command `{name}`"),
+            Self::Request => f.write_str("a request of several commands"),
+        }
+    }
 }
 
 /// What an append did.
@@ -879,6 +945,8 @@ pub struct Appended {
     /// The version that each stream written to has now, by first appearance; without events, that
     /// of the key's stream.
     pub versions: Vec<(StreamId, Version)>,
+    /// What the append's key is used for, if it was recorded.
+    pub owner: Option<KeyOwner>,
 }
 
 impl Appended {

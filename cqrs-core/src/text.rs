@@ -1,4 +1,4 @@
-//! Tags, metadata and versions as text, for stores that keep them where a person may read them.
+//! Tags, metadata and what is recorded for a key as text, for stores that keep them where a person may read them.
 //!
 //! It is JSON. What is written here is read here, in all releases; a text that is none of ours gives `None`.
 
@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::event::{Metadata, Tag, Tags};
 use crate::id::{StreamId, Version};
 use crate::read_store::RecordContent;
+use crate::store::{Content, KeyOwner};
 
 /// Tags as a list; `None` if there are none.
 #[must_use]
@@ -101,24 +102,60 @@ pub fn record(text: &str) -> Option<RecordContent> {
     Some(RecordContent { reads: names("reads")?, adding: names("adding")?, fold })
 }
 
-/// The versions that an append gave streams, as a list of pairs.
+/// What is recorded for an idempotency key: the versions that its append gave streams, and what it is used for.
+/// A list of pairs, and an object behind them if the use is known.
 #[must_use]
-pub fn of_versions(versions: &[(StreamId, Version)]) -> String {
+pub fn of_key(versions: &[(StreamId, Version)], owner: Option<&KeyOwner>) -> String {
     let pair = |(stream, version): &(StreamId, Version)| {
         Value::Array(vec![stream.as_str().into(), version.get().into()])
     };
-    versions.iter().map(pair).collect::<Value>().to_string()
+    let mut all: Vec<Value> = versions.iter().map(pair).collect();
+    all.extend(owner.map(of_owner));
+    Value::Array(all).to_string()
 }
 
-/// What [`of_versions`] has written.
+fn of_owner(owner: &KeyOwner) -> Value {
+    let mut object = Map::new();
+    match owner {
+        KeyOwner::Request => _ = object.insert("request".to_owned(), Value::Bool(true)),
+        KeyOwner::Command { name, content } => {
+            object.insert("command".to_owned(), name.as_ref().into());
+            if let Some(Content { shape, value }) = content {
+                object.insert("shape".to_owned(), (*shape).into());
+                object.insert("value".to_owned(), (*value).into());
+            }
+        }
+    }
+    Value::Object(object)
+}
+
+/// What [`of_key`] of this or a newer release has written. Fields that this release does not know are ignored.
 #[must_use]
-pub fn versions(text: &str) -> Option<Vec<(StreamId, Version)>> {
+pub fn key(text: &str) -> Option<(Vec<(StreamId, Version)>, Option<KeyOwner>)> {
     let all: Value = serde_json::from_str(text).ok()?;
-    let one = |pair: &Value| {
-        let [stream, version] = pair.as_array()?.as_slice() else { return None };
-        Some((stream.as_str()?.parse().ok()?, Version::new(version.as_u64()?)))
-    };
-    all.as_array()?.iter().map(one).collect()
+    let (mut versions, mut owner) = (Vec::new(), None);
+    for item in all.as_array()? {
+        match item {
+            Value::Object(object) => owner = owner_of(object),
+            pair => versions.push(version(pair)?),
+        }
+    }
+    Some((versions, owner))
+}
+
+fn owner_of(object: &Map<String, Value>) -> Option<KeyOwner> {
+    if object.get("request").and_then(Value::as_bool) == Some(true) {
+        return Some(KeyOwner::Request);
+    }
+    let name = object.get("command")?.as_str()?.to_owned().into();
+    let number = |name: &str| object.get(name)?.as_u64();
+    let content = number("shape").zip(number("value")).map(|(shape, value)| Content { shape, value });
+    Some(KeyOwner::Command { name, content })
+}
+
+fn version(pair: &Value) -> Option<(StreamId, Version)> {
+    let [stream, version] = pair.as_array()?.as_slice() else { return None };
+    Some((stream.as_str()?.parse().ok()?, Version::new(version.as_u64()?)))
 }
 
 #[cfg(test)]
@@ -133,14 +170,20 @@ mod tests {
         assert_eq!(of_metadata(&full).as_deref().and_then(metadata), Some(full));
         let stream: StreamId = "A/1".parse().unwrap_or_else(|wrong| unreachable!("{wrong}"));
         let gave = vec![(stream, Version::new(7))];
-        assert_eq!(versions(&of_versions(&gave)), Some(gave));
+        let command = |content| Some(KeyOwner::Command { name: "Deposit".into(), content });
+        let content = Content { shape: u64::MAX, value: 7 };
+        for owner in [None, Some(KeyOwner::Request), command(None), command(Some(content))] {
+            assert_eq!(key(&of_key(&gave, owner.as_ref())), Some((gave.clone(), owner)));
+        }
+        // Another release's owner is not known, and what it wrote is read all the same.
+        assert_eq!(key(r#"[["A/1",7],{"process":"p"}]"#), Some((gave, None)));
         assert_eq!((of_tags(&Tags::default()), of_metadata(&Metadata::new())), (None, None));
     }
 
     #[test]
     fn what_is_not_ours_is_nothing() {
         for text in ["", "7", "{}x", "[7]", "{\"actor\":7}", "{\"entries\":[]}"] {
-            assert!(tags(text).is_none() && metadata(text).is_none() && versions(text).is_none(), "{text}");
+            assert!(tags(text).is_none() && metadata(text).is_none() && key(text).is_none(), "{text}");
         }
     }
 

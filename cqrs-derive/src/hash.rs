@@ -2,7 +2,7 @@
 //! they are laid out.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
-use quote::ToTokens as _;
+use quote::ToTokens;
 use syn::ImplItem;
 
 /// FNV-1a in 64 bits.
@@ -128,6 +128,13 @@ pub(crate) fn fold(item: &ImplItem) -> u64 {
 }
 
 /// Of several in this order.
+/// A hash of any tokens.
+pub(crate) fn tokens(tokens: &impl ToTokens) -> u64 {
+    let mut hash = Fnv::new();
+    hash.tokens(tokens.to_token_stream());
+    hash.0
+}
+
 pub(crate) fn all(hashes: &[u64]) -> u64 {
     let mut hash = Fnv::new();
     hashes.iter().for_each(|one| hash.bytes(&one.to_le_bytes()));

@@ -246,7 +246,7 @@ impl<'a> Facts<'a> {
 
     fn appended(&self, versions: Vec<(StreamId, Version)>) -> Appended {
         let Head { log, position, event } = self.log_end();
-        Appended { log, partition: self.partition, position, event, versions }
+        Appended { log, partition: self.partition, position, event, versions, owner: None }
     }
 }
 
@@ -279,8 +279,9 @@ fn decide_one<'a>(
         return Err(StoreError::new(StoreErrorKind::Invalid, message).into());
     }
     effects.take(facts, append)?;
-    let appended = write(facts, rows, append);
+    let mut appended = write(facts, rows, append);
     if let Some(key) = &append.key {
+        appended.owner.clone_from(&append.owner);
         rows.key(key, &appended);
         facts.keys.insert(key, appended.clone());
     }
@@ -466,7 +467,7 @@ impl<'a> Rows<'a> {
         self.key_streams.push(key.stream.as_str());
         self.key_names.push(&key.key);
         self.key_ends.push(self.streams.len() as i64);
-        self.key_versions.push(text::of_versions(&appended.versions));
+        self.key_versions.push(text::of_key(&appended.versions, appended.owner.as_ref()));
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -866,7 +867,8 @@ fn first_of(log: LogId, key: &CommandKey, row: &Row, at: usize) -> Result<Append
         (row.try_get(at)?, row.try_get(at + 1)?, row.try_get(at + 2)?);
     let event = row.try_get(at + 3)?;
     let unreadable = || Fault::corrupt(format!("what is stored for the key {:?} cannot be read", key.key));
-    let versions = text::versions(versions).ok_or_else(unreadable)?;
+    let (versions, owner) = text::key(versions).ok_or_else(unreadable)?;
     let partition = Partition::new(u16::try_from(partition).map_err(|_| unreadable())?);
-    Ok(Appended { log, partition, position: Position::new(position.cast_unsigned()), event, versions })
+    let position = Position::new(position.cast_unsigned());
+    Ok(Appended { log, partition, position, event, versions, owner })
 }

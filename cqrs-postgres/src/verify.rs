@@ -294,7 +294,7 @@ impl Walk<'_> {
     fn key(&self, row: &Row) -> Result<Vec<(StreamId, cqrs_core::id::Version)>, Fault> {
         let (stream, partition, position): (&str, i32, i64) =
             (row.try_get(0)?, row.try_get(2)?, row.try_get(3)?);
-        let Some(versions) = text::versions(row.try_get(4)?) else {
+        let Some((versions, _)) = text::key(row.try_get(4)?) else {
             return Err(of_key(row, "what cannot be read")?);
         };
         let home = stream.parse::<StreamId>().map(|stream| self.meta.partition_of(&stream));

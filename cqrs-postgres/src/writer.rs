@@ -741,7 +741,8 @@ impl Task {
             all if all == append.events.len() => {
                 let event = append.events.last().map(|event| event.id);
                 let position = Position::new(last.cast_unsigned());
-                Ok(Some(Appended { log, partition, position, event, versions }))
+                let owner = append.owner.clone();
+                Ok(Some(Appended { log, partition, position, event, versions, owner }))
             }
             _ => Err(Fault::corrupt("an append was written in part")),
         }

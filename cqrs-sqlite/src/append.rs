@@ -99,7 +99,7 @@ impl<'a> Tx<'a> {
 
     fn appended(&self, versions: Vec<(StreamId, Version)>) -> Appended {
         let Head { log, position, event } = self.end();
-        Appended { log, partition: Partition::ONLY, position, event, versions }
+        Appended { log, partition: Partition::ONLY, position, event, versions, owner: None }
     }
 }
 
@@ -173,8 +173,9 @@ pub(crate) fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Appended, Fault>
             None => versions.push((event.stream.clone(), version)),
         }
     }
-    let appended = tx.appended(versions);
+    let mut appended = tx.appended(versions);
     if let Some(key) = &append.key {
+        appended.owner.clone_from(&append.owner);
         write_key(tx, key, &appended)?;
     }
     Ok(appended)
@@ -236,7 +237,12 @@ fn write_key(tx: &Tx<'_>, key: &CommandKey, appended: &Appended) -> Result<(), F
     let mut insert = tx
         .conn
         .prepare_cached("INSERT INTO cqrs_keys (stream, key, position, versions) VALUES (?1, ?2, ?3, ?4)")?;
-    insert.execute((key.stream.as_str(), &key.key, tx.head, text::of_versions(&appended.versions)))?;
+    insert.execute((
+        key.stream.as_str(),
+        &key.key,
+        tx.head,
+        text::of_key(&appended.versions, appended.owner.as_ref()),
+    ))?;
     Ok(())
 }
 
@@ -247,9 +253,9 @@ pub(crate) fn find_key(conn: &Connection, log: LogId, key: &CommandKey) -> Resul
     let found = select.query_row((key.stream.as_str(), &key.key), |row| Ok((row.get(0)?, row.get(1)?)));
     let Some((position, versions)) = found.optional()? else { return Ok(None) };
     let (position, versions): (i64, String) = (position, versions);
-    let versions = text::versions(&versions)
+    let (versions, owner) = text::key(&versions)
         .ok_or_else(|| Fault::corrupt(format!("what is stored for the key {:?} cannot be read", key.key)))?;
     let event = read::id_at(conn, position)?;
     let position = Position::new(position.cast_unsigned());
-    Ok(Some(Appended { log, partition: Partition::ONLY, position, event, versions }))
+    Ok(Some(Appended { log, partition: Partition::ONLY, position, event, versions, owner }))
 }

@@ -121,7 +121,7 @@ fn keys(conn: &Connection, events: u64) -> Result<(), Fault> {
     while let Some(row) = rows.next()? {
         let (stream, key) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
         let position = row.get::<_, i64>(2)?.cast_unsigned();
-        let readable = cqrs_core::text::versions(row.get_ref(3)?.as_str()?).is_some();
+        let readable = cqrs_core::text::key(row.get_ref(3)?.as_str()?).is_some();
         if position > events || !readable {
             let words = format!("the key {key:?} of {stream} stands for nothing in the log");
             return Err(Fault::corrupt(words));

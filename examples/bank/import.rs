@@ -155,21 +155,21 @@ impl Lane {
     /// Carries a posting out, or has its refusal put on record. The account is opened with its first
     /// posting.
     ///
-    /// A posting that comes again changes nothing: its number is the key of its command.
+    /// A posting that is imported again changes nothing: its number is the idempotency key of its request.
     async fn post(&mut self, posting: Posting) -> Result<Receipt, ExecuteError<AccountError>> {
         let Posting { account, on, amount, .. } = posting;
         if self.opened.insert(account) {
             self.open(account, posting).await?;
         }
-        let key = format!("posting-{}", posting.id);
+        let request = self.bank.request(format!("posting-{}", posting.id));
         match posting.kind {
-            Kind::Credit => self.bank.execute(Deposit { account, on, amount }).key(key).await,
+            Kind::Credit => request.execute(Deposit { account, on, amount }).await,
             Kind::Debit(kind) => {
-                match self.bank.execute(Withdraw { account, on, amount, kind }).key(key.as_str()).await {
-                    // The key is the refused command's, so that the posting is not tried again
-                    // when it comes again and the account has more to give.
+                match request.execute(Withdraw { account, on, amount, kind }).await {
+                    // Part of the same request, so a rejected withdrawal is not tried again when the
+                    // posting is imported again and the balance has grown.
                     Err(ExecuteError::Refused(AccountError::Overdraft { .. })) => {
-                        self.bank.execute(Decline { account, on, amount, kind }).key(key).await
+                        request.execute(Decline { account, on, amount, kind }).await
                     }
                     answer => answer,
                 }

@@ -15,6 +15,7 @@ mod bank;
 mod flawed;
 mod held;
 mod inline;
+mod keys;
 mod lag;
 mod limits;
 mod live;

@@ -12,7 +12,7 @@ use crate::engine::follow::{CatchUpError, ConsumerFault};
 use crate::engine::record::UnsharedEvent;
 use crate::error::{EncodeError, FoldError, FoldFault, StoreError};
 use crate::id::{InvalidStreamId, Position, StreamId};
-use crate::store::Conflict;
+use crate::store::{CommandKey, Conflict, KeyOwner};
 
 /// Why a command was not accepted. Nothing was written, unless a [`Failure`] says that this is not
 /// known.
@@ -115,6 +115,16 @@ pub enum Failure {
         /// The commands whose handlers are deciding, each with its stream: the one that executes this command on its
         /// own stream, or those that wait for each other.
         waiting: Vec<(&'static str, StreamId)>,
+    },
+    /// The idempotency key is that of another command, or of the same command with other content. Nothing was
+    /// written.
+    KeyReused {
+        /// The key, with its stream.
+        key: CommandKey,
+        /// What the key was used for first.
+        first: KeyOwner,
+        /// What it was used for now.
+        second: KeyOwner,
     },
     /// The engine has been shut down.
     ShutDown,
@@ -273,6 +283,16 @@ impl fmt::Display for Failure {
                     "`{command}` on {stream} would wait forever: it was executed while the handler of {handlers} is deciding, which has to return first; return its events from that handler, or execute it after that command"
                 )
             }
+            Self::KeyReused { key, first, second } if first.is_same_command(second) => write!(
+                f,
+                "the idempotency key {:?} of {} was used by {first} with other content; give each command a key of its own",
+                key.key, key.stream
+            ),
+            Self::KeyReused { key, first, second } => write!(
+                f,
+                "the idempotency key {:?} of {} was used by {first}, and now by {second}; give each command a key of its own, or execute both through `Engine::request`",
+                key.key, key.stream
+            ),
             Self::ShutDown => f.write_str("the engine has been shut down"),
         }
     }
@@ -293,6 +313,7 @@ impl StdError for Failure {
             | Self::ServiceTimeout { .. }
             | Self::QueueTimeout { .. }
             | Self::Deadlock { .. }
+            | Self::KeyReused { .. }
             | Self::ShutDown => None,
         }
     }

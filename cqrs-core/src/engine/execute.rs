@@ -35,7 +35,7 @@ use crate::pace::Pieces;
 use crate::receipt::{ExpectedVersion, Receipt};
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, CommandKey, Conflict, Direction, Expected, Found, Guard,
-    Inline, LogPoint, LogRead, Query, Reservation, StreamRead,
+    Inline, KeyOwner, LogPoint, LogRead, Query, Reservation, StreamRead,
 };
 use crate::timer;
 
@@ -64,7 +64,42 @@ impl Engine {
     /// let receipt = bank.execute(Deposit { account, cents: 500 }).await?;
     /// ```
     pub fn execute<C: Command>(&self, command: C) -> Execute<'_, C> {
-        Execute { engine: self, command, key: None, metadata: None, expected: None }
+        Execute { engine: self, command, key: None, of_request: false, metadata: None, expected: None }
+    }
+
+    /// Begins a request of several commands that share one idempotency key, such as a withdrawal, and the record
+    /// of its rejection if it is rejected.
+    ///
+    /// On each stream, the first accepted command answers for the request: when the request is delivered again,
+    /// each of its commands on that stream returns this command's receipt and does nothing. So execute the
+    /// commands in the same order each time. For two commands on one stream that must both take effect, use two
+    /// keys.
+    ///
+    /// ```ignore
+    /// let request = bank.request("posting-17");
+    /// match request.execute(Withdraw { account, cents }).await {
+    ///     Err(ExecuteError::Refused(AccountError::Overdraft { .. })) => {
+    ///         request.execute(Decline { account, cents }).await
+    ///     }
+    ///     answer => answer,
+    /// }
+    /// ```
+    pub fn request(&self, key: impl Into<String>) -> Request<'_> {
+        Request { engine: self, key: key.into() }
+    }
+}
+
+/// A request of several commands with one idempotency key. See [`Engine::request`].
+#[derive(Clone, Debug)]
+pub struct Request<'e> {
+    engine: &'e Engine,
+    key: String,
+}
+
+impl<'e> Request<'e> {
+    /// Carries out a command of the request, as [`Engine::execute`] does.
+    pub fn execute<C: Command>(&self, command: C) -> Execute<'e, C> {
+        Execute { of_request: true, ..self.engine.execute(command).key(self.key.as_str()) }
     }
 }
 
@@ -75,13 +110,20 @@ pub struct Execute<'e, C> {
     engine: &'e Engine,
     command: C,
     key: Option<String>,
+    /// Whether the key is that of a request of several commands.
+    of_request: bool,
     metadata: Option<Arc<Metadata>>,
     expected: Option<ExpectedVersion>,
 }
 
 impl<C: Command> Execute<'_, C> {
     /// Names this command, so that delivering it again answers with the first receipt and does
-    /// nothing. Stands in for the field marked `#[idempotency_key]`.
+    /// nothing. Replaces the field marked `#[idempotency_key]`.
+    ///
+    /// A key that another command has used on this stream is reported as
+    /// [`Failure::KeyReused`], and so is one that this command has used with other content. The content is
+    /// compared if the command derives `Serialize` and has no type parameters. For several commands under one
+    /// key, see [`Engine::request`].
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
@@ -109,17 +151,22 @@ impl<'e, C: Command> IntoFuture for Execute<'e, C> {
     type IntoFuture = BoxFuture<'e, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { engine, command, key, metadata, expected } = self;
+        let Self { engine, command, key, of_request, metadata, expected } = self;
         let inner = &engine.0.inner;
         let stream = match StreamId::new(C::Aggregate::NAME, command.id().as_text()) {
             Ok(stream) => stream,
             Err(invalid) => return Box::pin(future::ready(Err(Failure::from(invalid).into()))),
         };
         let key = key.map(Cow::Owned).or_else(|| command.idempotency_key());
-        let request = Request {
+        let owner = key.is_some().then(|| match of_request {
+            true => KeyOwner::Request,
+            false => KeyOwner::Command { name: Cow::Borrowed(C::NAME), content: command.content() },
+        });
+        let request = Call {
             command: C::NAME,
             aggregate: (TypeId::of::<C::Aggregate>(), C::Aggregate::NAME),
             key: key.map(|key| CommandKey { stream: stream.clone(), key: key.into_owned() }),
+            owner,
             metadata: metadata.unwrap_or_else(|| inner.no_metadata.clone()),
             expected: expected.or_else(|| command.expected_version()),
             reaches_out: <C::Aggregate as Handle<C>>::REACHES_OUT,
@@ -144,17 +191,18 @@ impl<'e, C: Command> IntoFuture for Execute<'e, C> {
 }
 
 /// A command without its type.
-struct Request {
+struct Call {
     command: &'static str,
     aggregate: (TypeId, &'static str),
     stream: StreamId,
     key: Option<CommandKey>,
+    owner: Option<KeyOwner>,
     metadata: Arc<Metadata>,
     expected: Option<ExpectedVersion>,
     reaches_out: bool,
 }
 
-impl Request {
+impl Call {
     /// What a turn has brought.
     fn taken<T>(&self, turn: Result<T, NoTurn>) -> Result<T, Failure> {
         turn.map_err(|why| match why {
@@ -216,11 +264,7 @@ impl At {
 type FoldPage<'a, E = FoldError> = dyn FnMut(&[Arc<RecordedEvent>]) -> Result<(), E> + Send + 'a;
 
 impl Inner {
-    async fn execute(
-        self: &Arc<Self>,
-        request: &Request,
-        attempt: &mut dyn Attempt,
-    ) -> Result<Receipt, Stop> {
+    async fn execute(self: &Arc<Self>, request: &Call, attempt: &mut dyn Attempt) -> Result<Receipt, Stop> {
         let inside = self.gate.enter().ok_or(Failure::ShutDown)?;
         let plan = self.aggregates.get(&request.aggregate.0);
         let plan = *plan.ok_or(Failure::NotRegistered(request.aggregate.1))?;
@@ -249,14 +293,14 @@ impl Inner {
     }
 
     /// What is known of the handler that executes the command.
-    fn nesting(&self, request: &Request, outer: Arc<Deciding>) -> Result<Nesting<'_>, Failure> {
+    fn nesting(&self, request: &Call, outer: Arc<Deciding>) -> Result<Nesting<'_>, Failure> {
         Nesting::new(&self.waits, outer, self.log_id, &request.stream)
             .map_err(|cycle| request.deadlock(&cycle))
     }
 
     async fn carry_out(
         self: &Arc<Self>,
-        request: &Request,
+        request: &Call,
         plan: Option<Plan>,
         attempt: &mut dyn Attempt,
         mut turn: Turn<'_>,
@@ -348,7 +392,7 @@ impl Inner {
     /// Waits for an append that was begun, and says whether the store did not answer in time.
     async fn appended(
         &self,
-        request: &Request,
+        request: &Call,
         mut appending: BoxFuture<'_, Result<Appended, AppendError>>,
         pilot: Option<&Pilot>,
     ) -> (Result<Appended, AppendError>, bool) {
@@ -368,7 +412,7 @@ impl Inner {
 
     /// Rejects what no append may carry before a handler calls a service for it. A slot is kept for a while,
     /// also if the command is rejected: ids of any size would fill memory.
-    fn check_limits(&self, request: &Request) -> Result<(), StoreError> {
+    fn check_limits(&self, request: &Call) -> Result<(), StoreError> {
         let limits = self.log.limits();
         limits.check_stream(&request.stream)?;
         limits.check_metadata(&request.command, &request.metadata)?;
@@ -378,7 +422,7 @@ impl Inner {
     /// Begins anew behind an append that was not written, with a reservation if that has happened too often.
     async fn begin_again(
         &self,
-        request: &Request,
+        request: &Call,
         plan: Option<Plan>,
         attempt: &mut dyn Attempt,
         turn: &mut Turn<'_>,
@@ -418,7 +462,7 @@ impl Inner {
     }
 
     /// The receipt of an earlier delivery, when nothing of the stream is on its way any more.
-    async fn done_before(&self, request: &Request, turn: &mut Turn<'_>) -> Result<Option<Receipt>, Failure> {
+    async fn done_before(&self, request: &Call, turn: &mut Turn<'_>) -> Result<Option<Receipt>, Failure> {
         request.taken(turn.landed().await)?;
         self.first_receipt(request).await
     }
@@ -426,7 +470,7 @@ impl Inner {
     /// Reserves the next append, and reads what was written until then.
     async fn reserve(
         &self,
-        request: &Request,
+        request: &Call,
         plan: Option<Plan>,
         attempt: &mut dyn Attempt,
         at: &mut At,
@@ -443,12 +487,7 @@ impl Inner {
     }
 
     /// Reads the stream, of which the process remembers nothing that could be taken over.
-    async fn begin(
-        &self,
-        request: &Request,
-        plan: Option<Plan>,
-        attempt: &mut dyn Attempt,
-    ) -> Result<At, Stop> {
+    async fn begin(&self, request: &Call, plan: Option<Plan>, attempt: &mut dyn Attempt) -> Result<At, Stop> {
         let (stream, state) = (&request.stream, attempt.state());
         let mut place = self.read_whole::<Failure>(stream, plan, state).await?;
         self.keep(stream, plan, &mut place, state).await;
@@ -458,12 +497,7 @@ impl Inner {
 
     /// Reads what the stream has after `at`. Returns `false` if the log no longer has the event that `at` ends with:
     /// it was rewound, and nothing of the state can be used.
-    async fn read_on(
-        &self,
-        request: &Request,
-        attempt: &mut dyn Attempt,
-        at: &mut At,
-    ) -> Result<bool, Failure> {
+    async fn read_on(&self, request: &Call, attempt: &mut dyn Attempt, at: &mut At) -> Result<bool, Failure> {
         let Some(end) = self.fold_after::<Failure>(&request.stream, at.end, attempt.state()).await? else {
             return Ok(false);
         };
@@ -528,7 +562,7 @@ impl Inner {
     /// Decides once.
     async fn attempt(
         &self,
-        request: &Request,
+        request: &Call,
         attempt: &mut dyn Attempt,
         turn: &mut Turn<'_>,
         at: &mut At,
@@ -567,13 +601,16 @@ impl Inner {
             }
             self.inline.plan().of(guard, &events, course.records <= PATIENCE)
         };
-        let append =
-            Append::new(events, guard).with_key(request.key.clone()).with_inline(inline).with_inline_gap(GAP);
+        let append = Append::new(events, guard)
+            .with_key(request.key.clone())
+            .with_owner(request.owner.clone())
+            .with_inline(inline)
+            .with_inline_gap(GAP);
         Ok(Next::Append(Intent { append, behind }))
     }
 
     /// Lets the handler decide, unless it is one that reaches outside.
-    fn decide(&self, request: &Request, attempt: &mut dyn Attempt, version: Version, now: Timestamp) -> bool {
+    fn decide(&self, request: &Call, attempt: &mut dyn Attempt, version: Version, now: Timestamp) -> bool {
         if request.reaches_out {
             return false;
         }
@@ -584,7 +621,7 @@ impl Inner {
     /// Lets a handler decide that reaches outside, and gives it up after a while.
     async fn decide_outside(
         &self,
-        request: &Request,
+        request: &Call,
         attempt: &mut dyn Attempt,
         outer: Option<Arc<Deciding>>,
         version: Version,
@@ -602,14 +639,14 @@ impl Inner {
         timer::timeout(limit, decide).await.ok_or_else(late)
     }
 
-    fn context(&self, request: &Request, version: Version, now: Timestamp) -> Context {
+    fn context(&self, request: &Call, version: Version, now: Timestamp) -> Context {
         Context::new(request.stream.clone(), version, now, request.metadata.clone(), self.ids.clone())
     }
 
     /// Answers a command that has nothing to write, if what it was decided on is what is written.
     async fn answer(
         &self,
-        request: &Request,
+        request: &Call,
         attempt: &mut dyn Attempt,
         turn: &mut Turn<'_>,
         at: &mut At,
@@ -639,7 +676,7 @@ impl Inner {
     /// may be old, or not written yet. Whoever comes next decides on the same state meanwhile.
     async fn confirm(
         &self,
-        request: &Request,
+        request: &Call,
         attempt: &mut dyn Attempt,
         turn: &mut Turn<'_>,
         at: &mut At,
@@ -741,7 +778,7 @@ impl Inner {
     /// may still be under way.
     async fn resolve(
         &self,
-        request: &Request,
+        request: &Call,
         proof: Proof,
         error: StoreError,
         is_late: bool,
@@ -760,7 +797,7 @@ impl Inner {
 
     /// Whether such an append is there: the event at the version that our last one would have is ours, or
     /// not. What others wrote behind it is none of the receipt's business.
-    async fn was_written(&self, request: &Request, proof: &Proof) -> Result<Option<Receipt>, Failure> {
+    async fn was_written(&self, request: &Call, proof: &Proof) -> Result<Option<Receipt>, Failure> {
         let Some(last) = proof.last else { return self.first_receipt(request).await };
         let there = self.event_at(&request.stream, proof.behind).await?;
         let Some(ours) = there.filter(|end| end.event == Some(last)) else {
@@ -781,7 +818,13 @@ impl Inner {
     }
 
     /// The receipt of an append that was made before, under the same key.
-    async fn repeated(&self, request: &Request, first: &Appended) -> Result<Receipt, StoreError> {
+    async fn repeated(&self, request: &Call, first: &Appended) -> Result<Receipt, Failure> {
+        if let (Some(first), Some(second), Some(key)) = (&first.owner, &request.owner, &request.key)
+            && !first.may_be(second)
+        {
+            let (key, first, second) = (key.clone(), first.clone(), second.clone());
+            return Err(Failure::KeyReused { key, first, second });
+        }
         let version = first.version_of(&request.stream).unwrap_or_default();
         let receipt = |point| Receipt::new(first.log, first.partition, point, version).repeated();
         if version == Version::NONE {
@@ -796,7 +839,7 @@ impl Inner {
     /// What became of an append, as the store has answered.
     async fn written(
         &self,
-        request: &Request,
+        request: &Call,
         proof: &Proof,
         at: &mut At,
         end: Result<Appended, AppendError>,
@@ -838,7 +881,7 @@ impl Inner {
     }
 
     /// The receipt of an earlier delivery, if the command has a key and there was one.
-    async fn first_receipt(&self, request: &Request) -> Result<Option<Receipt>, Failure> {
+    async fn first_receipt(&self, request: &Call) -> Result<Option<Receipt>, Failure> {
         let Some(key) = &request.key else { return Ok(None) };
         match self.log.find_key(key).await? {
             Some(first) => Ok(Some(self.repeated(request, &first).await?)),
@@ -1010,7 +1053,7 @@ struct Typed<A: Aggregate, C> {
 }
 
 impl<A: Aggregate, C> Typed<A, C> {
-    fn refusal(self, request: &Request) -> ExecuteError<A::Error> {
+    fn refusal(self, request: &Call) -> ExecuteError<A::Error> {
         let (command, stream) = (request.command, request.stream.clone());
         match self.decided {
             Some(Err(Refusal::Domain(error))) => ExecuteError::Refused(error),

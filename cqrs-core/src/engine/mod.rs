@@ -52,7 +52,7 @@ use crate::store::{EventStore, LogId};
 
 pub use build::{EngineBuilder, OpenError, StoreScheme, Stores};
 pub use error::{ExecuteError, Failure, ReadError, Rejection};
-pub use execute::Execute;
+pub use execute::{Execute, Request};
 pub use follow::{CatchUpError, ConsumerFault, ConsumerState, ConsumerStatus};
 pub use lag::Lag;
 pub use read::{Cursor, Dated, DatedRead, Get, List, Loaded, Page, Reached};

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::event::{EventMeta, NewEvent, RecordedEvent, Tag};
 use crate::id::{Partition, Position, StreamId, Version};
 use crate::store::{
-    Appended, CommandKey, Conflict, Direction, Expected, Found, Guard, Head, LogId, LogRead, LogSlice, Query,
-    QueryItem, StreamRead, StreamSlice, recorded,
+    Appended, CommandKey, Conflict, Direction, Expected, Found, Guard, Head, KeyOwner, LogId, LogRead,
+    LogSlice, Query, QueryItem, StreamRead, StreamSlice, recorded,
 };
 
 /// Positions, ascending.
@@ -83,7 +83,7 @@ impl Log {
     pub(super) fn write(
         &mut self,
         events: Vec<Arc<RecordedEvent>>,
-        key: Option<CommandKey>,
+        (key, owner): (Option<CommandKey>, Option<KeyOwner>),
         id: LogId,
         partition: Partition,
     ) -> Appended {
@@ -95,7 +95,7 @@ impl Log {
             self.write_event(event, &mut versions);
         }
         let (position, event) = (self.head(), self.id_at(self.head()));
-        let appended = Appended { log: id, partition, position, event, versions };
+        let appended = Appended { log: id, partition, position, event, versions, owner };
         if let Some(key) = key {
             self.keys.insert(key, appended.clone());
         }

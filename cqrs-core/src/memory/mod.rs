@@ -381,7 +381,7 @@ impl Shared {
             self.release_ids(&recorded);
             return Err(refused);
         }
-        let appended = log.write(recorded, append.key, self.id, partition);
+        let appended = log.write(recorded, (append.key, append.owner), self.id, partition);
         cell.head.store(log.head().get(), Ordering::Release);
         reported.report(partition, log.head())?;
         drop(log);

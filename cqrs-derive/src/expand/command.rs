@@ -31,6 +31,7 @@ pub(crate) fn expand(command: &Command<'_>) -> TokenStream {
     let copies = command.cases.iter().map(copy);
     let version = expected_version(command);
     let key = idempotency_key(command);
+    let content = content(command);
     sealed(
         &command.krate,
         &emit! {
@@ -44,6 +45,7 @@ pub(crate) fn expand(command: &Command<'_>) -> TokenStream {
                 }
                 #version
                 #key
+                #content
                 fn duplicate(&self) -> Self {
                     match self { #(#copies)* }
                 }
@@ -147,6 +149,28 @@ fn idempotency_key(command: &Command<'_>) -> Option<TokenStream> {
     Some(emit! {
         fn idempotency_key(&self) -> ::core::option::Option<__cqrs::Text<'_>> {
             match self { #arms }
+        }
+    })
+}
+
+/// ```text
+/// fn content(&self) -> Option<__cqrs::Content> {
+///     use __cqrs::{NotSerialized as _, Serialized as _};
+///     (&__cqrs::Compared(self)).content(0x…)
+/// }
+/// ```
+///
+/// Whether a type parameter can be serialized is not known here, so a generic command has none.
+fn content(command: &Command<'_>) -> Option<TokenStream> {
+    if !command.generics.params.is_empty() {
+        return None;
+    }
+    let shape = command.shape;
+    Some(emit! {
+        fn content(&self) -> ::core::option::Option<__cqrs::Content> {
+            #[allow(unused_imports)]
+            use __cqrs::{NotSerialized as _, Serialized as _};
+            (&__cqrs::Compared(self)).content(#shape)
         }
     })
 }

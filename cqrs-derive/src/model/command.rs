@@ -1,10 +1,13 @@
 //! `#[derive(Command)]`.
 
+use proc_macro2::TokenStream;
+use quote::ToTokens;
 use syn::{Attribute, Data, DeriveInput, Field, Fields, Generics, Ident, Member, Type};
 
 use super::plain;
 use crate::attr::{self, CommandArgs, names};
 use crate::errors::Errors;
+use crate::hash;
 use crate::paths::Krate;
 
 /// A request to one aggregate.
@@ -13,8 +16,23 @@ pub(crate) struct Command<'a> {
     pub(crate) generics: &'a Generics,
     pub(crate) krate: Krate,
     pub(crate) name: String,
+    /// A hash of the fields with their types and attributes.
+    pub(crate) shape: u64,
     /// One without a name for a struct; one per variant for an enum.
     pub(crate) cases: Vec<Case<'a>>,
+}
+
+/// The variants and fields of a command, as tokens.
+struct Shape<'a>(&'a Data);
+
+impl ToTokens for Shape<'_> {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        match self.0 {
+            Data::Struct(data) => data.fields.to_tokens(tokens),
+            Data::Enum(data) => data.variants.to_tokens(tokens),
+            Data::Union(_) => {}
+        }
+    }
 }
 
 /// The fields of a struct or of one variant.
@@ -65,6 +83,7 @@ impl<'a> Command<'a> {
             generics: &input.generics,
             krate: args.krate,
             name: args.name.map_or_else(|| plain(&input.ident), |name| name.value()),
+            shape: hash::tokens(&Shape(&input.data)),
             cases,
         }
     }

@@ -124,7 +124,7 @@ impl Naive {
 
     fn appended(&self, position: i64, versions: Vec<(StreamId, Version)>) -> Appended {
         let position = Position::new(position.cast_unsigned());
-        Appended { log: self.log, partition: Partition::ONLY, position, event: None, versions }
+        Appended { log: self.log, partition: Partition::ONLY, position, event: None, versions, owner: None }
     }
 
     /// The key and the guard, of which the adversary uses the plain ones.

@@ -140,6 +140,7 @@ pub(super) async fn an_append_says_where_it_wrote(world: World) -> Check {
         position: last.meta.position,
         event: Some(last.meta.id),
         versions: vec![(stream, Version::new(4))],
+        owner: None,
     };
     same("what the append says", &appended, &expected)
 }

@@ -2,7 +2,9 @@
 
 use cqrs_core::event::NewEvent;
 use cqrs_core::id::{Position, Version};
-use cqrs_core::store::{Append, AppendError, Appended, CommandKey, Expected, Guard, Query};
+use cqrs_core::store::{
+    Append, AppendError, Appended, CommandKey, Content, Expected, Guard, KeyOwner, Query,
+};
 
 use super::kit::{
     Check, Failure, Got, Sketch as _, World, at_version, by_names, ensure, expect, fail, join, key, same,
@@ -31,6 +33,26 @@ pub(super) async fn a_second_append_gives_what_the_first_gave(world: World) -> C
     same("what it gives", &duplicate(&world, &key, free(events)).await?, &first)?;
     same("what it gives", &duplicate(&world, &key, free(world.events(&stream, 1))).await?, &first)?;
     same("the stream's length", &world.stream_events(&stream).await?.len(), &4)
+}
+
+pub(super) async fn a_key_comes_back_with_its_owner(world: World) -> Check {
+    let stream = world.stream("a");
+    let content = Some(Content { shape: u64::MAX, value: 1 << 63 });
+    let owners = [
+        KeyOwner::Request,
+        KeyOwner::Command { name: "Deposit".into(), content },
+        KeyOwner::Command { name: "Dépôt \"1\"".into(), content: None },
+    ];
+    for (number, owner) in owners.into_iter().enumerate() {
+        let key = key(&stream, &format!("command-{number}"));
+        let append = || free(world.events(&stream, number + 1)).with_owner(Some(owner.clone()));
+        world.append_with(&key, append()).await?;
+        let other = append().with_owner(Some(KeyOwner::Request));
+        same("the owner of a key", &duplicate(&world, &key, other).await?.owner, &Some(owner.clone()))?;
+        let found = world.log.find_key(&key).await?.and_then(|first| first.owner);
+        same("the owner of a key that is looked up", &found, &Some(owner))?;
+    }
+    Ok(())
 }
 
 pub(super) async fn the_key_is_checked_before_the_guard(world: World) -> Check {

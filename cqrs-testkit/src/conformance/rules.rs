@@ -179,6 +179,8 @@ rules! { $
     keys {
         a_second_append_gives_what_the_first_gave []
             "An append with a key that is there already does not write, and gives what the first append gave.";
+        a_key_comes_back_with_its_owner []
+            "`Append::owner` is recorded with the key, and returned as it was by a second append and by `find_key`.";
         the_key_is_checked_before_the_guard []
             "The key is checked before the guard.";
         keys_of_other_streams_are_others []

@@ -87,6 +87,7 @@ impl Wrong {
                     position: head.position,
                     event: head.event,
                     versions,
+                    owner: None,
                 });
             }
             Flaw::WritesWhatItRefuses if self.every(50) => {

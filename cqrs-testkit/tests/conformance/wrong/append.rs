@@ -88,6 +88,9 @@ impl Wrong {
         appended.position = self.position(appended.position);
         let skips = |version: &mut Version| *version = self.version(*version);
         appended.versions.iter_mut().for_each(|(_, version)| skips(version));
+        if self.has(Flaw::ForgetsKeyOwners) {
+            appended.owner = None;
+        }
         if self.has(Flaw::SortsTheVersions) {
             appended.versions.sort();
         }
