@@ -316,7 +316,7 @@ async fn with_traffic<Old: Release, New: Release>(place: &Place, seed: u64) {
         let new = place.program(New::registry()).await;
         for round in 0..40_u64 {
             let customer = format!("new{}", round % 3);
-            if (round + seed) % 3 == 0 {
+            if (round + seed).is_multiple_of(3) {
                 moves(&new, &customer).await;
             } else {
                 note(&new, &customer).await;
@@ -333,7 +333,7 @@ async fn with_traffic<Old: Release, New: Release>(place: &Place, seed: u64) {
         let (registered, noted, moved) = New::of(&new, customer, None).await.unwrap();
         counted = (counted.0 + registered, counted.1 + noted, counted.2 + moved);
     }
-    let moved = (0..40).filter(|round| (round + seed) % 3 == 0).count() as u32;
+    let moved = (0..40_u64).filter(|round| (round + seed).is_multiple_of(3)).count() as u32;
     assert_eq!(counted, (1, 80 - moved, moved), "{at} {seed}");
     new.shutdown().await;
 }
