@@ -76,7 +76,9 @@ impl<T: Serialize + DeserializeOwned> Storable for T {
     }
 
     fn through_json(&self) -> Result<(usize, Self), CodecError> {
-        Json::written(self, |bytes| Ok((bytes.len(), Json::decode(bytes).map_err(not_read)?)))?
+        Json::written(self, |bytes| {
+            Ok((bytes.len(), Json::decode(bytes).map_err(|error| not_read(&error))?))
+        })?
     }
 
     fn shape() -> u64 {
@@ -175,11 +177,11 @@ fn unfit(bytes: &[u8], error: serde_json::Error) -> CodecError {
 /// that cannot be read back is an error, because it must not be stored.
 pub(crate) fn pass_through<C: Codec, T: Storable>(value: &T) -> Result<(Bytes, T), CodecError> {
     let bytes = value.to_bytes::<C>()?;
-    let back = T::from_bytes::<C>(&bytes).map_err(not_read)?;
+    let back = T::from_bytes::<C>(&bytes).map_err(|error| not_read(&error))?;
     Ok((bytes, back))
 }
 
-fn not_read(error: CodecError) -> CodecError {
+fn not_read(error: &CodecError) -> CodecError {
     CodecError::new(format!("{NOT_READ}{error}"))
 }
 

@@ -129,9 +129,12 @@ fn of_owner(owner: &KeyOwner) -> Value {
     Value::Object(object)
 }
 
+/// The versions that an append gave streams, and what its key is used for.
+pub type KeyRecord = (Vec<(StreamId, Version)>, Option<KeyOwner>);
+
 /// What [`of_key`] of this or a newer release has written. Fields that this release does not know are ignored.
 #[must_use]
-pub fn key(text: &str) -> Option<(Vec<(StreamId, Version)>, Option<KeyOwner>)> {
+pub fn key(text: &str) -> Option<KeyRecord> {
     let all: Value = serde_json::from_str(text).ok()?;
     let (mut versions, mut owner) = (Vec::new(), None);
     for item in all.as_array()? {

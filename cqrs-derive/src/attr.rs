@@ -75,7 +75,7 @@ impl EventArgs {
             "upcast" => self.upcast = Some(steps(key, input)?),
             "upcast_bytes" => {
                 self.upcast_bytes =
-                    Some(function(key, input, "a function `fn(u32, &[u8]) -> Option<Vec<u8>>`")?)
+                    Some(function(key, input, "a function `fn(u32, &[u8]) -> Option<Vec<u8>>`")?);
             }
             "codec" => self.codec = Some(ty(key, input, "a type that implements `Codec`")?),
             _ => self.krate = krate(key, input)?,
@@ -155,7 +155,7 @@ impl AggregateArgs {
             "events" => self.events = Some(ident(key, input)?),
             "snapshot" => self.snapshot = Some(snapshot(key, input)?),
             "rejection" => {
-                self.rejection = Some(function(key, input, "a function `fn(&Rejection) -> Option<Error>`")?)
+                self.rejection = Some(function(key, input, "a function `fn(&Rejection) -> Option<Error>`")?);
             }
             _ => self.krate = krate(key, input)?,
         }

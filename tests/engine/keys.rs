@@ -98,7 +98,7 @@ fn pay(cents: u64) -> Pay {
 
 fn reused<E: std::fmt::Debug + std::error::Error>(end: Result<Receipt, ExecuteError<E>>) -> String {
     match end {
-        Err(error @ ExecuteError::Failed(Failure::KeyReused { .. })) => error.to_string(),
+        Err(error @ ExecuteError::Failed(Failure::KeyReused(_))) => error.to_string(),
         other => panic!("{other:?}"),
     }
 }

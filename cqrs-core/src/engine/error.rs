@@ -118,14 +118,7 @@ pub enum Failure {
     },
     /// The idempotency key is that of another command, or of the same command with other content. Nothing was
     /// written.
-    KeyReused {
-        /// The key, with its stream.
-        key: CommandKey,
-        /// What the key was used for first.
-        first: KeyOwner,
-        /// What it was used for now.
-        second: KeyOwner,
-    },
+    KeyReused(Box<KeyReused>),
     /// The engine has been shut down.
     ShutDown,
 }
@@ -137,6 +130,48 @@ impl<E> ExecuteError<E> {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Rejected(_) | Self::Exists { .. } | Self::Missing { .. })
+    }
+}
+
+/// An idempotency key that was used for something else before.
+#[derive(Debug)]
+pub struct KeyReused {
+    pub(super) key: CommandKey,
+    pub(super) first: KeyOwner,
+    pub(super) second: KeyOwner,
+}
+
+impl KeyReused {
+    /// The key, with its stream.
+    #[must_use]
+    pub fn key(&self) -> &CommandKey {
+        &self.key
+    }
+
+    /// What the key was used for first.
+    #[must_use]
+    pub fn first(&self) -> &KeyOwner {
+        &self.first
+    }
+
+    /// What it was used for now.
+    #[must_use]
+    pub fn second(&self) -> &KeyOwner {
+        &self.second
+    }
+}
+
+impl fmt::Display for KeyReused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, first, second } = self;
+        write!(f, "the idempotency key {:?} of {} was used by {first}", key.key, key.stream)?;
+        if first.is_same_command(second) {
+            return f.write_str(" with other content; give each command a key of its own");
+        }
+        write!(
+            f,
+            ", and now by {second}; give each command a key of its own, or execute both through `Engine::request`"
+        )
     }
 }
 
@@ -283,16 +318,7 @@ impl fmt::Display for Failure {
                     "`{command}` on {stream} would wait forever: it was executed while the handler of {handlers} is deciding, which has to return first; return its events from that handler, or execute it after that command"
                 )
             }
-            Self::KeyReused { key, first, second } if first.is_same_command(second) => write!(
-                f,
-                "the idempotency key {:?} of {} was used by {first} with other content; give each command a key of its own",
-                key.key, key.stream
-            ),
-            Self::KeyReused { key, first, second } => write!(
-                f,
-                "the idempotency key {:?} of {} was used by {first}, and now by {second}; give each command a key of its own, or execute both through `Engine::request`",
-                key.key, key.stream
-            ),
+            Self::KeyReused(reused) => reused.fmt(f),
             Self::ShutDown => f.write_str("the engine has been shut down"),
         }
     }
@@ -313,7 +339,7 @@ impl StdError for Failure {
             | Self::ServiceTimeout { .. }
             | Self::QueueTimeout { .. }
             | Self::Deadlock { .. }
-            | Self::KeyReused { .. }
+            | Self::KeyReused(_)
             | Self::ShutDown => None,
         }
     }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tracing::Instrument as _;
 
 use super::bounded::late_append;
-use super::error::{ExecuteError, Failure, Rejection};
+use super::error::{ExecuteError, Failure, KeyReused, Rejection};
 use super::fold::End;
 use super::follow::CatchUpError;
 use super::nested::{self, Deadlock, Deciding, Nesting};
@@ -823,7 +823,7 @@ impl Inner {
             && !first.may_be(second)
         {
             let (key, first, second) = (key.clone(), first.clone(), second.clone());
-            return Err(Failure::KeyReused { key, first, second });
+            return Err(Failure::KeyReused(Box::new(KeyReused { key, first, second })));
         }
         let version = first.version_of(&request.stream).unwrap_or_default();
         let receipt = |point| Receipt::new(first.log, first.partition, point, version).repeated();

@@ -51,7 +51,7 @@ use crate::registry::Registry;
 use crate::store::{EventStore, LogId};
 
 pub use build::{EngineBuilder, OpenError, StoreScheme, Stores};
-pub use error::{ExecuteError, Failure, ReadError, Rejection};
+pub use error::{ExecuteError, Failure, KeyReused, ReadError, Rejection};
 pub use execute::{Execute, Request};
 pub use follow::{CatchUpError, ConsumerFault, ConsumerState, ConsumerStatus};
 pub use lag::Lag;
