@@ -287,7 +287,7 @@ pub fn aggregate(args: TokenStream, item: TokenStream) -> TokenStream {
 /// | `name = "account-summary"` | names its documents and its checkpoint in the store |
 /// | `key = AccountId` | what names one document |
 /// | `mode = inline` | brought up to date in the commit of each command; `live`: kept nowhere, folded on each read; `async`, in the background, if left out |
-/// | `fold_in_memory` | folds the events of a batch without storing a document between them, which is faster for hot keys; what serde does not store then lives until the batch ends, so such a document depends on its batches: [`Engine::verify`] and the testkit compare both ways |
+/// | `fold_in_memory` | folds the events of a batch without storing a document between them, which is faster for hot keys; what serde does not store then lives until the batch ends, so such a document depends on its batches: `Engine::verify` and the testkit compare both ways |
 /// | `sql = Sqlite` | keeps tables by statements of its own, instead of documents: see below |
 /// | `crate = my::cqrs` | where the crate `cqrs` is found, if it is not a dependency in Cargo.toml |
 ///
