@@ -442,7 +442,7 @@ impl PostgresBuilder {
     /// password files are not used then.
     ///
     /// A source that fails or does not answer within 10 seconds gives
-    /// [`StoreErrorKind::Unavailable`](cqrs_core::error::StoreErrorKind::Unavailable), and is called again for
+    /// [`StoreErrorKind::Unavailable`], and is called again for
     /// the next connection.
     ///
     /// ```no_run
