@@ -290,7 +290,8 @@ impl PostgresStore {
         }
         let partition = self.target(&append)?;
         let turn = turn.filter(|(reserved, _)| *reserved == partition).map(|(_, turn)| turn);
-        self.writer(partition)?.append_on(turn, append).await
+        let floor = self.shared.news.head(partition);
+        self.writer(partition)?.append_on(turn, append, floor).await
     }
 
     /// On a connection that nobody shares while the transaction is open. It is put back if it is as it was;

@@ -41,6 +41,9 @@ pub(crate) const RESERVING: &str = "reserve the next append";
 #[derive(Debug)]
 pub(crate) struct Job {
     append: Append,
+    /// The highest head that this handle had reported when the append was asked for. Events at or below it were
+    /// written by another append.
+    floor: i64,
     answer: oneshot::Sender<Outcome>,
 }
 
@@ -105,9 +108,10 @@ impl Writer {
         &self,
         turn: Option<Turn>,
         append: Append,
+        floor: i64,
     ) -> Result<Appended, AppendError> {
         let (answer, outcome) = oneshot::channel();
-        let job = Job { append, answer };
+        let job = Job { append, floor, answer };
         let left = match turn {
             Some(turn) => turn.send(job).err(),
             None => Some(job),
@@ -700,7 +704,7 @@ impl Task {
                 Err(fault) => return Err(fault),
             }
         };
-        group.iter().map(|job| self.was_written(&job.append, &found)).collect()
+        group.iter().map(|job| self.was_written(job, &found)).collect()
     }
 
     async fn look_once(&mut self, writer: Uuid, ids: &[Uuid]) -> Result<HashMap<Uuid, (i64, i64)>, Fault> {
@@ -717,10 +721,11 @@ impl Task {
     }
 
     /// What an append gave, if its events are in the log. One without events is not found, and is to be made again: its
-    /// key says whether it took place.
+    /// key says whether it took place. So is one whose events were there before: it repeats another append, which its
+    /// key or the ids of its events show.
     fn was_written(
         &self,
-        append: &Append,
+        Job { append, floor, .. }: &Job,
         found: &HashMap<Uuid, (i64, i64)>,
     ) -> Result<Option<Appended>, Fault> {
         let mut versions: Vec<(StreamId, Version)> = Vec::new();
@@ -738,6 +743,7 @@ impl Task {
         let Target { log, partition, .. } = self.target;
         match there {
             0 => Ok(None),
+            _ if last <= *floor => Ok(None),
             all if all == append.events.len() => {
                 let event = append.events.last().map(|event| event.id);
                 let position = Position::new(last.cast_unsigned());
@@ -1081,7 +1087,7 @@ fn spoilt_by_one(fault: &Fault) -> bool {
 async fn tell(group: Vec<Job>, outcomes: Vec<Outcome>) -> Vec<Append> {
     let few = group.len() <= FEW;
     let (spent, answers): (Vec<_>, Vec<_>) =
-        group.into_iter().map(|Job { append, answer }| (append, answer)).unzip();
+        group.into_iter().map(|Job { append, answer, .. }| (append, answer)).unzip();
     let tell = move || {
         for (answer, outcome) in answers.into_iter().zip(outcomes) {
             // Nobody listens if the future was dropped meanwhile.
@@ -1125,7 +1131,7 @@ mod tests {
         let (answer, outcome) = oneshot::channel();
         // Somebody waits for it as long as the test runs.
         std::mem::forget(outcome);
-        Some(Job { append: Append::new(vec![event], Guard::Any), answer })
+        Some(Job { append: Append::new(vec![event], Guard::Any), floor: 0, answer })
     }
 
     #[test]

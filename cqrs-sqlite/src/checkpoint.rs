@@ -31,6 +31,13 @@ pub(crate) const PAGES: i32 = 8_192;
 /// A reader that began earlier may hold a checkpoint up. Then the next one is made after so many pages.
 pub(crate) const AGAIN: i32 = 1_024;
 
+/// About how many pages a group of writes adds to the WAL: the leaves of the indexes that each write changes, the
+/// pages that the group changes once, and twice its bytes.
+pub(crate) fn pages_of(writes: usize, bytes: usize) -> i32 {
+    const PAGE: usize = 4_096;
+    i32::try_from(8 + 2 * writes + 2 * bytes / PAGE).unwrap_or(i32::MAX)
+}
+
 /// Reads what the file says. Its tables are of this program's version.
 pub(crate) fn state(conn: &Connection) -> Result<Wal, Fault> {
     let mut select = conn.prepare_cached("SELECT wal FROM cqrs_meta")?;

@@ -1,6 +1,5 @@
 //! The one thread that writes: it takes all that waits, and commits it together.
 
-use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,7 +7,6 @@ use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::store::LogId;
 use rusqlite::ErrorCode;
 use rusqlite::config::DbConfig;
-use rusqlite::hooks::Wal;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::append::{Ids, Tx};
@@ -261,8 +259,9 @@ pub(crate) struct Thread {
     news: Arc<News>,
     readers: Arc<Readers>,
     known: Known,
-    /// How many pages the WAL has, as SQLite says after each commit.
-    pages: Arc<AtomicI32>,
+    /// About how many pages the WAL has. It is an estimate, because not every supported release of the driver reports
+    /// the number after a commit; each checkpoint starts it again.
+    pages: i32,
     /// With how many it is written back.
     full: i32,
 }
@@ -288,20 +287,15 @@ impl Thread {
         news: Arc<News>,
         readers: Arc<Readers>,
     ) -> Result<Self, Fault> {
-        let (pages, full) = (Arc::default(), checkpoint::PAGES);
+        let full = checkpoint::PAGES;
         let known = Known::default();
-        let mut thread = Self { conn: None, place, log, news, readers, known, pages, full };
+        let mut thread = Self { conn: None, place, log, news, readers, known, pages: 0, full };
         thread.opened(conn)?;
         Ok(thread)
     }
 
-    fn opened(&mut self, mut conn: Conn) -> Result<(), Fault> {
-        self.pages.store(0, Ordering::Relaxed);
-        let counted = Arc::clone(&self.pages);
-        conn.wal_hook(Some(move |_: &mut Wal, pages| {
-            counted.store(pages, Ordering::Relaxed);
-            Ok(())
-        }))?;
+    fn opened(&mut self, conn: Conn) -> Result<(), Fault> {
+        self.pages = 0;
         self.known.forget();
         self.full = checkpoint::PAGES;
         self.conn = Some(conn);
@@ -336,6 +330,7 @@ impl Thread {
                     }
                 }
             }
+            self.pages = self.pages.saturating_add(checkpoint::pages_of(group.len(), bytes));
             self.commit(&mut group);
         }
         // Nobody hears of a fault any more; what was acknowledged is in the WAL.
@@ -435,7 +430,7 @@ impl Thread {
         self.place.file.check()?;
         self.begin()?;
         self.refresh()?;
-        let is_full = self.pages.load(Ordering::Relaxed) >= self.full;
+        let is_full = self.pages >= self.full;
         if is_full || self.known.wal() == Some(checkpoint::Wal::Complete) {
             let head = self.refresh()?;
             checkpoint::expect(self.conn()?)?;
@@ -445,8 +440,11 @@ impl Thread {
             self.full = checkpoint::run(self.conn()?, checkpoint::Mode::Passive).unwrap_or_else(|fault| {
                 // The WAL has everything, as long as there is room for it.
                 tracing::warn!(file = %self.place.path.display(), %fault, "the WAL was not written back");
-                self.pages.load(Ordering::Relaxed).saturating_add(checkpoint::AGAIN)
+                self.pages.saturating_add(checkpoint::AGAIN)
             });
+            if self.full == checkpoint::PAGES {
+                self.pages = 0;
+            }
             self.begin()?;
             self.refresh()?;
         }

@@ -632,14 +632,15 @@ async fn two_owners_at_rest_do_not_fight() {
     assert!(store.count(Call::Claim) < 10, "{} claims for 100 events", store.count(Call::Claim));
 }
 
-/// A key names a request to a stream, whichever command carries it: so that what is decided
-/// differently the second time (a withdrawal, then the record that it was declined) happens once.
+/// A request of several commands has one key: what is decided differently the second time (a withdrawal, then the
+/// record that it was declined) happens once.
 #[tokio::test]
-async fn a_key_names_a_request_whichever_command_carries_it() {
+async fn a_request_answers_once_whichever_command_is_accepted() {
     let bank = quiet(MemoryStore::new()).await;
     open(&bank, 1, 5).await;
-    let first = bank.execute(Deposit { account: 1, cents: 5 }).key("request-7").await.unwrap();
-    let second = bank.execute(Withdraw { account: 1, cents: 1 }).key("request-7").await.unwrap();
+    let request = bank.request("request-7");
+    let first = request.execute(Deposit { account: 1, cents: 5 }).await.unwrap();
+    let second = request.execute(Withdraw { account: 1, cents: 1 }).await.unwrap();
     assert!(second.is_repeated());
     assert_eq!(second.to_string(), first.to_string());
     assert_eq!(balance(&bank, 1).await, 10);

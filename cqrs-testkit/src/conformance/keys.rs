@@ -45,7 +45,7 @@ pub(super) async fn a_key_comes_back_with_its_owner(world: World) -> Check {
     ];
     for (number, owner) in owners.into_iter().enumerate() {
         let key = key(&stream, &format!("command-{number}"));
-        let append = || free(world.events(&stream, number + 1)).with_owner(Some(owner.clone()));
+        let append = || free(world.events(&stream, 1)).with_owner(Some(owner.clone()));
         world.append_with(&key, append()).await?;
         let other = append().with_owner(Some(KeyOwner::Request));
         same("the owner of a key", &duplicate(&world, &key, other).await?.owner, &Some(owner.clone()))?;

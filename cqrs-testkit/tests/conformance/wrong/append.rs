@@ -61,6 +61,10 @@ impl Wrong {
         if !append.inline.is_empty() {
             return self.append_inline_wrongly(append).await;
         }
+        if self.has(Flaw::StaysClosed) && self.state.busy.load(Ordering::SeqCst) {
+            let closed = cqrs_core::error::StoreErrorKind::Unavailable;
+            return Err(StoreError::new(closed, "the log was closed").into());
+        }
         if self.has(Flaw::CutsStreams) {
             self.limits().check(&append)?;
         }
