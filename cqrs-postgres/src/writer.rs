@@ -787,8 +787,10 @@ impl Task {
         let limit = self.place.timeouts.client();
         let begin = async {
             self.begin(&conn, self.guards(true, &[])).await?;
+            // Taken before the statement: what is reported while its answer is on the way may be past it.
+            let floor = self.floor();
             let head: i64 = conn.row(&HEAD, &[&i32::from(self.target.partition.get())]).await?.try_get(0)?;
-            news::not_rewound(self.target.partition, self.floor(), head)
+            news::not_rewound(self.target.partition, floor, head)
         };
         let begun = within(limit, RESERVING, begin).await;
         if let Err(fault) = begun {
