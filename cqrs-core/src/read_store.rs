@@ -60,7 +60,7 @@ use uuid::Uuid;
 use crate::consumer::{Handlers, Unfit};
 use crate::error::StoreError;
 use crate::id::{Partition, Position};
-use crate::store::{BoxFuture, LogId, LogPoint, unsupported, without_nul};
+use crate::store::{BoxFuture, LogId, LogPoint, check_size, unsupported, without_nul};
 
 /// Documents and checkpoints. The contract is in the [module's documentation](self).
 #[diagnostic::on_unimplemented(
@@ -267,7 +267,7 @@ pub fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
     if name.is_empty() {
         return Err(StoreError::invalid(format!("the {what}'s name is empty")));
     }
-    check_size(&format!("the {what}'s name"), name.len(), MAX_NAME_BYTES)?;
+    check_size(format_args!("the {what}'s name"), "bytes", name.len(), MAX_NAME_BYTES)?;
     without_nul(format_args!("the {what}'s name"), name)
 }
 
@@ -276,7 +276,7 @@ pub fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
 /// # Errors
 /// [`Invalid`](crate::error::StoreErrorKind::Invalid) with a message that names the limit.
 pub fn check_key(key: &str) -> Result<(), StoreError> {
-    check_size("the document's key", key.len(), MAX_KEY_BYTES)?;
+    check_size("the document's key", "bytes", key.len(), MAX_KEY_BYTES)?;
     without_nul("the document's key", key)
 }
 
@@ -285,14 +285,7 @@ pub fn check_key(key: &str) -> Result<(), StoreError> {
 /// # Errors
 /// [`Invalid`](crate::error::StoreErrorKind::Invalid) with a message that names the limit.
 pub fn check_document(bytes: usize) -> Result<(), StoreError> {
-    check_size("the document", bytes, MAX_DOCUMENT_BYTES)
-}
-
-fn check_size(what: &str, bytes: usize, limit: usize) -> Result<(), StoreError> {
-    if bytes <= limit {
-        return Ok(());
-    }
-    Err(StoreError::invalid(format!("{what} has {bytes} bytes; the limit is {limit}")))
+    check_size("the document", "bytes", bytes, MAX_DOCUMENT_BYTES)
 }
 
 /// Why a batch was not committed.

@@ -495,11 +495,7 @@ impl Limits {
     /// Refuses a stream that cannot be there, before anything is done with it.
     pub(crate) fn check_stream(&self, stream: &StreamId) -> Result<(), StoreError> {
         without_nul("the stream id", stream.as_str())?;
-        let (size, limit) = (stream.as_str().len(), self.stream_bytes);
-        if size <= limit {
-            return Ok(());
-        }
-        Err(StoreError::invalid(format!("the stream id has {size} bytes; the limit is {limit}")))
+        check_size("the stream id", "bytes", stream.as_str().len(), self.stream_bytes)
     }
 
     /// Refuses a snapshot that breaks a limit or is of no version. Every store that keeps snapshots
@@ -516,14 +512,7 @@ impl Limits {
                 "a snapshot of {stream} at version 0 is one of nothing"
             )));
         }
-        if state.len() > self.snapshot_bytes {
-            return Err(StoreError::invalid(format!(
-                "the snapshot of {stream} has {} bytes; the limit is {}",
-                state.len(),
-                self.snapshot_bytes
-            )));
-        }
-        Ok(())
+        check_size(format_args!("the snapshot of {stream}"), "bytes", state.len(), self.snapshot_bytes)
     }
 
     /// Rejects an append that breaks a limit, has U+0000 in one of its texts or has an empty idempotency
@@ -585,7 +574,7 @@ impl Limits {
             // Forgotten rather than meant: the second such command would be taken for the first.
             return Err(StoreError::invalid(format!("the idempotency key of {stream} is empty")));
         }
-        within("the idempotency key", stream, "bytes", key.len(), self.key_bytes)?;
+        check_size(format_args!("the idempotency key of {stream}"), "bytes", key.len(), self.key_bytes)?;
         without_nul("the idempotency key", key)?;
         self.check_stream(stream)
     }
@@ -599,7 +588,7 @@ impl Limits {
         of: &dyn fmt::Display,
         metadata: &Metadata,
     ) -> Result<(), StoreError> {
-        within("the metadata", of, "bytes", metadata.size(), self.metadata_bytes)?;
+        check_size(format_args!("the metadata of {of}"), "bytes", metadata.size(), self.metadata_bytes)?;
         metadata.texts().try_for_each(|text| without_nul("the metadata", text))
     }
 
@@ -610,23 +599,22 @@ impl Limits {
             return Err(StoreError::invalid(message));
         }
         self.check_stream(stream)?;
-        within("the event name", stream, "bytes", name.len(), self.name_bytes)?;
+        check_size(format_args!("the event name of {stream}"), "bytes", name.len(), self.name_bytes)?;
         without_nul("the event name", name)?;
-        within("the payload", name, "bytes", event.payload.len(), self.payload_bytes)?;
+        check_size(format_args!("the payload of {name}"), "bytes", event.payload.len(), self.payload_bytes)?;
         self.check_metadata(name, &event.metadata)?;
-        within("the tag list", name, "tags", event.tags.len(), self.tags)?;
+        check_size(format_args!("the tag list of {name}"), "tags", event.tags.len(), self.tags)?;
         for tag in &event.tags {
-            within("a tag", name, "bytes", tag.as_str().len(), self.tag_bytes)?;
+            check_size(format_args!("a tag of {name}"), "bytes", tag.as_str().len(), self.tag_bytes)?;
             without_nul("the tag", tag.as_str())?;
         }
         Ok(())
     }
 }
 
-/// Rejects a size past its limit.
-fn within(
-    what: &str,
-    of: &dyn fmt::Display,
+/// Rejects a size past its limit; `what` is what has the size.
+pub(crate) fn check_size(
+    what: impl fmt::Display,
     unit: &str,
     size: usize,
     limit: usize,
@@ -634,7 +622,7 @@ fn within(
     if size <= limit {
         return Ok(());
     }
-    Err(StoreError::invalid(format!("{what} of {of} has {size} {unit}; the limit is {limit}")))
+    Err(StoreError::invalid(format!("{what} has {size} {unit}; the limit is {limit}")))
 }
 
 /// Refuses a text that has the character U+0000.
@@ -901,11 +889,7 @@ pub struct Content {
 
 impl KeyOwner {
     pub(crate) fn is_same_command(&self, other: &Self) -> bool {
-        let name = |owner: &Self| match owner {
-            Self::Command { name, .. } => Some(name.clone()),
-            Self::Request => None,
-        };
-        name(self).is_some() && name(self) == name(other)
+        matches!((self, other), (Self::Command { name, .. }, Self::Command { name: other, .. }) if name == other)
     }
 
     /// Whether a key of the one may be a second delivery of the other, as far as can be compared.

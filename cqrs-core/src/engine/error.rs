@@ -124,9 +124,9 @@ pub enum Failure {
 }
 
 impl<E> ExecuteError<E> {
-    /// Whether the answer is no: of the domain, of a rule that an inline projection enforces, or because what
-    /// the command needs does not exist or what it creates does. The same command on the same state gets the same answer; anything else
-    /// may go better another time.
+    /// Returns whether the command was rejected: by the domain, by a rule that an inline projection enforces, or
+    /// because what it needs does not exist or what it creates does. The same command on the same state gets the
+    /// same answer; any other error may not occur again.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Rejected(_) | Self::Exists { .. } | Self::Missing { .. })
