@@ -66,6 +66,15 @@ pub fn made() -> Option<&'static Cluster> {
 pub fn skip(reason: &str) {
     let is_ci = std::env::var_os("CI").is_some_and(|ci| !ci.is_empty() && ci != "false");
     assert!(!is_ci, "skipped, and this is CI: {reason}");
+    report_skip(reason);
+}
+
+/// As [`skip`], for a test that needs a data set that is not part of the repository: it may be missing in CI too.
+pub fn skip_without_data(reason: &str) {
+    report_skip(reason);
+}
+
+fn report_skip(reason: &str) {
     let thread = std::thread::current();
     let line = format!("\nSKIPPED {}: {reason}\n", thread.name().unwrap_or("a test"));
     // Nobody is told if the standard error is closed.
