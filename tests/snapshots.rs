@@ -343,6 +343,7 @@ async fn what_does_not_fit_the_log_is_ignored_and_healed() {
         ("a version ahead of the log", at(version(12))),
         ("a version far ahead", at((Version::new(u64::MAX), Position::new(9)))),
         ("another position", at((Version::new(9), Position::new(8)))),
+        ("another event", Snapshot { event: uuid::Uuid::from_u128(3), ..good.clone() }),
         ("another log", Snapshot { log: LogId(uuid::Uuid::from_u128(3)), ..good.clone() }),
     ];
     for (count, (what, spoilt)) in (1..).zip(spoilt) {
@@ -355,6 +356,34 @@ async fn what_does_not_fit_the_log_is_ignored_and_healed() {
         check_loaded(&store, what).await;
         assert_eq!(store.count(Call::ForgetSnapshot), count, "{what}: what was healed is not trusted");
     }
+}
+
+/// The log loses what a snapshot was folded from, and has other events at the same versions and positions by now.
+#[tokio::test]
+async fn a_snapshot_of_a_lost_history_is_not_used() {
+    let store = MemoryStore::new();
+    let bank = engine::<every3::Book>(Arc::new(store.clone())).await;
+    bank.execute(every3::Open { book: 1 }).await.unwrap();
+    let add = |cents| every3::Add { book: 1, cents: vec![cents] };
+    let before = store.backup();
+    for _ in 0..8 {
+        bank.execute(add(1_000)).await.unwrap();
+    }
+    let lost = store.snapshot(&stream(1), print::<every3::Book>()).await.unwrap().unwrap();
+    store.restore(&before).unwrap();
+    let store = store.reopen();
+    let bank = engine::<every3::Book>(Arc::new(store.clone())).await;
+    for _ in 0..8 {
+        bank.execute(add(1)).await.unwrap();
+    }
+    let there = store.snapshot(&stream(1), print::<every3::Book>()).await.unwrap().unwrap();
+    let place = |snapshot: &Snapshot| (snapshot.log, snapshot.version, snapshot.position);
+    assert_eq!(place(&there), place(&lost));
+    // A save that was on its way while the log was rewound.
+    store.save_snapshot(lost).await.unwrap();
+    let bank = engine::<every3::Book>(Arc::new(store.clone())).await;
+    bank.execute(add(1)).await.unwrap();
+    check_loaded(&Faulty::new(store), "a snapshot of a lost history").await;
 }
 
 /// A snapshot is looked for by its fingerprint, so one of other code is not even seen.

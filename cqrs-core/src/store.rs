@@ -147,10 +147,12 @@
 //! with the first event: a [`Snapshot`]. It is a cache. The engine compares it with the log before it
 //! uses it, so nothing is lost with one, and a store MAY lose or forget any at any time; but it SHOULD
 //! have what was saved last for as long as it has room. Snapshots are no part of the log's history:
-//! they need not be durable, nor be seen by other handles.
+//! they need not be durable, nor be seen by other handles. A snapshot names its last event
+//! ([`Snapshot::event`]). The engine uses it only while the stream has that very event at its version and
+//! position, so a snapshot of a lost history is not used.
 //!
-//! - **As it was.** A snapshot is handed back as it was saved: log, version, position, fingerprint, and
-//!   the state byte for byte; or not at all.
+//! - **As it was.** A snapshot is handed back as it was saved: log, version, position, event, fingerprint,
+//!   and the state byte for byte; or not at all.
 //! - **For its fingerprint.** It is given only to who asks for the fingerprint that it was saved with.
 //!   Another fingerprint means that it was folded by other code.
 //! - **One per stream.** A stream has at most one. A save replaces one of another fingerprint or another
@@ -1307,6 +1309,8 @@ pub struct Snapshot {
     pub version: Version,
     /// That event's position.
     pub position: Position,
+    /// That event's id. After the log was rewound, another event may have the same version and position.
+    pub event: Uuid,
     /// What the state looks like and how it is folded, as one number. All of its 64 bits count.
     pub fingerprint: u64,
     /// The state.

@@ -170,12 +170,15 @@ CREATE CONSTRAINT TRIGGER batch_is_closed AFTER INSERT OR UPDATE OF batch ON {s}
 ///
 /// A program of version 2 that is still open keeps its functions and continues to append. Its projections stop
 /// instead, because it does not know which events belong to a consumer, and would skip those of newer programs:
-/// the function that moves their checkpoints is gone.
+/// the function that moves their checkpoints is gone. A snapshot names its last event. One that a program of version
+/// 2 saves does not, and is never used. The table stays, because roles have rights on it.
 const TABLES_3: &str = r#"
 ALTER TABLE {s}.meta ADD COLUMN min_reader integer NOT NULL DEFAULT 3;
 ALTER TABLE {s}.meta ADD COLUMN min_writer integer NOT NULL DEFAULT 3;
 ALTER TABLE {s}.consumers ADD COLUMN revision bigint NOT NULL DEFAULT 0;
 ALTER TABLE {s}.consumers ADD COLUMN record text;
+DELETE FROM {s}.snapshots;
+ALTER TABLE {s}.snapshots ADD COLUMN event uuid;
 DROP FUNCTION IF EXISTS {s}.commit(
     text, integer, bigint, integer[], uuid[], bigint[], uuid[], uuid, bigint, uuid, text, text[], bytea[], text[]
 );

@@ -14,29 +14,30 @@ use crate::open::{Conn, Param, Sql};
 
 static SAVE: Sql = Sql::new(
     "WITH unhurried AS (SELECT set_config('synchronous_commit', 'off', true))
-     INSERT INTO {s}.snapshots AS s (stream, log, version, position, fingerprint, state)
-     SELECT $1, $2, $3, $4, $5, $6 FROM unhurried
+     INSERT INTO {s}.snapshots AS s (stream, log, version, position, event, fingerprint, state)
+     SELECT $1, $2, $3, $4, $5, $6, $7 FROM unhurried
      ON CONFLICT (stream) DO UPDATE
      SET log = excluded.log, version = excluded.version, position = excluded.position,
-         fingerprint = excluded.fingerprint, state = excluded.state
-     WHERE s.version <= excluded.version OR s.fingerprint <> excluded.fingerprint OR s.log <> excluded.log",
-    &[Type::TEXT, Type::UUID, Type::INT8, Type::INT8, Type::INT8, Type::BYTEA],
+         event = excluded.event, fingerprint = excluded.fingerprint, state = excluded.state
+     WHERE s.version <= excluded.version OR s.fingerprint <> excluded.fingerprint OR s.log <> excluded.log
+         OR s.event IS NULL",
+    &[Type::TEXT, Type::UUID, Type::INT8, Type::INT8, Type::UUID, Type::INT8, Type::BYTEA],
 );
 static FORGET: Sql = Sql::new("DELETE FROM {s}.snapshots s WHERE s.stream = $1", &[Type::TEXT]);
 static FIND: Sql = Sql::new(
-    "SELECT s.log, s.version, s.position, s.state FROM {s}.snapshots s
-     WHERE s.stream = $1 AND s.fingerprint = $2",
+    "SELECT s.log, s.version, s.position, s.event, s.state FROM {s}.snapshots s
+     WHERE s.stream = $1 AND s.fingerprint = $2 AND s.event IS NOT NULL",
     &[Type::TEXT, Type::INT8],
 );
 
 pub(crate) async fn save(conn: &Conn, snapshot: &Snapshot) -> Result<(), Fault> {
-    let Snapshot { stream, log, version, position, fingerprint, state } = snapshot;
+    let Snapshot { stream, log, version, position, event, fingerprint, state } = snapshot;
     let (version, position) = (version.get().cast_signed(), position.get().cast_signed());
     let fingerprint = fingerprint.cast_signed();
     conn.ready(&[&SAVE]).await?;
     let (stream, state) = (stream.as_str(), &**state);
     let save = || async {
-        let params: [Param<'_>; 6] = [&stream, &log.0, &version, &position, &fingerprint, &state];
+        let params: [Param<'_>; 7] = [&stream, &log.0, &version, &position, event, &fingerprint, &state];
         conn.transaction(conn.rows(&SAVE, &params)).await.map(drop)
     };
     again("save a snapshot", save).await
@@ -66,7 +67,8 @@ fn decode(row: &Row, stream: &StreamId, fingerprint: u64) -> Result<Snapshot, Fa
         log: LogId(row.try_get(0)?),
         version: Version::new(version.cast_unsigned()),
         position: Position::new(position.cast_unsigned()),
+        event: row.try_get(3)?,
         fingerprint,
-        state: Bytes::copy_from_slice(row.try_get(3)?),
+        state: Bytes::copy_from_slice(row.try_get(4)?),
     })
 }

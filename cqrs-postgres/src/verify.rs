@@ -118,9 +118,10 @@ static CHECKPOINTS: Sql = Sql::new(
     &[Type::UUID],
 );
 static UNFOUNDED: Sql = Sql::new(
-    "SELECT s.stream, s.version, s.position FROM {s}.snapshots s
-     WHERE s.log = $1 AND NOT EXISTS (SELECT FROM {s}.events e WHERE e.stream = s.stream
-                                      AND e.version = s.version AND e.position = s.position)
+    "SELECT s.stream, s.version, s.position, s.event FROM {s}.snapshots s
+     WHERE s.log = $1 AND s.event IS NOT NULL
+         AND NOT EXISTS (SELECT FROM {s}.events e WHERE e.stream = s.stream AND e.version = s.version
+                         AND e.position = s.position AND e.id = s.event)
      ORDER BY s.stream LIMIT 1",
     &[Type::UUID],
 );
@@ -334,14 +335,16 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The log has the event of each snapshot where it says. Those of another log say nothing about this one.
+    /// The log has the event of each snapshot where it says. Those of another log say nothing about this one, and
+    /// those without an event are never used.
     async fn snapshots(&self) -> Result<(), Fault> {
         let rows = self.conn.rows(&UNFOUNDED, &[&self.meta.log.0]).await?;
         let Some(row) = rows.first() else { return Ok(()) };
         let (stream, version, position): (&str, i64, i64) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let event: Uuid = row.try_get(3)?;
         let words = format!(
-            "the snapshot of {stream} is at version {version}, which the log does not have at position {position}"
+            "the snapshot of {stream} is at version {version}, where the log does not have the event {event} at position {position}"
         );
         Err(fault(words, SNAPSHOT))
     }

@@ -187,6 +187,7 @@ async fn deadlocks_are_tried_again() {
                         log,
                         version: Version::new(1),
                         position: Position::new(1),
+                        event: uuid::Uuid::from_u128(1),
                         fingerprint: 1,
                         state: "x".into(),
                     };

@@ -202,6 +202,7 @@ async fn a_newer_version_is_used_as_far_as_it_says() {
                 log: store_log(&store).await,
                 version: cqrs_core::id::Version::new(1),
                 position: cqrs_core::id::Position::new(1),
+                event: uuid::Uuid::from_u128(1),
                 fingerprint: 1,
                 state: "x".into(),
             };

@@ -48,9 +48,20 @@ async fn fill(store: &PostgresStore) {
     }
     let stream = stream(&streams(store, Partition::ONLY)[0]);
     let log = store.head(Partition::ONLY).await.unwrap().log;
+    let at_58 = LogRead {
+        partition: Partition::ONLY,
+        after: Position::new(58),
+        up_to: None,
+        query: Query::none(),
+        limit: 1,
+    };
+    let event = store.read_log(at_58).await.unwrap().after_event.unwrap();
     let (version, position) = (Version::new(20), Position::new(58));
     let state = Bytes::from_static(b"{}");
-    store.save_snapshot(Snapshot { stream, log, version, position, fingerprint: 7, state }).await.unwrap();
+    store
+        .save_snapshot(Snapshot { stream, log, version, position, event, fingerprint: 7, state })
+        .await
+        .unwrap();
 }
 
 fn counts(seen: Verified) -> [u64; 5] {
@@ -71,7 +82,7 @@ async fn what_is_sound_passes() {
         let client = connect(cluster.url()).await;
         let schema = url.split_once("schema=").and_then(|(_, rest)| rest.split('&').next()).unwrap();
         let other = "INSERT INTO {s}.checkpoints VALUES ('x', 9, gen_random_uuid(), 999, gen_random_uuid());
-            INSERT INTO {s}.snapshots VALUES ('B/1', gen_random_uuid(), 9, 999, 1, '')";
+            INSERT INTO {s}.snapshots VALUES ('B/1', gen_random_uuid(), 9, 999, 1, '', gen_random_uuid())";
         client.batch_execute(&other.replace("{s}", schema)).await.unwrap();
         assert_eq!(counts(store.verify().await.unwrap()), [60, 3, 2, 2, 2]);
     }
@@ -232,10 +243,11 @@ async fn the_first_fault_is_named() {
         ("UPDATE {s}.checkpoints SET partition = 1", "is of partition 1, which is not there", ""),
         (
             "UPDATE {s}.snapshots SET version = 21",
-            "the snapshot of A/1 is at version 21, which the log does not have at position 58",
+            "the snapshot of A/1 is at version 21, where the log does not have the event",
             "; delete its row in `snapshots`: it is only a cache",
         ),
-        ("UPDATE {s}.snapshots SET position = 57", "does not have at position 57", ""),
+        ("UPDATE {s}.snapshots SET event = gen_random_uuid()", "where the log does not have the event", ""),
+        ("UPDATE {s}.snapshots SET position = 57", "at position 57", ""),
     ];
     for (damage, words, way) in faults {
         let Some(told) = spoilt("", damage).await else { return };

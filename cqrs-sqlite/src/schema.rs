@@ -39,7 +39,8 @@ const STEPS: [&str; VERSION as usize] = [FIRST, snapshots::CREATE, THIRD];
 /// From this version on, a file states which version a program has to know to read it and to write to it.
 /// `wal` says whether commits follow that are not in the main file, and `generation` counts how often it said
 /// so: see `checkpoint`. `record` is what the programs that know a consumer have recorded about it, and
-/// `revision` counts its changes.
+/// `revision` counts its changes. A snapshot names its last event. Those of version 2 do not, and are removed:
+/// they are a cache.
 const THIRD: &str = "
     ALTER TABLE cqrs_meta ADD COLUMN min_reader INTEGER NOT NULL DEFAULT 3;
     ALTER TABLE cqrs_meta ADD COLUMN min_writer INTEGER NOT NULL DEFAULT 3;
@@ -47,6 +48,17 @@ const THIRD: &str = "
     ALTER TABLE cqrs_meta ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE cqrs_consumers ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE cqrs_consumers ADD COLUMN record TEXT;
+    DROP TABLE cqrs_snapshots;
+    CREATE TABLE cqrs_snapshots (
+        stream TEXT NOT NULL PRIMARY KEY,
+        log BLOB NOT NULL,
+        version INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        event BLOB NOT NULL,
+        fingerprint INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        state BLOB NOT NULL
+    ) STRICT;
 ";
 
 /// Version 1. A column that is often long stands last, so that the others are found before it.

@@ -39,11 +39,12 @@ impl Write for Snapshot {
 
     fn write(&self, tx: &mut Tx<'_>) -> Result<Result<(), StoreError>, Fault> {
         let mut put = tx.conn.prepare_cached(
-            "INSERT INTO cqrs_snapshots (stream, log, version, position, fingerprint, checksum, state)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO cqrs_snapshots (stream, log, version, position, event, fingerprint, checksum, state)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (stream) DO UPDATE
              SET log = excluded.log, version = excluded.version, position = excluded.position,
-                 fingerprint = excluded.fingerprint, checksum = excluded.checksum, state = excluded.state
+                 event = excluded.event, fingerprint = excluded.fingerprint,
+                 checksum = excluded.checksum, state = excluded.state
              WHERE version <= excluded.version OR fingerprint <> excluded.fingerprint OR log <> excluded.log",
         )?;
         put.execute((
@@ -51,6 +52,7 @@ impl Write for Snapshot {
             self.log.0.as_bytes(),
             self.version.get().cast_signed(),
             number(self.position),
+            self.event.as_bytes(),
             self.fingerprint.cast_signed(),
             sum(self),
             &*self.state,
@@ -86,7 +88,7 @@ pub(crate) fn find(
     fingerprint: u64,
 ) -> Result<Option<Snapshot>, Fault> {
     let mut select = conn.prepare_cached(
-        "SELECT stream, log, version, position, fingerprint, checksum, state
+        "SELECT stream, log, version, position, event, fingerprint, checksum, state
          FROM cqrs_snapshots WHERE stream = ?1 AND fingerprint = ?2",
     )?;
     let mut rows = select.query((stream.as_str(), fingerprint.cast_signed()))?;
@@ -101,10 +103,11 @@ fn decode(row: &Row<'_>) -> Result<Snapshot, Fault> {
         log: LogId(read::uuid(row.get_ref(1)?.as_blob()?)?),
         version: Version::new(row.get_ref(2)?.as_i64()?.cast_unsigned()),
         position: Position::new(row.get_ref(3)?.as_i64()?.cast_unsigned()),
-        fingerprint: row.get_ref(4)?.as_i64()?.cast_unsigned(),
-        state: Bytes::copy_from_slice(row.get_ref(6)?.as_blob()?),
+        event: read::uuid(row.get_ref(4)?.as_blob()?)?,
+        fingerprint: row.get_ref(5)?.as_i64()?.cast_unsigned(),
+        state: Bytes::copy_from_slice(row.get_ref(7)?.as_blob()?),
     };
-    if i64::from(sum(&snapshot)) != row.get_ref(5)?.as_i64()? {
+    if i64::from(sum(&snapshot)) != row.get_ref(6)?.as_i64()? {
         let stream = &snapshot.stream;
         return Err(Fault::corrupt(format!(
             "the snapshot of {stream} is not what was written: its checksum differs"
@@ -117,7 +120,7 @@ fn decode(row: &Row<'_>) -> Result<Snapshot, Fault> {
 /// removed: it is a cache.
 pub(crate) fn assign(conn: &Connection, old: LogId, new: LogId) -> Result<(), Fault> {
     let mut select = conn.prepare(
-        "SELECT stream, log, version, position, fingerprint, checksum, state FROM cqrs_snapshots
+        "SELECT stream, log, version, position, event, fingerprint, checksum, state FROM cqrs_snapshots
          WHERE log = ?1 AND stream > ?2 ORDER BY stream LIMIT 1",
     )?;
     let mut update = conn.prepare("UPDATE cqrs_snapshots SET log = ?2, checksum = ?3 WHERE stream = ?1")?;
@@ -141,12 +144,13 @@ pub(crate) fn assign(conn: &Connection, old: LogId, new: LogId) -> Result<(), Fa
 
 /// A CRC-32 of all of it.
 fn sum(snapshot: &Snapshot) -> u32 {
-    let Snapshot { stream, log, version, position, fingerprint, state } = snapshot;
+    let Snapshot { stream, log, version, position, event, fingerprint, state } = snapshot;
     let mut sum = crc32fast::Hasher::new();
     for number in [version.get(), position.get(), *fingerprint, stream.as_str().len() as u64] {
         sum.update(&number.to_le_bytes());
     }
     sum.update(log.0.as_bytes());
+    sum.update(event.as_bytes());
     sum.update(stream.as_str().as_bytes());
     sum.update(state);
     sum.finalize()
@@ -156,20 +160,23 @@ fn sum(snapshot: &Snapshot) -> u32 {
 ///
 /// Those of another log say nothing about this one.
 pub(crate) fn verify(conn: &Connection, log: LogId) -> Result<u64, Fault> {
-    let mut select = conn
-        .prepare("SELECT stream, log, version, position, fingerprint, checksum, state FROM cqrs_snapshots")?;
-    let mut event = conn.prepare("SELECT position FROM cqrs_events WHERE stream = ?1 AND version = ?2")?;
+    let mut select = conn.prepare(
+        "SELECT stream, log, version, position, event, fingerprint, checksum, state FROM cqrs_snapshots",
+    )?;
+    let mut find = conn.prepare("SELECT position, id FROM cqrs_events WHERE stream = ?1 AND version = ?2")?;
     let mut rows = select.query(())?;
     let mut snapshots = 0;
     while let Some(row) = rows.next()? {
         snapshots += 1;
         let snapshot = decode(row)?;
-        let Snapshot { stream, version, position, .. } = &snapshot;
+        let Snapshot { stream, version, position, event, .. } = &snapshot;
         let at = (stream.as_str(), version.get().cast_signed());
-        let found: Option<i64> = event.query_row(at, |row| row.get(0)).optional()?;
-        if snapshot.log == log && found != Some(number(*position)) {
+        let found: Option<(i64, Vec<u8>)> =
+            find.query_row(at, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let named = (number(*position), event.as_bytes().to_vec());
+        if snapshot.log == log && found != Some(named) {
             let words = format!(
-                "the snapshot of {stream} is at version {version}, which the log does not have at position {position}"
+                "the snapshot of {stream} is at version {version}, where the log does not have the event {event} at position {position}"
             );
             return Err(Fault::corrupt(words));
         }

@@ -203,6 +203,7 @@ async fn every_call(store: &SqliteStore) -> Vec<Call> {
         log,
         version: Version::new(1),
         position: Position::new(1),
+        event: uuid::Uuid::from_u128(1),
         fingerprint: 1,
         state: Bytes::new(),
     };

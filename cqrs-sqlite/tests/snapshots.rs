@@ -111,8 +111,9 @@ async fn a_restart_goes_on_from_the_snapshot() {
 
     // One that is whole, and says what the log does not.
     let ahead = Snapshot { version: Version::new(999), ..kept.clone() };
-    let elsewhere = Snapshot { position: Position::new(309), ..kept };
-    for spoilt in [ahead, elsewhere] {
+    let elsewhere = Snapshot { position: Position::new(309), ..kept.clone() };
+    let another = Snapshot { event: uuid::Uuid::from_u128(1), ..kept };
+    for spoilt in [ahead, elsewhere, another] {
         store.forget_snapshot(&stream()).await.unwrap();
         store.save_snapshot(spoilt).await.unwrap();
         verify_fails(&store, "the snapshot of Account/7 is at version").await;

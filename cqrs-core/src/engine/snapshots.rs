@@ -4,8 +4,9 @@
 //! a stream and finds one due keeps it, and a command that makes one due has the stream read once more,
 //! behind its receipt. So an event that does not come back as it was written cannot get into one.
 //!
-//! It is used if it is of this log and this code, and the event at its version lies at its position,
-//! which the read of what follows shows. Else it is forgotten, and the stream is read as a whole.
+//! The engine uses it if it is of this log and this code, and the stream has the very event that it names, at
+//! its version and position. The read of what follows begins with that event, so the check costs no call of
+//! its own. Otherwise the engine forgets the snapshot and reads the whole stream.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -207,7 +208,7 @@ impl Inner {
         snapshot: &Snapshot,
         state: &mut dyn Folding,
     ) -> Result<Place, Doubt> {
-        let Snapshot { version, position, .. } = *snapshot;
+        let Snapshot { version, position, event: last, .. } = *snapshot;
         if (snapshot.log, &snapshot.stream, snapshot.fingerprint) != (self.log_id, stream, plan.fingerprint) {
             return Err(Doubt::Unfit("it is of another log, stream or fold".into()));
         }
@@ -217,7 +218,7 @@ impl Inner {
             if doubt.is_none() {
                 return walk.step(event);
             }
-            if (event.version, event.position) != (version, position) {
+            if (event.version, event.position, event.id) != (version, position, last) {
                 return ControlFlow::Break(());
             }
             let thawed = walk.state().thaw(&snapshot.state);
@@ -284,9 +285,13 @@ impl Inner {
 
     fn freeze(&self, stream: &StreamId, plan: Plan, place: Place, state: &dyn Folding) -> Option<Snapshot> {
         let (stream, fingerprint) = (stream.clone(), plan.fingerprint);
-        let End { version, position, .. } = place.end;
+        let End { version, position, event } = place.end;
+        // A stream without events has no state to keep.
+        let event = event?;
         match state.freeze()? {
-            Ok(state) => Some(Snapshot { stream, log: self.log_id, version, position, fingerprint, state }),
+            Ok(state) => {
+                Some(Snapshot { stream, log: self.log_id, version, position, event, fingerprint, state })
+            }
             Err(error) => {
                 if self.saves.refuse(&stream, plan, version) {
                     tracing::warn!(

@@ -76,3 +76,25 @@ pub async fn read_stream(store: &PostgresStore, name: &str) -> Vec<Arc<RecordedE
 pub fn payload(event: &RecordedEvent) -> String {
     String::from_utf8(event.payload.to_vec()).unwrap()
 }
+
+const CONTENT: [&str; 8] =
+    ["events", "names", "tags", "keys", "consumers", "checkpoints", "documents", "snapshots"];
+
+/// Copies all that a store has into another schema, in place of what was copied before.
+pub async fn back_up(client: &Client, schema: &str) {
+    let mut sql = format!("DROP SCHEMA IF EXISTS {schema}_copy CASCADE; CREATE SCHEMA {schema}_copy;");
+    for table in CONTENT {
+        sql += &format!("CREATE TABLE {schema}_copy.{table} AS TABLE {schema}.{table};");
+    }
+    client.batch_execute(&format!("BEGIN; {sql} COMMIT")).await.unwrap();
+}
+
+/// Puts back what [`back_up`] has copied, in one transaction and under all handles that are open.
+pub async fn restore(client: &Client, schema: &str) {
+    let mut sql = String::new();
+    for table in CONTENT {
+        sql += &format!("DELETE FROM {schema}.{table};");
+        sql += &format!("INSERT INTO {schema}.{table} SELECT * FROM {schema}_copy.{table};");
+    }
+    client.batch_execute(&format!("BEGIN; {sql} COMMIT")).await.unwrap();
+}

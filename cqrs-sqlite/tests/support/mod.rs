@@ -86,3 +86,25 @@ pub fn at_rest(file: &Path) {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
+
+/// Copies all that a store has into another file.
+pub fn back_up(file: &Path, copy: &Path) {
+    let conn = rusqlite::Connection::open(file).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+    conn.execute("VACUUM INTO ?1", (copy.to_str().unwrap(),)).unwrap();
+}
+
+/// Puts back what [`back_up`] has copied, in one transaction and under all handles that are open. What the file
+/// says of itself stays.
+pub fn restore(file: &Path, copy: &Path) {
+    let conn = rusqlite::Connection::open(file).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
+    conn.execute("ATTACH ?1 AS copy", (copy.to_str().unwrap(),)).unwrap();
+    let mut sql = "BEGIN IMMEDIATE;".to_owned();
+    for table in ["events", "tags", "keys", "consumers", "checkpoints", "documents", "snapshots"] {
+        sql += &format!(
+            "DELETE FROM main.cqrs_{table}; INSERT INTO main.cqrs_{table} SELECT * FROM copy.cqrs_{table};"
+        );
+    }
+    conn.execute_batch(&(sql + "COMMIT")).unwrap();
+}

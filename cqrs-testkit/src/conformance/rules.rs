@@ -347,6 +347,8 @@ rules! { $
     snapshots {
         a_snapshot_is_kept_as_it_was [Snapshots]
             "A snapshot is handed back as it was saved: log, version, position, fingerprint, and the state byte for byte.";
+        a_snapshot_names_its_last_event [Snapshots]
+            "A snapshot is handed back with the id of its last event; a save at the same version replaces it.";
         a_snapshot_is_for_its_fingerprint [Snapshots]
             "A snapshot is given only to who asks for the fingerprint that it was saved with.";
         a_stream_has_one_snapshot [Snapshots]

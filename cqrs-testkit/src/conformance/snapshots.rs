@@ -35,6 +35,7 @@ impl World {
             log: self.log.head(self.home).await?.log,
             version: Version::new(version),
             position: Position::new(version + 3),
+            event: Uuid::from_u128(u128::from(version) << 64 | 5),
             fingerprint: PRINT,
             state: Bytes::from(format!("{{\"version\":{version}}}")),
         })
@@ -56,8 +57,8 @@ impl World {
         let found = self.log.snapshot(stream, print).await?;
         // A state may be large, and says little.
         let brief = |snapshot: &Snapshot| {
-            let Snapshot { stream, log, version, position, fingerprint, state } = snapshot;
-            (stream.clone(), *log, *version, *position, *fingerprint, state.len())
+            let Snapshot { stream, log, version, position, event, fingerprint, state } = snapshot;
+            (stream.clone(), *log, *version, *position, *event, *fingerprint, state.len())
         };
         same(what, &found.as_ref().map(brief), &expected.map(brief))?;
         ensure!(found.as_ref() == expected, "{what}: the bytes of the state differ");
@@ -75,6 +76,17 @@ pub(super) async fn a_snapshot_is_kept_as_it_was(world: World) -> Check {
         let snapshot = world.snapshot(&stream, version).await?.printed(print).holding(state.to_vec());
         world.save(&snapshot).await?;
         world.kept("the snapshot", &stream, print, Some(&snapshot)).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn a_snapshot_names_its_last_event(world: World) -> Check {
+    let stream = world.stream("a");
+    for id in [1, 2, u128::MAX] {
+        let snapshot = Snapshot { event: Uuid::from_u128(id), ..world.snapshot(&stream, 5).await? };
+        world.save(&snapshot).await?;
+        let what = "a snapshot of the same version with another event";
+        world.kept(what, &stream, PRINT, Some(&snapshot)).await?;
     }
     Ok(())
 }

@@ -61,6 +61,12 @@ impl Wrong {
                 self.inner.limits().check_snapshot(&snapshot)?;
                 self.inner.forget_snapshot(&snapshot.stream).await?;
             }
+            Flaw::KeepsTheFirstEventOfASnapshot => {
+                let there = self.inner.snapshot(&snapshot.stream, snapshot.fingerprint).await?;
+                let same =
+                    there.filter(|there| (there.log, there.version) == (snapshot.log, snapshot.version));
+                snapshot.event = same.map_or(snapshot.event, |there| there.event);
+            }
             Flaw::SavesAreAppends => self.append_instead(&snapshot).await?,
             Flaw::KeepsNothing if snapshot.version == Version::NONE => return Ok(()),
             Flaw::SavesWhatItSaysItCannot => return self.documents.save_snapshot(snapshot).await,

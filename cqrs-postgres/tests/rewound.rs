@@ -1,0 +1,94 @@
+//! A log that was rewound and has grown again: what was kept of the lost history is not used.
+
+#![allow(missing_docs, missing_debug_implementations, unreachable_pub, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test stops at a fault")]
+
+mod support;
+
+use cqrs::Aggregate as _;
+use cqrs::prelude::*;
+use cqrs_core::error::StoreErrorKind;
+use cqrs_core::id::{Position, StreamId, Version};
+use cqrs_core::store::{EventStore as _, Snapshot};
+use cqrs_postgres::PostgresStore;
+use support::{back_up, connect, restore, schema, with};
+
+#[derive(Event, Serialize, Deserialize)]
+pub struct Deposited {
+    pub cents: u64,
+}
+
+#[derive(Command)]
+pub struct Deposit {
+    #[id]
+    pub account: u64,
+    pub cents: u64,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+pub struct Account {
+    pub balance: u64,
+}
+
+#[aggregate(id = u64, snapshot = every(10))]
+impl Account {
+    #[handle]
+    fn deposit(&self, cmd: Deposit) -> Deposited {
+        Deposited { cents: cmd.cents }
+    }
+    #[apply]
+    fn deposited(&mut self, event: &Deposited) {
+        self.balance += event.cents;
+    }
+}
+
+/// Deposits so often, by a new engine.
+async fn deposit(store: &PostgresStore, times: u32, cents: u64) {
+    let bank = Engine::builder().build(store.clone()).await.unwrap();
+    for _ in 0..times {
+        bank.execute(Deposit { account: 7, cents }).await.unwrap();
+    }
+    bank.shutdown().await;
+}
+
+async fn balance(store: &PostgresStore) -> u64 {
+    let bank = Engine::builder().build(store.clone()).await.unwrap();
+    let balance = bank.load::<Account>(&7).await.unwrap().state.unwrap().balance;
+    bank.shutdown().await;
+    balance
+}
+
+async fn kept(store: &PostgresStore) -> Snapshot {
+    let stream: StreamId = "Account/7".parse().unwrap();
+    store.snapshot(&stream, Account::SNAPSHOTS.unwrap().fingerprint()).await.unwrap().unwrap()
+}
+
+/// Other events have the versions and positions of those that the snapshot was folded from.
+#[tokio::test]
+async fn a_snapshot_of_a_lost_history_is_not_used() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let schema = schema();
+    let url = with(cluster.url(), &format!("schema={schema}"));
+    let client = connect(cluster.url()).await;
+    let store = PostgresStore::open(&url).await.unwrap();
+    deposit(&store, 5, 1).await;
+    back_up(&client, &schema).await;
+    deposit(&store, 15, 1_000).await;
+    let lost = kept(&store).await;
+    assert_eq!((lost.version, lost.position), (Version::new(20), Position::new(20)));
+    restore(&client, &schema).await;
+    let store = PostgresStore::open(&url).await.unwrap();
+    deposit(&store, 15, 1).await;
+    // A save that was on its way while the log was rewound.
+    store.save_snapshot(lost.clone()).await.unwrap();
+    assert_eq!(kept(&store).await, lost);
+    let error = store.verify().await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
+    assert!(error.to_string().contains("where the log does not have the event"), "{error}");
+    assert_eq!(balance(&store).await, 20);
+    store.verify().await.unwrap();
+    // A command is decided on what is there, too.
+    store.save_snapshot(lost).await.unwrap();
+    deposit(&store, 1, 1).await;
+    assert_eq!(balance(&store).await, 21);
+}
