@@ -9,11 +9,14 @@
 )]
 
 use std::collections::BTreeMap;
+use std::future::IntoFuture;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
-use cqrs::engine::Stores;
+use cqrs::engine::{Stores, Timeouts};
 use cqrs::error::{StoreError, StoreErrorKind};
 use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
@@ -537,6 +540,42 @@ async fn nobody_waits_for_a_snapshot_but_the_shutdown() {
     }
     tokio::task::yield_now().await;
     assert!(store.count(Call::SaveSnapshot) < 10, "as many at a time as there are");
+}
+
+/// Without a background, the future that makes a snapshot may be kept without being polled.
+#[tokio::test]
+async fn a_snapshot_that_is_not_polled_keeps_nobody_waiting() {
+    let poll_once = |future: Pin<&mut dyn Future<Output = ()>>| {
+        future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop()))
+    };
+    let store = Faulty::new(MemoryStore::new());
+    let bank = engine::<every2::Book>(Arc::new(store.clone())).await;
+    let snapshot = async |book| store.inner().snapshot(&stream(book), print::<every2::Book>()).await.unwrap();
+    let mut kept = Vec::new();
+    for book in 1..=8 {
+        bank.execute(every2::Open { book }).await.unwrap();
+        store.next(Call::SaveSnapshot, Fault::Hang);
+        let add = bank.execute(every2::Add { book, cents: vec![1, 2, 3] }).into_future();
+        let mut add = Box::pin(async move { drop(add.await) });
+        assert!(poll_once(add.as_mut()).is_pending());
+        assert_eq!(snapshot(book).await, None);
+        kept.push(add);
+    }
+    assert_eq!(store.count(Call::SaveSnapshot), 8);
+    bank.execute(every2::Open { book: 9 }).await.unwrap();
+    bank.execute(every2::Add { book: 9, cents: vec![1, 2, 3] }).await.unwrap();
+    assert_eq!(snapshot(9).await.map(|kept| kept.version), Some(Version::new(4)));
+
+    // A load that saves what it has read, and a shutdown that does not know of it.
+    let shutdown = Duration::from_millis(300);
+    let other = Engine::builder().registry(Registry::new().with::<every2::Book>()).without_background();
+    let timeouts = Timeouts { shutdown, ..Timeouts::default() };
+    let other = other.timeouts(timeouts).build(Arc::new(store.clone())).await.unwrap();
+    store.next(Call::SaveSnapshot, Fault::Hang);
+    let mut load = Box::pin(async { drop(other.load::<every2::Book>(&1).await) });
+    assert!(poll_once(load.as_mut()).is_pending());
+    assert_eq!(store.count(Call::SaveSnapshot), 10);
+    assert!(other.shutdown().await.is_complete());
 }
 
 /// A command that is dropped at any point leaves the fold of the log, and a snapshot that fits it.

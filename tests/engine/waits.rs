@@ -3,7 +3,7 @@
 use std::future::IntoFuture;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,15 @@ struct Note {
     desk: u64,
 }
 
+/// Blocks its thread in the handler, from the first barrier to the second.
+#[derive(Command)]
+struct Block {
+    #[id]
+    desk: u64,
+    entered: Arc<Barrier>,
+    leave: Arc<Barrier>,
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct No(String);
@@ -94,6 +103,12 @@ impl Desk {
     async fn ask(&self, cmd: Ask, outside: &Outside) -> Result<Asked, No> {
         outside.call(cmd.what).await.map_err(No)?;
         Ok(Asked {})
+    }
+    #[handle]
+    fn block(&self, cmd: Block) -> Asked {
+        cmd.entered.wait();
+        cmd.leave.wait();
+        Asked {}
     }
     #[handle]
     fn note(&self, _: Note) -> Asked {
@@ -273,6 +288,30 @@ async fn a_shutdown_ends_and_names_what_it_abandoned() {
     }
 }
 
+/// A command is listed by name when it first waits; one that blocks its thread before that is counted.
+#[tokio::test]
+async fn a_shutdown_counts_a_command_in_its_first_poll() {
+    let (engine, _) = desk(MemoryStore::new(), short()).await;
+    let (entered, leave) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let block = Block { desk: 1, entered: entered.clone(), leave: leave.clone() };
+    let blocked = std::thread::spawn({
+        let engine = engine.clone();
+        move || poll_once(engine.execute(block).into_future().as_mut())
+    });
+    entered.wait();
+    let abandoned = soon(engine.shutdown()).await;
+    // One that comes later is rejected and not counted.
+    assert!(soon(engine.execute(Note { desk: 1 })).await.is_err());
+    leave.wait();
+    assert!(!abandoned.is_complete());
+    assert_eq!((abandoned.commands.len(), abandoned.unnamed_commands), (0, 1));
+    assert_eq!(abandoned.to_string(), "abandoned 1 command in its first poll, which blocks its thread");
+    let end = blocked.join().unwrap();
+    assert!(matches!(end, Poll::Ready(Err(ExecuteError::Failed(Failure::ShutDown)))), "{end:?}");
+    assert_eq!(asked(&engine, 1).await, 0);
+    assert!(soon(engine.shutdown()).await.is_complete());
+}
+
 #[tokio::test]
 async fn a_handler_that_executes_on_its_own_stream_is_told_at_once() {
     for (store, stores, _files) in stores().await {
@@ -323,6 +362,76 @@ async fn handlers_that_wait_for_each_other_are_told_at_once() {
             assert!(asked(&engine, ring[0]).await > before);
         }
     }
+}
+
+/// The engines' services hold each other, and the streams are those of one store.
+#[tokio::test]
+async fn handlers_of_two_engines_that_wait_for_each_other_are_told_at_once() {
+    for (store, stores, _files) in stores().await {
+        let (one, outside) = pair(stores, short()).await;
+        let mut all = [
+            one.0.execute(Ask { desk: 1, what: What::Execute(2, Box::new(What::Answer(0))) }).into_future(),
+            one.1.execute(Ask { desk: 2, what: What::Execute(1, Box::new(What::Answer(0))) }).into_future(),
+        ];
+        for future in &mut all {
+            assert!(poll_once(future.as_mut()).is_pending());
+        }
+        let tasks = all.into_iter().map(|future| async move { soon(future).await });
+        let ends = join(tasks.collect()).await;
+        let errors: Vec<_> =
+            ends.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+        assert_eq!(errors.len(), 1, "{store}: {errors:?}");
+        for words in ["would wait forever", "`Ask` on Desk/1", "`Ask` on Desk/2"] {
+            assert!(errors[0].contains(words), "{store}: {errors:?}");
+        }
+        assert!(outside.calls.load(Ordering::SeqCst) >= 1);
+        // The same streams in the other order, without a ring, are no deadlock.
+        soon(one.0.execute(Ask { desk: 1, what: What::Execute(2, Box::new(What::Answer(1))) }))
+            .await
+            .unwrap();
+    }
+}
+
+/// What a task of its own waits for is not known to be part of a handler, as in a service that calls another process.
+#[tokio::test]
+async fn handlers_of_two_engines_that_spawn_what_waits_end_by_a_limit() {
+    let ask = |desk, other| Ask { desk, what: What::Spawn(other, Box::new(What::Answer(0))) };
+    let short_queue = Timeouts { queue: Duration::from_millis(200), ..short() };
+    let short_service = Timeouts { service: Duration::from_millis(200), ..short() };
+    for (timeouts, words) in [
+        (short_queue, "waited 200ms for its turn in the queue of Desk/"),
+        (short_service, "did not decide within 200ms"),
+    ] {
+        for (store, stores, _files) in stores().await {
+            let (engines, _) = pair(stores, timeouts).await;
+            let mut all =
+                [engines.0.execute(ask(1, 2)).into_future(), engines.1.execute(ask(2, 1)).into_future()];
+            for future in &mut all {
+                assert!(poll_once(future.as_mut()).is_pending());
+            }
+            let tasks = all.into_iter().map(|future| async move { soon(future).await });
+            let ends = join(tasks.collect()).await;
+            let errors: Vec<_> =
+                ends.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+            assert!(!errors.is_empty(), "{store}, {words}");
+            assert!(errors.iter().all(|error| error.contains(words)), "{store}: {errors:?}");
+        }
+    }
+}
+
+/// Two engines on one store, and what the handlers of the first call: each engine's services hold the other.
+async fn pair(stores: Stores, timeouts: Timeouts) -> ((Engine, Engine), Arc<Outside>) {
+    let outside = || Arc::new(Outside { engine: OnceLock::new(), calls: AtomicU32::new(0) });
+    let (first, second) = (outside(), outside());
+    let builder = |outside: &Arc<Outside>| {
+        let registry = Registry::new().with::<Desk>();
+        Engine::builder().registry(registry).service(outside.clone()).timeouts(timeouts)
+    };
+    let one = builder(&first).build(stores.clone()).await.unwrap();
+    let two = builder(&second).build(stores).await.unwrap();
+    first.engine.set(two.clone()).ok();
+    second.engine.set(one.clone()).ok();
+    ((one, two), first)
 }
 
 /// Runs all of them at once in this task.

@@ -12,7 +12,7 @@ use super::follow::Follower;
 use super::gate::Gate;
 use super::heads::Heads;
 use super::inline::InlineSet;
-use super::nested::Waits;
+use super::nested::EngineMark;
 use super::record::{Agreement, Read, RecordFault, Records};
 use super::slots::Slots;
 use super::snapshots::{Plan, Saves};
@@ -216,7 +216,7 @@ impl EngineBuilder {
             heads: Heads::new(partitions),
             runs: self.runs,
             timeouts: self.timeouts,
-            waits: Waits::default(),
+            mark: EngineMark::default(),
         };
         inner.plan_inline().await.map_err(OpenError::Store)?;
         start(Arc::new(inner))

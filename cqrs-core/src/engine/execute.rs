@@ -293,8 +293,8 @@ impl Inner {
     }
 
     /// What is known of the handler that executes the command.
-    fn nesting(&self, request: &Call, outer: Arc<Deciding>) -> Result<Nesting<'_>, Failure> {
-        Nesting::new(&self.waits, outer, self.log_id, &request.stream)
+    fn nesting(&self, request: &Call, outer: Arc<Deciding>) -> Result<Nesting, Failure> {
+        Nesting::new(&self.mark, outer, self.log_id, &request.stream)
             .map_err(|cycle| request.deadlock(&cycle))
     }
 
@@ -630,7 +630,8 @@ impl Inner {
         let context = self.context(request, version, now);
         let around = Surroundings { context: &context, services: &self.services };
         let (log, command, stream) = (self.log_id, request.command, request.stream.clone());
-        let deciding = Arc::new(Deciding { log, command, stream, outer });
+        let engine = self.mark.clone();
+        let deciding = Arc::new(Deciding { engine, log, command, stream, outer });
         let later = nested::within(&deciding, || attempt.decide(version, &around));
         let Some(mut later) = later else { return Ok(()) };
         let decide = future::poll_fn(|cx| nested::within(&deciding, || later.as_mut().poll(cx)));

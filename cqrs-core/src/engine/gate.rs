@@ -30,6 +30,10 @@ const SHARDS: usize = 8;
 impl Gate {
     /// Goes in, unless it is closed.
     pub(super) fn enter(&self) -> Option<Inside<'_>> {
+        // A closed gate is not counted at, so that `abandon` counts only what was let in.
+        if self.state.load(Ordering::Relaxed) & CLOSED != 0 {
+            return None;
+        }
         // Counting first and looking then leaves no moment in which `close` could miss somebody.
         let before = self.state.fetch_add(1, Ordering::AcqRel);
         let inside = Inside { gate: self, number: AtomicU64::new(0) };
@@ -57,14 +61,18 @@ impl Gate {
         }
     }
 
-    /// Gives those up that are inside; says which commands they are, by stream.
-    pub(super) fn abandon(&self) -> Vec<(&'static str, StreamId)> {
-        self.state.fetch_or(ABANDONED, Ordering::AcqRel);
+    /// Gives up the commands that are inside. Returns those that are listed, by stream, and the number of the others:
+    /// they are in their first poll on another thread.
+    pub(super) fn abandon(&self) -> (Vec<(&'static str, StreamId)>, usize) {
+        let before = self.state.fetch_or(ABANDONED, Ordering::AcqRel);
+        let count = usize::try_from(before & COUNT).unwrap_or(usize::MAX);
         let shards = self.listed.iter();
+        // A command that lists itself meanwhile has a name.
         let mut inside: Vec<_> =
             shards.flat_map(|shard| lock(shard).values().cloned().collect::<Vec<_>>()).collect();
         inside.sort_by(|one, other| (&one.1, one.0).cmp(&(&other.1, other.0)));
-        inside
+        let unlisted = count.saturating_sub(inside.len());
+        (inside, unlisted)
     }
 
     /// Whether those inside were given up.
@@ -90,8 +98,8 @@ pub(super) struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    /// Lists a command by name. Only commands that have to wait are listed: of those that do not, none is ever
-    /// abandoned.
+    /// Lists a command by name. Only commands that have to wait are listed. A command that is still in its first poll
+    /// is abandoned without a name.
     pub(super) fn list(&self, command: &'static str, stream: &StreamId) {
         if self.number.load(Ordering::Relaxed) == 0 {
             let number = self.gate.numbers.fetch_add(1, Ordering::Relaxed) + 1;

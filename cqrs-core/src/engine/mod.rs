@@ -68,7 +68,7 @@ use follow::Follower;
 use gate::Gate;
 use heads::Heads;
 use inline::InlineSet;
-use nested::Waits;
+use nested::EngineMark;
 use slots::Slots;
 use snapshots::{Plan, Saves};
 
@@ -115,8 +115,8 @@ struct Inner {
     followers: BTreeMap<&'static str, Arc<Follower>>,
     runs: Runs,
     timeouts: Timeouts,
-    /// Which handlers wait for the turns of which streams.
-    waits: Waits,
+    /// Tells its queues from those of other engines.
+    mark: EngineMark,
 }
 
 /// Who moves the projections.

@@ -4,6 +4,9 @@
 //! the turn of its stream. A command that it executes on the same stream would wait for itself, and two handlers
 //! that execute on each other's streams would wait for each other. Both are found out here, and reported at once.
 //!
+//! The waits of all engines of the process are in one list, because two engines can have services that hold each
+//! other. Each engine has queues of its own, so a wait is for a stream of an engine.
+//!
 //! The chain is known while a handler's future is polled. A task that the handler spawns is not part of it; such a
 //! command waits until a limit of [`Timeouts`](super::Timeouts) ends the wait.
 
@@ -16,6 +19,7 @@ use crate::store::LogId;
 /// A command whose handler decides.
 #[derive(Debug)]
 pub(super) struct Deciding {
+    pub(super) engine: EngineMark,
     pub(super) log: LogId,
     pub(super) command: &'static str,
     pub(super) stream: StreamId,
@@ -59,38 +63,64 @@ impl Deciding {
     fn chain(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |deciding| deciding.outer.as_deref())
     }
-}
 
-/// Which streams wait for which: the first for the second, because a handler of the first executes a command on the
-/// second.
-#[derive(Default)]
-pub(super) struct Waits(Mutex<Vec<Wait>>);
-
-struct Wait {
-    command: &'static str,
-    holds: StreamId,
-    wants: StreamId,
-}
-
-impl Waits {
-    fn lock(&self) -> MutexGuard<'_, Vec<Wait>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The queue whose turn it has.
+    fn queue(&self) -> Queue {
+        Queue { engine: self.engine.clone(), stream: self.stream.clone() }
     }
 }
 
+/// Tells the engines of a process apart. Clones are equal.
+#[derive(Clone, Debug)]
+pub(super) struct EngineMark(Arc<u8>);
+
+impl Default for EngineMark {
+    fn default() -> Self {
+        // Not zero-sized, so that each has an address of its own.
+        Self(Arc::new(0))
+    }
+}
+
+impl PartialEq for EngineMark {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// A stream of an engine, which has one queue.
+#[derive(Clone, PartialEq)]
+struct Queue {
+    engine: EngineMark,
+    stream: StreamId,
+}
+
+/// Which queues wait for which: the first for the second, because a handler that has the turn of the first executes a
+/// command on the second.
+static WAITS: Mutex<Vec<Wait>> = Mutex::new(Vec::new());
+
+struct Wait {
+    command: &'static str,
+    holds: Queue,
+    wants: Queue,
+}
+
+fn waits() -> MutexGuard<'static, Vec<Wait>> {
+    WAITS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A command that a handler executes.
-pub(super) struct Nesting<'w> {
-    waits: &'w Waits,
+pub(super) struct Nesting {
+    engine: EngineMark,
     deciding: Arc<Deciding>,
 }
 
-impl<'w> Nesting<'w> {
+impl Nesting {
     /// A command on a stream, executed by the handler of another.
     ///
     /// # Errors
     /// [`Deadlock`] if one of those that wait for it has the stream's turn.
     pub(super) fn new(
-        waits: &'w Waits,
+        engine: &EngineMark,
         deciding: Arc<Deciding>,
         log: LogId,
         stream: &StreamId,
@@ -99,7 +129,7 @@ impl<'w> Nesting<'w> {
         let itself = deciding.chain().find(same).map(|outer| outer.command);
         match itself {
             Some(command) => Err(Deadlock(vec![(command, stream.clone())])),
-            None => Ok(Self { waits, deciding }),
+            None => Ok(Self { engine: engine.clone(), deciding }),
         }
     }
 
@@ -113,45 +143,46 @@ impl<'w> Nesting<'w> {
     /// # Errors
     /// [`Deadlock`] if that stream waits for one of theirs.
     pub(super) fn wait_for(&self, stream: &StreamId) -> Result<Waiting<'_>, Deadlock> {
-        let mut waits = self.waits.lock();
+        let wants = Queue { engine: self.engine.clone(), stream: stream.clone() };
+        let mut waits = waits();
         let mut path: Vec<(&'static str, StreamId)> = Vec::new();
-        let mut reached = vec![stream.clone()];
+        let mut reached = vec![wants.clone()];
         let mut at = 0;
         while let Some(holder) = reached.get(at).cloned() {
             at += 1;
             for wait in waits.iter().filter(|wait| wait.holds == holder) {
                 if !reached.contains(&wait.wants) {
-                    path.push((wait.command, wait.holds.clone()));
+                    path.push((wait.command, wait.holds.stream.clone()));
                     reached.push(wait.wants.clone());
                 }
             }
         }
-        if self.deciding.chain().any(|outer| reached.contains(&outer.stream)) {
+        if self.deciding.chain().any(|outer| reached.contains(&outer.queue())) {
             path.insert(0, (self.deciding.command, self.deciding.stream.clone()));
             return Err(Deadlock(path));
         }
         let edges = self.deciding.chain().map(|outer| Wait {
             command: outer.command,
-            holds: outer.stream.clone(),
-            wants: stream.clone(),
+            holds: outer.queue(),
+            wants: wants.clone(),
         });
         waits.extend(edges);
-        Ok(Waiting { nesting: self, wants: stream.clone() })
+        Ok(Waiting { nesting: self, wants })
     }
 }
 
 /// Handlers that wait for a stream.
 pub(super) struct Waiting<'n> {
-    nesting: &'n Nesting<'n>,
-    wants: StreamId,
+    nesting: &'n Nesting,
+    wants: Queue,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut waits = self.nesting.waits.lock();
+        let mut waits = waits();
         for outer in self.nesting.deciding.chain() {
             // Another command may wait for the same on behalf of the same handler: one for one.
-            let place = waits.iter().position(|wait| wait.holds == outer.stream && wait.wants == self.wants);
+            let place = waits.iter().position(|wait| wait.holds == outer.queue() && wait.wants == self.wants);
             place.map(|place| waits.swap_remove(place));
         }
     }

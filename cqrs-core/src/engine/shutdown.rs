@@ -14,6 +14,10 @@ pub struct Shutdown {
     /// Commands that did not end in time, by stream. One whose append was on its way may take effect; the others
     /// append nothing any more.
     pub commands: Vec<AbandonedCommand>,
+    /// The number of further commands that were still in their first poll on another thread, such as a handler that
+    /// blocks its thread. The engine learns the name of a command when it first waits. One whose append was on its way
+    /// may take effect; the others append nothing any more.
+    pub unnamed_commands: usize,
     /// The number of snapshots that were still being made.
     pub snapshots: usize,
     /// Projections whose batch did not end in time, by name. They continue from their checkpoints when the store is
@@ -25,7 +29,10 @@ impl Shutdown {
     /// Whether everything ended in time.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.commands.is_empty() && self.snapshots == 0 && self.projections.is_empty()
+        self.commands.is_empty()
+            && self.unnamed_commands == 0
+            && self.snapshots == 0
+            && self.projections.is_empty()
     }
 }
 
@@ -48,6 +55,14 @@ impl fmt::Display for Shutdown {
         let mut separator = " ";
         for AbandonedCommand { command, stream } in &self.commands {
             write!(f, "{separator}the command `{command}` on {stream}")?;
+            separator = ", ";
+        }
+        match self.unnamed_commands {
+            0 => {}
+            1 => write!(f, "{separator}1 command in its first poll, which blocks its thread")?,
+            many => write!(f, "{separator}{many} commands in their first poll, which block their threads")?,
+        }
+        if self.unnamed_commands > 0 {
             separator = ", ";
         }
         for projection in &self.projections {
@@ -75,7 +90,9 @@ impl Engine {
         let mut abandoned = Shutdown::default();
         if timer::timeout(limit, inner.gate.close()).await.is_none() {
             let named = |(command, stream)| AbandonedCommand { command, stream };
-            abandoned.commands = inner.gate.abandon().into_iter().map(named).collect();
+            let (commands, unnamed) = inner.gate.abandon();
+            abandoned.commands = commands.into_iter().map(named).collect();
+            abandoned.unnamed_commands = unnamed;
         }
         if timer::timeout(left(), inner.saves.finish()).await.is_none() {
             abandoned.snapshots = inner.saves.abandon();

@@ -296,7 +296,7 @@ pub(super) struct Turn<'s> {
     stream: &'s StreamId,
     timeouts: &'s Timeouts,
     /// Set if a handler executes the command.
-    nesting: Option<Nesting<'s>>,
+    nesting: Option<Nesting>,
     /// The number of the turn; 0 if there is none. It may be over.
     number: &'s AtomicU64,
 }
@@ -306,7 +306,7 @@ impl<'s> Turn<'s> {
         slot: &'s Slot,
         stream: &'s StreamId,
         timeouts: &'s Timeouts,
-        nesting: Option<Nesting<'s>>,
+        nesting: Option<Nesting>,
         number: &'s AtomicU64,
     ) -> Self {
         Self { slot, stream, timeouts, nesting, number }

@@ -320,7 +320,7 @@ async fn save(log: &dyn EventStore, snapshot: Snapshot) {
     }
 }
 
-/// How many snapshots are made at a time. One that finds no room is due again at the next multiple.
+/// How many snapshots are made at a time in the background. One that finds no room is due again at the next multiple.
 const SAVES: u32 = 4;
 
 /// After this a snapshot is given up, so that a store that does not answer keeps nobody from ending.
@@ -328,8 +328,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A snapshot in the making.
 pub(super) struct Making {
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
     work: BoxFuture<'static, ()>,
+}
+
+/// Permission to make a snapshot. Without a background, the future of a command or a load makes it. That future may
+/// never be polled again, so it holds nothing that others need.
+struct Permit {
+    /// Counts it among those in the background.
+    _counted: Option<OwnedSemaphorePermit>,
 }
 
 /// The making of snapshots beside the commands.
@@ -378,11 +385,15 @@ impl Saves {
         refused.reported.insert(plan.aggregate)
     }
 
-    fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.permits).try_acquire_owned().ok()
+    fn permit(&self) -> Option<Permit> {
+        if self.runtime.is_none() {
+            return (!self.permits.is_closed()).then_some(Permit { _counted: None });
+        }
+        let counted = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        Some(Permit { _counted: Some(counted) })
     }
 
-    /// Makes one, without anybody waiting for it if there is a background.
+    /// Makes one: in the background if there is one, else in the future of the caller.
     pub(super) async fn run(&self, Making { permit, work }: Making) {
         let Some(runtime) = &self.runtime else { return work.await };
         runtime.spawn(async move {
