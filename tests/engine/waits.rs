@@ -288,6 +288,48 @@ async fn a_shutdown_ends_and_names_what_it_abandoned() {
     }
 }
 
+/// The limit of the shutdown is longer than this test runs.
+#[tokio::test]
+async fn a_shutdown_abandons_commands_that_nobody_polls_before_its_limit() {
+    let patient = Timeouts { shutdown: Duration::from_secs(3_600), ..short() };
+    for (store, stores, _files) in stores().await {
+        let (engine, outside) = desk(stores, patient).await;
+        let mut kept: Vec<_> = (0..3)
+            .map(|desk| engine.execute(Ask { desk, what: What::Hang }).into_future())
+            .chain([engine.execute(Note { desk: 0 }).into_future()])
+            .collect();
+        for kept in &mut kept {
+            assert!(poll_once(kept.as_mut()).is_pending());
+        }
+        // Others are waited for, even if they take several times as long as an unpolled one keeps its turn.
+        let calls = outside.calls.load(Ordering::SeqCst);
+        let slow = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.execute(Ask { desk: 7, what: What::Answer(1_000) }).await }
+        });
+        while outside.calls.load(Ordering::SeqCst) == calls {
+            tokio::task::yield_now().await;
+        }
+        let abandoned = soon(engine.shutdown()).await;
+        let streams: Vec<_> = abandoned.commands.iter().map(|command| command.stream.as_str()).collect();
+        assert_eq!(streams, ["Desk/0", "Desk/0", "Desk/1", "Desk/2"], "{store}");
+        assert_eq!(soon(slow).await.unwrap().unwrap().version().get(), 1, "{store}");
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_that_is_not_polled_keeps_no_other_waiting() {
+    let patient = Timeouts { shutdown: Duration::from_secs(3_600), ..short() };
+    let outside = Arc::new(Outside { engine: OnceLock::new(), calls: AtomicU32::new(0) });
+    let registry = Registry::new().with::<Desk>().with::<Summary>();
+    let builder = Engine::builder().registry(registry).service(outside).timeouts(patient);
+    let engine = builder.build(MemoryStore::new()).await.unwrap();
+    let mut kept = Box::pin(engine.shutdown());
+    assert!(poll_once(kept.as_mut()).is_pending(), "a follower ends in its own task");
+    assert!(soon(engine.shutdown()).await.is_complete());
+    assert!(soon(kept).await.is_complete());
+}
+
 /// A command is listed by name when it first waits; one that blocks its thread before that is counted.
 #[tokio::test]
 async fn a_shutdown_counts_a_command_in_its_first_poll() {

@@ -2,10 +2,10 @@
 
 use std::any::TypeId;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use foldhash::HashMap;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 
 use super::bounded::bounded;
 use super::follow::Follower;
@@ -17,7 +17,7 @@ use super::record::{Agreement, Read, RecordFault, Records};
 use super::slots::Slots;
 use super::snapshots::{Plan, Saves};
 use super::timeouts::Timeouts;
-use super::{Engine, Handle, Inner, Runs};
+use super::{Engine, Handle, Inner, Running, Runs};
 use crate::consumer::Consumer;
 use crate::context::{Clock, IdSource, Service, Services, SystemClock, TimeOrderedIds};
 use crate::error::{StoreError, StoreErrorKind};
@@ -294,8 +294,13 @@ fn start(inner: Arc<Inner>) -> Result<Engine, OpenError> {
     if inner.runs == Runs::Background {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| OpenError::NoRuntime)?;
         for follower in inner.followers.values() {
-            let task = Arc::clone(follower).run(inner.clone(), stopped.clone());
-            running.push((follower.name(), runtime.spawn(task)));
+            let (ending, ended) = watch::channel(());
+            let work = Arc::clone(follower).run(inner.clone(), stopped.clone());
+            let task = runtime.spawn(async move {
+                let _ending = ending;
+                work.await;
+            });
+            running.push(Running { projection: follower.name(), task: task.abort_handle(), ended });
         }
     }
     Ok(Engine(Arc::new(Handle { inner, stop, running: Mutex::new(running) })))

@@ -278,10 +278,11 @@ impl Inner {
         let turn = Turn::new(&slot, &request.stream, &self.timeouts, nesting, &number);
         let mut work = pin!(self.carry_out(request, plan, attempt, turn));
         future::poll_fn(|cx| {
+            inside.polls();
             let end = work.as_mut().poll(cx);
             if end.is_pending() {
-                // A shutdown names it, and those who wait for its turn see that it is polled.
-                inside.list(request.command, &request.stream);
+                // A shutdown names it, and those who wait for it or its turn see that it is polled.
+                inside.waits(request.command, &request.stream, cx.waker());
                 match number.load(Ordering::Relaxed) {
                     0 => {}
                     turn => slot.beat(turn, cx.waker()),

@@ -37,11 +37,11 @@ mod verify;
 use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use foldhash::HashMap;
-use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::context::{Clock, IdSource, Services};
 use crate::error::StoreError;
@@ -84,7 +84,16 @@ struct Handle {
     inner: Arc<Inner>,
     /// Dropping it stops the followers.
     stop: watch::Sender<bool>,
-    running: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
+    running: Mutex<Vec<Running>>,
+}
+
+/// A follower's task.
+#[derive(Clone)]
+struct Running {
+    projection: &'static str,
+    task: AbortHandle,
+    /// Closed when the task has ended.
+    ended: watch::Receiver<()>,
 }
 
 /// What commands, queries and followers share.

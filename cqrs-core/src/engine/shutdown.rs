@@ -1,9 +1,10 @@
 //! Ending an engine, and what it could not wait for.
 
 use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::{Engine, Inner};
+use super::{Engine, Inner, Running, Timeouts};
 use crate::id::StreamId;
 use crate::timer;
 
@@ -82,13 +83,15 @@ impl Engine {
     /// work, and open again what they need.
     ///
     /// It waits for at most [`Timeouts::shutdown`](super::Timeouts::shutdown). What has not ended by then is
-    /// abandoned, and the result names it: a command that nobody polls, a handler whose service does not answer.
+    /// abandoned, and the result names it, such as a handler whose service does not answer. If only commands are left
+    /// that nobody polls, it abandons them after one and a half times [`Timeouts::turn`](super::Timeouts::turn).
     pub async fn shutdown(&self) -> Shutdown {
         let inner = &self.0.inner;
-        let (since, limit) = (Instant::now(), inner.timeouts.shutdown);
+        let Timeouts { shutdown: limit, turn, .. } = inner.timeouts;
+        let since = Instant::now();
         let left = || limit.saturating_sub(since.elapsed());
         let mut abandoned = Shutdown::default();
-        if timer::timeout(limit, inner.gate.close()).await.is_none() {
+        if !inner.gate.close(limit, turn).await {
             let named = |(command, stream)| AbandonedCommand { command, stream };
             let (commands, unnamed) = inner.gate.abandon();
             abandoned.commands = commands.into_iter().map(named).collect();
@@ -98,18 +101,15 @@ impl Engine {
             abandoned.snapshots = inner.saves.abandon();
         }
         self.0.stop.send_replace(true);
-        // Each is taken off when it is done, so that who gives up waiting, or comes second, can wait.
-        let Some(mut running) = timer::timeout(left(), self.0.running.lock()).await else {
-            // Another call of this waits for them, and reports.
-            return abandoned;
-        };
-        while let Some((name, task)) = running.last_mut() {
-            // One that panicked is done too.
-            if timer::timeout(left(), &mut *task).await.is_none() {
+        // Nothing is held meanwhile: this future may be dropped or not polled, and another call waits as well.
+        let tasks = lock(&self.0.running).clone();
+        for Running { projection, task, mut ended } in tasks {
+            // Nothing is ever sent: the wait ends with the task, also if it has panicked.
+            if timer::timeout(left(), ended.changed()).await.is_none() {
                 task.abort();
-                abandoned.projections.push(name);
+                abandoned.projections.push(projection);
             }
-            running.pop();
+            lock(&self.0.running).retain(|running| running.projection != projection);
         }
         inner.close_stores().await;
         abandoned.projections.sort_unstable();
@@ -118,6 +118,10 @@ impl Engine {
         }
         abandoned
     }
+}
+
+fn lock(running: &Mutex<Vec<Running>>) -> MutexGuard<'_, Vec<Running>> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inner {
