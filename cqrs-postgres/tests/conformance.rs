@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use cqrs_core::store::BoxFuture;
 use cqrs_postgres::PostgresStore;
-use cqrs_testkit::conformance::{Fault, Setup, Stores, Suite};
-use support::{schema, with};
+use cqrs_testkit::conformance::{Backup, Fault, Setup, Stores, Suite};
+use support::{connect, schema, with};
 
 struct Postgres {
     url: String,
@@ -19,15 +19,30 @@ struct Postgres {
 
 impl Setup for Postgres {
     fn fresh(&self) -> BoxFuture<'_, Result<Stores, Fault>> {
-        handle(with(&self.url, &format!("schema={}", schema())))
+        handle(self.url.clone(), schema())
     }
 }
 
-fn handle(url: String) -> BoxFuture<'static, Result<Stores, Fault>> {
+fn handle(url: String, schema: String) -> BoxFuture<'static, Result<Stores, Fault>> {
     Box::pin(async move {
-        let store = Arc::new(PostgresStore::open(&url).await?);
-        let again = move || handle(url.clone());
-        Ok(Stores::new(store.clone()).documents(store).again(again))
+        let store = Arc::new(PostgresStore::open(&with(&url, &format!("schema={schema}"))).await?);
+        let again = (url.clone(), schema.clone());
+        let again = move || handle(again.0.clone(), again.1.clone());
+        let stores = Stores::new(store.clone()).documents(store).again(again);
+        Ok(stores.backup(move || back_up(schema.clone())))
+    })
+}
+
+/// A copy of the tables that is restored by SQL, while the store's connections stay open.
+fn back_up(schema: String) -> BoxFuture<'static, Result<Backup, Fault>> {
+    Box::pin(async move {
+        let cluster = pg_cluster::shared().ok_or("there is no server")?;
+        support::back_up(&connect(cluster.url()).await, &schema).await;
+        let restore = async move {
+            support::restore(&connect(cluster.url()).await, &schema).await;
+            Ok(())
+        };
+        Ok(Backup::new(move || Box::pin(restore)))
     })
 }
 
@@ -50,7 +65,7 @@ fn with_four_partitions() {
 /// Without the long races: the statements are the same, and each is planned anew.
 #[test]
 fn as_behind_pgbouncer() {
-    let topics = ["append", "cancel", "documents", "guards", "keys", "reads", "strings", "wait"];
+    let topics = ["append", "cancel", "documents", "guards", "keys", "reads", "rewound", "strings", "wait"];
     let suite = suite("pgbouncer=true").map(|suite| suite.only(|rule| topics.contains(&rule.topic)));
     suite.iter().for_each(Suite::run);
 }

@@ -315,6 +315,22 @@ pub(super) async fn a_checkpoint_of_another_log_is_behind(world: World) -> Check
     Ok(())
 }
 
+pub(super) async fn a_checkpoint_of_another_event_is_behind(world: World) -> Check {
+    let (diary, stream) = (diary("diary"), world.stream("a"));
+    let documents = world.documents()?;
+    world.fill(&stream, 3).await?;
+    let head = world.log.head(world.home).await?;
+    let epoch = documents.claim("diary").await?.epoch;
+    let to = Checkpoint { log: head.log, position: head.position, event: Some(Uuid::from_u128(7)) };
+    documents.commit(batch(&world, &diary, epoch, None, to)).await?;
+    for events in [1, 2] {
+        let append = with(world.events(&stream, events), &[&diary]);
+        let told = behind(refusal(&world, append, &[&diary]).await?)?;
+        same("the projection, its position and the head", &told, &("diary", head.position, head.position))?;
+    }
+    Ok(())
+}
+
 pub(super) async fn an_append_that_is_held_leaves_nothing(world: World) -> Check {
     let (diary, stream) = (diary("diary"), world.stream("a"));
     put(&world, &stream, &diary).await?;

@@ -22,7 +22,7 @@ use cqrs_core::store::{
 use tokio::sync::Barrier;
 use uuid::Uuid;
 
-use super::{Setup, Stores};
+use super::{Backup, Setup, Stores};
 
 pub(crate) type Check = Result<(), Failure>;
 pub(crate) type Got<T> = Result<T, Failure>;
@@ -90,6 +90,8 @@ pub(crate) enum Need {
     NoInline,
     /// A way to open the store again.
     SecondHandle,
+    /// A way to back the store up and to restore it.
+    Backup,
     /// Guards that name a stream's last event.
     EventGuards,
     /// Indexed tags.
@@ -126,6 +128,7 @@ impl Need {
             Self::Inline => "the store takes no inline projections, or keeps documents in another object",
             Self::NoInline => "the store takes inline projections",
             Self::SecondHandle => "the setup cannot open the store again",
+            Self::Backup => "the setup cannot back the store up and restore it",
             Self::Tags => "the store has no tags",
             Self::EventGuards => "the store has no guards on a stream's last event",
             Self::NoTags => "the store has tags",
@@ -179,6 +182,12 @@ impl World {
         Ok(Self::of(open().await?, Arc::clone(&self.setup), self.patience))
     }
 
+    /// A copy of all that the store has.
+    pub(crate) async fn back_up(&self) -> Got<Backup> {
+        let Some(back_up) = &self.stores.back_up else { return skip(Need::Backup.missing()) };
+        Ok(back_up().await?)
+    }
+
     pub(crate) fn documents(&self) -> Got<Arc<dyn ReadStore>> {
         self.stores.documents.clone().ok_or_else(|| Failure::Skip(Need::Documents.missing().to_owned()))
     }
@@ -193,6 +202,7 @@ impl World {
             Need::Inline => self.capabilities.inline && self.stores.are_one(),
             Need::NoInline => !self.capabilities.inline,
             Need::SecondHandle => self.stores.again.is_some(),
+            Need::Backup => self.stores.back_up.is_some(),
             Need::Tags => tags,
             Need::EventGuards => self.capabilities.event_guards,
             Need::NoTags => !tags,

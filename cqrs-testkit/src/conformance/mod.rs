@@ -51,6 +51,7 @@ mod reads;
 mod records;
 mod report;
 mod reservations;
+mod rewound;
 mod rules;
 mod snapshots;
 mod strings;
@@ -86,6 +87,35 @@ pub struct Stores {
     pub(crate) log: Arc<dyn EventStore>,
     pub(crate) documents: Option<Arc<dyn ReadStore>>,
     pub(crate) again: Option<Again>,
+    pub(crate) back_up: Option<BackUp>,
+}
+
+type BackUp = Arc<dyn Fn() -> BoxFuture<'static, Result<Backup, Fault>> + Send + Sync>;
+
+type Restore = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), Fault>> + Send>;
+
+/// All that a store had at some time, with the way to put it back.
+pub struct Backup(Restore);
+
+impl Backup {
+    /// Creates one that is restored by this function. It replaces what the store has, in place and under all
+    /// handles that are open. The log keeps its id.
+    pub fn new<F>(restore: F) -> Self
+    where
+        F: FnOnce() -> BoxFuture<'static, Result<(), Fault>> + Send + 'static,
+    {
+        Self(Box::new(restore))
+    }
+
+    pub(crate) async fn restore(self) -> Result<(), Fault> {
+        (self.0)().await
+    }
+}
+
+impl std::fmt::Debug for Backup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Backup")
+    }
 }
 
 type Again = Arc<dyn Fn() -> BoxFuture<'static, Result<Stores, Fault>> + Send + Sync>;
@@ -94,7 +124,7 @@ impl Stores {
     /// A log, without a read store and without a second handle.
     #[must_use]
     pub fn new(log: Arc<dyn EventStore>) -> Self {
-        Self { log, documents: None, again: None }
+        Self { log, documents: None, again: None, back_up: None }
     }
 
     /// With a read store. If it is the very object that is the log, as an engine asks of a store for inline
@@ -121,12 +151,24 @@ impl Stores {
         self.again = Some(Arc::new(open));
         self
     }
+
+    /// With a way to back the store up and to restore it while handles are open: the log, and the read store if
+    /// there is one. The rules about a log that was rewound require it; without it they are left out.
+    #[must_use]
+    pub fn backup<F>(mut self, back_up: F) -> Self
+    where
+        F: Fn() -> BoxFuture<'static, Result<Backup, Fault>> + Send + Sync + 'static,
+    {
+        self.back_up = Some(Arc::new(back_up));
+        self
+    }
 }
 
 impl std::fmt::Debug for Stores {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { log, documents, again } = self;
-        write!(f, "Stores({log:?}, {documents:?}, again: {})", again.is_some())
+        let Self { log, documents, again, back_up } = self;
+        let (again, backup) = (again.is_some(), back_up.is_some());
+        write!(f, "Stores({log:?}, {documents:?}, again: {again}, backup: {backup})")
     }
 }
 

@@ -402,3 +402,7 @@ pub(super) async fn a_stream_stays_in_its_partition(world: World) -> Check {
     }
     Ok(())
 }
+
+pub(super) async fn a_position_comes_with_its_event(world: World) -> Check {
+    super::rewound::check_points(&world, &world.stream("a")).await
+}

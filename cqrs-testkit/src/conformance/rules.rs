@@ -7,7 +7,7 @@ use std::pin::Pin;
 use super::kit::{Check, Need, World};
 use super::{
     append, cancel, documents, facts, guards, inline, keys, limits, model, races, reads, records,
-    reservations, snapshots, strings, wait,
+    reservations, rewound, snapshots, strings, wait,
 };
 
 /// One clause of the contract, and the attempt to break it.
@@ -259,6 +259,8 @@ rules! { $
             "Reading a partition that does not exist gives Invalid.";
         the_head_is_the_last_position []
             "The head is the position of the last event, or `Position::START`.";
+        a_position_comes_with_its_event [Gapless]
+            "Heads, reads and appends name the event at their position, whether or not it matches a query.";
         a_log_has_one_id []
             "A log has an id of its own, kept for as long as the log's history is.";
         another_log_has_another_id []
@@ -369,6 +371,22 @@ rules! { $
             "After a save of a snapshot that was dropped, later calls do not hang.";
         snapshots_are_refused_where_there_are_none [NoSnapshots]
             "A store that keeps no snapshots gives none, and refuses by name to save one.";
+    }
+    rewound {
+        a_lost_event_is_not_expected [Backup, SecondHandle, EventGuards]
+            "`Event`: an append that expects an event that the log has lost is a conflict, whatever is there instead.";
+        nothing_is_unchanged_after_a_lost_event [Backup, SecondHandle]
+            "`Unchanged`: if the event at the position is another one, or none is there, the append is a conflict.";
+        a_lost_key_is_free [Backup, SecondHandle]
+            "A key is recorded in the same commit as the events, and is lost with them.";
+        no_call_falls_short_of_a_reported_head [Backup, SecondHandle]
+            "If the log ends before a head that a handle has reported, every later call on the handle fails as Corrupt.";
+        a_position_comes_with_the_event_that_is_there [Backup, SecondHandle]
+            "Every position that a store reports comes with the id of the event there, whether or not it matches.";
+        a_restored_log_is_read_as_it_is [Backup, SecondHandle]
+            "Reads give the events that the log has, not those that a handle has seen before the log was rewound.";
+        a_batch_of_a_lost_checkpoint_is_fenced [Backup, SecondHandle, Documents]
+            "A batch that starts from a checkpoint of a lost event is fenced, also if the epoch and the position agree.";
     }
     reservations {
         others_wait_for_a_reservation [Reservations]
@@ -485,6 +503,8 @@ rules! { $
             "An inline projection's checkpoint lies at the head before the append; if it does not, the append gives Behind.";
         a_checkpoint_of_another_log_is_behind [Inline]
             "An inline projection's checkpoint is of this log; one of another log gives Behind, wherever it lies.";
+        a_checkpoint_of_another_event_is_behind [Inline]
+            "An inline projection's checkpoint has the event at the head; one with another event there gives Behind.";
         an_append_that_is_held_leaves_nothing [Inline]
             "An append that gives Behind writes nothing, and records no key.";
         an_event_that_does_not_fit_refuses_the_append [Inline]

@@ -10,17 +10,25 @@ use cqrs_core::store::{
     LogRead, LogSlice, StreamRead, StreamSlice, unsupported,
 };
 use cqrs_core::{Partition, Position, StreamId};
-use cqrs_testkit::conformance::{Fault, Outcome, Setup, Stores, Suite};
+use cqrs_testkit::conformance::{Backup, Fault, Outcome, Setup, Stores, Suite};
 
 struct Memory {
     partitions: u16,
 }
 
 pub(crate) fn stores(store: &MemoryStore) -> Stores {
-    let (one, again) = (Arc::new(store.clone()), store.clone());
-    Stores::new(one.clone()).documents(one).again(move || {
-        let stores = stores(&again);
+    let (one, again, there) = (Arc::new(store.clone()), store.clone(), store.clone());
+    let stores = Stores::new(one.clone()).documents(one).again(move || {
+        let stores = stores(&again.reopen());
         Box::pin(async { Ok(stores) })
+    });
+    stores.backup(move || back_up(&there))
+}
+
+pub(crate) fn back_up(store: &MemoryStore) -> BoxFuture<'static, Result<Backup, Fault>> {
+    let (store, backup) = (store.clone(), store.backup());
+    Box::pin(async {
+        Ok(Backup::new(move || Box::pin(async move { store.restore(&backup).map_err(Fault::from) })))
     })
 }
 
@@ -140,6 +148,7 @@ fn what_a_store_lacks_is_left_out_and_named() {
         "one partition",
         "no read store",
         "open the store again",
+        "back the store up",
         "no snapshots",
         "no reservations",
         "no inline",

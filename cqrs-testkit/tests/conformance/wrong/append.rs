@@ -71,11 +71,13 @@ impl Wrong {
         if self.has(Flaw::LeavesNulOut) {
             leave_nul_out(&mut append);
         }
-        let guard = append.guard.clone();
+        let (guard, key) = (append.guard.clone(), append.key.clone());
+        append.guard = self.believed(append.guard);
         self.rewrite(&mut append).await;
         let ids: Vec<Uuid> = append.events.iter().map(|event| event.id).collect();
         match self.carry_out(append).await {
             Ok(appended) => {
+                self.remember_append(key, &appended);
                 lock(&self.state.used).extend(ids.into_iter().map(|id| (id, appended.partition)));
                 Ok(self.tell(appended))
             }

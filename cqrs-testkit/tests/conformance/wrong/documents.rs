@@ -153,6 +153,7 @@ impl Wrong {
                     start_from(batch, stored);
                 }
             }
+            (Flaw::CommitsAfterItsOwnByPosition, _) => self.believed_batch(batch, stored),
             (Flaw::FencesByOnePartition, _) => self.forget_others(batch).await?,
             (Flaw::NeverRemoves, _) => batch.writes.retain(|(_, content)| content.is_some()),
             (Flaw::OverwritesInPlace, _) => self.overwrite(batch).await?,

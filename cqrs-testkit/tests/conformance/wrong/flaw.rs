@@ -89,6 +89,7 @@ pub(crate) const FLAWS: &[(&str, Flaw)] = &[
     ("the_log_is_filtered_by_items", Flaw::GivesEventsForEachItem),
     ("a_partition_that_is_not_there_is_refused", Flaw::MissingPartitionsAreEmpty),
     ("the_head_is_the_last_position", Flaw::EmptyLogsEndAtOne),
+    ("a_position_comes_with_its_event", Flaw::HeadsWithoutEvent),
     ("a_log_has_one_id", Flaw::ReadsTellAnotherLog),
     ("another_log_has_another_id", Flaw::AllLogsAreOne),
     ("a_log_keeps_its_id", Flaw::EachHandleIsALog),
@@ -139,6 +140,13 @@ pub(crate) const FLAWS: &[(&str, Flaw)] = &[
     ("a_snapshot_of_nothing_is_refused", Flaw::KeepsNothing),
     ("nothing_hangs_after_a_dropped_save", Flaw::DroppedSavesBlock),
     ("snapshots_are_refused_where_there_are_none", Flaw::SavesWhatItSaysItCannot),
+    ("a_lost_event_is_not_expected", Flaw::ExpectsItsOwnByVersion),
+    ("nothing_is_unchanged_after_a_lost_event", Flaw::UnchangedAfterItsOwnByPosition),
+    ("a_lost_key_is_free", Flaw::RemembersKeys),
+    ("no_call_falls_short_of_a_reported_head", Flaw::ReadsStreamsOfAnyLength),
+    ("a_position_comes_with_the_event_that_is_there", Flaw::RemembersTheEventsOfHeads),
+    ("a_restored_log_is_read_as_it_is", Flaw::RemembersStreams),
+    ("a_batch_of_a_lost_checkpoint_is_fenced", Flaw::CommitsAfterItsOwnByPosition),
     ("others_wait_for_a_reservation", Flaw::ReservesAgainstGuards),
     ("other_handles_wait_for_a_reservation", Flaw::ReservesForOneHandle),
     ("what_is_read_in_a_reservation_stays", Flaw::ReservesUntilTheAppend),
@@ -193,6 +201,7 @@ pub(crate) const FLAWS: &[(&str, Flaw)] = &[
     ("an_append_without_events_asks_no_inline_projection", Flaw::InlineHoldsWhatIsEmpty),
     ("an_inline_projection_that_is_behind_holds_the_append", Flaw::InlineStartsAnywhere),
     ("a_checkpoint_of_another_log_is_behind", Flaw::InlineOfAnyLog),
+    ("a_checkpoint_of_another_event_is_behind", Flaw::InlineAtAnyEvent),
     ("an_append_that_is_held_leaves_nothing", Flaw::InlineKeepsKeysOfHeld),
     ("an_event_that_does_not_fit_refuses_the_append", Flaw::InlineSkipsWhatDoesNotFold),
     ("an_append_that_does_not_fit_leaves_nothing", Flaw::InlineKeepsIdsOfUnfit),
@@ -307,6 +316,7 @@ pub(crate) enum Flaw {
     GivesEventsForEachItem,
     MissingPartitionsAreEmpty,
     EmptyLogsEndAtOne,
+    HeadsWithoutEvent,
     ReadsTellAnotherLog,
     AllLogsAreOne,
     EachHandleIsALog,
@@ -358,6 +368,13 @@ pub(crate) enum Flaw {
     KeepsNothing,
     DroppedSavesBlock,
     SavesWhatItSaysItCannot,
+    ExpectsItsOwnByVersion,
+    UnchangedAfterItsOwnByPosition,
+    RemembersKeys,
+    ReadsStreamsOfAnyLength,
+    RemembersTheEventsOfHeads,
+    RemembersStreams,
+    CommitsAfterItsOwnByPosition,
     ReservesAgainstGuards,
     ReservesForOneHandle,
     ReservesUntilTheAppend,
@@ -411,6 +428,7 @@ pub(crate) enum Flaw {
     InlineHoldsWhatIsEmpty,
     InlineStartsAnywhere,
     InlineOfAnyLog,
+    InlineAtAnyEvent,
     InlineKeepsKeysOfHeld,
     InlineSkipsWhatDoesNotFold,
     InlineKeepsIdsOfUnfit,
@@ -436,6 +454,13 @@ pub(crate) enum Flaw {
 }
 
 impl Flaw {
+    /// Whether it is one of what a handle remembers of a log that was rewound since. Stores with other flaws cannot
+    /// be restored, since those rules look at all that a store does.
+    pub(crate) fn is_rewound(self) -> bool {
+        let all = Self::ExpectsItsOwnByVersion as usize..=Self::CommitsAfterItsOwnByPosition as usize;
+        all.contains(&(self as usize))
+    }
+
     /// Whether it is one of inline projections. Stores with other flaws take none.
     pub(crate) fn is_inline(self) -> bool {
         (Self::InlineNeverRemoves as usize..=Self::InlinesMoreThanItSays as usize).contains(&(self as usize))

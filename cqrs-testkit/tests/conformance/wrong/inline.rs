@@ -134,6 +134,9 @@ impl Wrong {
                 (Flaw::InlineOfAnyLog, Some(stored)) => {
                     stored.log != head.log && stored.position == head.position
                 }
+                (Flaw::InlineAtAnyEvent, Some(stored)) => {
+                    (stored.log, stored.position) == (head.log, head.position) && stored.event != head.event
+                }
                 (Flaw::InlineWithoutStatements, _) => one.database().is_some(),
                 _ => false,
             };

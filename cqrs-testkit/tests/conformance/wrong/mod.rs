@@ -11,6 +11,7 @@ mod inline;
 mod read;
 mod records;
 mod reservations;
+mod rewound;
 mod snapshots;
 
 use std::collections::{HashMap, HashSet};
@@ -61,6 +62,7 @@ struct State {
     unfenced: Mutex<HashSet<String>>,
     snapshots: Mutex<Vec<Snapshot>>,
     inline: inline::State,
+    rewound: rewound::State,
     busy: AtomicBool,
     waiting: AtomicUsize,
     appends: AtomicUsize,
@@ -112,20 +114,29 @@ impl Wrong {
         let partitions = if ground == Ground::Partitions { 4 } else { 1 };
         let limits = generous(flaw);
         let documents = MemoryStore::builder().partitions(partitions).limits(limits).build();
-        let inner: Arc<dyn EventStore> = match ground {
-            Ground::Plain => Arc::new(Plain(documents.clone())),
-            Ground::Full | Ground::Partitions => Arc::new(documents.clone()),
-        };
-        Self { inner, documents, ground, flaw, second: false, state: Arc::default() }
+        Self {
+            inner: inner(&documents, ground),
+            documents,
+            ground,
+            flaw,
+            second: false,
+            state: Arc::default(),
+        }
     }
 
     fn stores(&self) -> Stores {
-        let again = Self { second: true, ..self.clone() };
+        let (first, documents) = (self.clone(), self.documents.clone());
         let one = Arc::new(self.clone());
-        Stores::new(one.clone()).documents(one).again(move || {
-            let stores = again.stores();
+        let stores = Stores::new(one.clone()).documents(one).again(move || {
+            let documents = first.documents.reopen();
+            let inner = inner(&documents, first.ground);
+            let stores = Self { inner, documents, second: true, ..first.clone() }.stores();
             Box::pin(async { Ok(stores) })
-        })
+        });
+        match self.flaw.is_rewound() {
+            true => stores.backup(move || crate::memory::back_up(&documents)),
+            false => stores,
+        }
     }
 
     fn has(&self, flaw: Flaw) -> bool {
@@ -188,6 +199,13 @@ impl Wrong {
         while self.state.busy.load(Ordering::SeqCst) {
             tokio::task::yield_now().await;
         }
+    }
+}
+
+fn inner(documents: &MemoryStore, ground: Ground) -> Arc<dyn EventStore> {
+    match ground {
+        Ground::Plain => Arc::new(Plain(documents.clone())),
+        Ground::Full | Ground::Partitions => Arc::new(documents.clone()),
     }
 }
 

@@ -47,6 +47,9 @@ impl Wrong {
             return Ok(None);
         }
         let mut found = self.inner.find_key(&key).await?;
+        if let Some(remembered) = self.remembered_key(&key) {
+            return Ok(Some(remembered));
+        }
         if let Some(appended) = &mut found
             && self.has(Flaw::FindsKeysWithoutPosition)
         {
@@ -61,6 +64,9 @@ impl Wrong {
     }
 
     pub(super) async fn read_stream_wrongly(&self, mut read: StreamRead) -> Result<StreamSlice, StoreError> {
+        if self.has(Flaw::ReadsStreamsOfAnyLength) {
+            return self.read_whatever_is_there(read).await;
+        }
         let _connection = self.connection().await;
         if self.has(Flaw::DroppedReadsBlock) {
             self.unblocked().await;
@@ -105,6 +111,7 @@ impl Wrong {
             _ => {}
         }
         slice.version = self.version(slice.version);
+        self.remembered_slice(&mut slice);
         self.spoil(&mut slice.events, |event| self.spoil_of_stream(event));
         Ok(slice)
     }
@@ -339,9 +346,10 @@ impl Wrong {
     }
 
     pub(super) async fn head_wrongly(&self, partition: Partition) -> Result<Head, StoreError> {
-        let mut head = self.inner.head(partition).await?;
+        let mut head = self.remembered_head(partition, self.inner.head(partition).await?);
         match self.flaw {
             Flaw::EmptyLogsEndAtOne if head.position == Position::START => head.position = Position::new(1),
+            Flaw::HeadsWithoutEvent => head.event = None,
             Flaw::OneHeadForAll => {
                 head.position = Position::new(self.everything_everywhere().await.len() as u64);
             }
