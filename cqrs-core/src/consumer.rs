@@ -19,7 +19,7 @@ use crate::error::{BoxError, FoldError, StoreError, StoreErrorKind};
 use crate::event::RecordedEvent;
 use crate::id::{Partition, Position};
 use crate::read_store::Checkpoint;
-use crate::store::{AppendError, Head, InlineConsumer, LogPoint, LogRead, LogSlice, Query};
+use crate::store::{AppendError, Head, InlineConsumer, InlineGap, LogPoint, LogRead, LogSlice, Query};
 
 /// What follows the log and has an effect.
 ///
@@ -104,67 +104,51 @@ pub trait Work: Send {
     fn fold(self: Box<Self>, documents: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Unfit>;
 }
 
-/// Routes what an inline projection takes of an append, as the section "Inline projections" of the
-/// [contract](crate::store) has it: `revision` is that of its stored record, `stored` its checkpoint on the
-/// partition, `head` where the partition ends before the append, `events` are those of the append as they are
-/// going to be read.
-///
-/// # Errors
-/// [`AppendError::StaleRecord`] if the append expects another record, [`AppendError::Behind`] if its
-/// checkpoint does not lie at the head in this log, [`AppendError::Unfit`] if it cannot take an event.
-pub fn route_inline(
-    consumer: &InlineConsumer,
-    revision: u64,
-    stored: Option<Checkpoint>,
-    head: Head,
-    events: &[Arc<RecordedEvent>],
-) -> Result<Routed, AppendError> {
-    Inlined::new(consumer, revision, stored, head, 0)?.route(events)
-}
-
-/// An inline projection that is asked to take an append, and what it has missed before it.
+/// An inline projection that is asked to take an append, with the events that it has missed before it. A store uses it
+/// as the section "Inline projections" of the [contract](crate::store) says.
 #[derive(Debug)]
-pub struct Inlined<'c> {
-    consumer: &'c InlineConsumer,
+pub struct Inlined {
+    consumer: InlineConsumer,
     position: Position,
     point: LogPoint,
     head: Position,
     missed: Vec<Arc<RecordedEvent>>,
 }
 
-impl<'c> Inlined<'c> {
-    /// A projection with the revision of its stored record, its stored checkpoint, where the partition ends before the append, and how many positions it
-    /// may be [behind](crate::store::Append::inline_gap).
+impl Inlined {
+    /// Takes the revision of the projection's stored record, its stored checkpoint on the partition, the end of the
+    /// partition before the append, and how many positions it may be [behind](crate::store::Append::inline_gap).
     ///
     /// # Errors
-    /// [`AppendError::StaleRecord`] if the append expects another record, [`AppendError::Behind`] if it is behind further than that, has handlers, or its checkpoint is of another log.
+    /// [`AppendError::StaleRecord`] if the append expects another record. [`AppendError::Behind`] if the projection is
+    /// further behind than allowed, or if its checkpoint is of another log or was made at another event.
     pub fn new(
-        consumer: &'c InlineConsumer,
+        consumer: &InlineConsumer,
         revision: u64,
         stored: Option<Checkpoint>,
         head: Head,
-        gap: u32,
+        gap: InlineGap,
     ) -> Result<Self, AppendError> {
         if revision != consumer.revision() {
             return Err(AppendError::StaleRecord { consumer: consumer.name() });
         }
         let position = stored.map_or(Position::START, |stored| stored.position);
         let point = stored.map_or(LogPoint::START, |stored| stored.point());
+        let allowed = u64::from(gap.of(&**consumer.consumer()));
+        let consumer = consumer.clone();
         let inlined = Self { consumer, position, point, head: head.position, missed: Vec::new() };
         let missed = head.position.get().checked_sub(position.get());
-        let near = missed
-            .is_some_and(|missed| missed == 0 || missed <= u64::from(gap) && consumer.database().is_none());
         let is_of_log = |stored: Checkpoint| {
-            // Of one that is behind, what was missed shows it.
+            // If it is behind, the read of the missed events compares the event there.
             stored.log == head.log && (missed != Some(0) || stored.point().agrees(head.event))
         };
-        if !near || !stored.is_none_or(is_of_log) {
+        if missed.is_none_or(|missed| missed > allowed) || !stored.is_none_or(is_of_log) {
             return Err(inlined.behind());
         }
         Ok(inlined)
     }
 
-    /// What is to be read of the partition before the append is routed, if the projection is behind.
+    /// Returns what to read of the partition before the append is routed, if the projection is behind.
     #[must_use]
     pub fn missing(&self, partition: Partition) -> Option<LogRead> {
         let missing = self.head.get().saturating_sub(self.position.get());
@@ -190,11 +174,10 @@ impl<'c> Inlined<'c> {
         Ok(self)
     }
 
-    /// Routes what it has missed and the events of the append, as they are going to be read.
+    /// Routes the missed events and the events of the append, as they are going to be read.
     ///
     /// # Errors
-    /// [`AppendError::Unfit`] if it cannot take an event of the append, [`AppendError::Behind`] if it cannot take one
-    /// that it has missed.
+    /// Those of [`refused`](Self::refused).
     pub fn route(&self, events: &[Arc<RecordedEvent>]) -> Result<Routed, AppendError> {
         let query = self.consumer.query();
         let wanted = events.iter().filter(|event| query.matches(&event.name, &event.tags));
@@ -205,7 +188,7 @@ impl<'c> Inlined<'c> {
     /// Folds what was routed into documents, given in the order of the keys.
     ///
     /// # Errors
-    /// As [`route`](Self::route).
+    /// Those of [`refused`](Self::refused).
     pub fn fold(
         &self,
         work: Box<dyn Work>,
@@ -214,8 +197,11 @@ impl<'c> Inlined<'c> {
         work.fold(documents).map_err(|unfit| self.refused(unfit))
     }
 
-    fn refused(&self, unfit: Unfit) -> AppendError {
-        // At one that it has missed, its follower stops, and says why.
+    /// Returns why the append is refused if the projection cannot take an event of those that were routed:
+    /// [`AppendError::Unfit`] for an event of the append, [`AppendError::Behind`] for a missed one, at which its
+    /// follower stops and says why.
+    #[must_use]
+    pub fn refused(&self, unfit: Unfit) -> AppendError {
         if unfit.good < self.missed.len() {
             return self.behind();
         }

@@ -99,13 +99,13 @@
 //! - The revision of its [`Record`](crate::read_store::Record) MUST be the one that the append
 //!   [expects](InlineConsumer::revision). If it is not, the append gives [`AppendError::StaleRecord`], and
 //!   nothing is written: another program reads other events, and this one has to look at the record first.
-//! - Its checkpoint on that partition MUST be the partition's head before the append: this log, this position,
-//!   and this event; a consumer without a checkpoint is at the start. If it does not, the append gives
-//!   [`AppendError::Behind`], and nothing is written: somebody appended who does not know the consumer, and
-//!   it has to catch up first.
-//! - If [`Append::inline_gap`] allows it, a store MAY do that itself for a consumer that keeps documents: it folds
-//!   the events that the consumer has missed in the same transaction, before those of the append. One that the
-//!   consumer cannot take gives [`AppendError::Behind`].
+//! - Its checkpoint on that partition MUST be of this log and name the event at its position; a consumer without
+//!   a checkpoint is at the start. If a program that does not know the consumer has appended events, the
+//!   checkpoint is before the partition's head. If [`Append::inline_gap`] allows as many positions, the store MUST
+//!   pass the missed events that match the consumer's query to it before those of the append, in the same
+//!   transaction. Otherwise, or if the consumer cannot take a missed event, the append returns
+//!   [`AppendError::Behind`], and nothing is written: the consumer has to catch up first. A store MAY also return
+//!   that if the missed events are more than it reads at once (ours: 10,000 events or 16 MiB).
 //! - Those of the events that match its query, as they are going to be read, are routed, and folded into
 //!   the documents as the transaction sees them, or handled by statements of the user's own in it. If the
 //!   consumer cannot take one, the append gives [`AppendError::Unfit`], and nothing is written.
@@ -737,9 +737,31 @@ pub struct Append {
     pub owner: Option<KeyOwner>,
     /// The projections whose effect is part of the commit, in this order.
     pub inline: Inline,
-    /// How many positions an inline projection that keeps documents may be behind for the append to fold what it has
-    /// missed (default: 0).
-    pub inline_gap: u32,
+    /// How many positions an inline projection may be behind for the append to apply the events that it has missed
+    /// (default: none).
+    pub inline_gap: InlineGap,
+}
+
+/// The largest number of positions that an inline projection may be behind the log for an append to apply the missed
+/// events itself. All other writers wait for an append meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "it is written out")]
+pub struct InlineGap {
+    /// For a projection that keeps documents.
+    pub documents: u32,
+    /// For a projection with handlers of its own, such as SQL statements.
+    pub handlers: u32,
+}
+
+impl InlineGap {
+    /// Returns the number for a consumer.
+    #[must_use]
+    pub fn of(&self, consumer: &dyn Consumer) -> u32 {
+        match consumer.database() {
+            Some(_) => self.handlers,
+            None => self.documents,
+        }
+    }
 }
 
 /// Consumers whose effect is part of an append's commit. Cheap to clone.
@@ -821,7 +843,14 @@ impl Append {
     /// Events under a guard.
     #[must_use]
     pub fn new(events: Vec<NewEvent>, guard: Guard) -> Self {
-        Self { events, guard, key: None, owner: None, inline: Inline::default(), inline_gap: 0 }
+        Self {
+            events,
+            guard,
+            key: None,
+            owner: None,
+            inline: Inline::default(),
+            inline_gap: InlineGap::default(),
+        }
     }
 
     /// With the key of the command behind it.
@@ -831,10 +860,10 @@ impl Append {
         self
     }
 
-    /// Lets a store fold so many events that an inline projection has missed.
+    /// Lets the store apply events that an inline projection has missed.
     #[must_use]
-    pub fn with_inline_gap(mut self, events: u32) -> Self {
-        self.inline_gap = events;
+    pub fn with_inline_gap(mut self, gap: InlineGap) -> Self {
+        self.inline_gap = gap;
         self
     }
 

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cqrs_core::consumer::{Handlers, Routed, Unfit, route_inline};
+use cqrs_core::consumer::{Handlers, Inlined, Routed};
 use cqrs_core::event::RecordedEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::Checkpoint;
-use cqrs_core::store::{self, Append, AppendError, InlineConsumer, LogId};
+use cqrs_core::store::{self, Append, AppendError, InlineConsumer, InlineGap, LogId, LogSlice};
 use foldhash::{HashMap, HashSet};
 use futures_util::future;
 use tokio_postgres::types::Type;
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::append::Facts;
 use crate::error::Fault;
 use crate::open::{Conn, Sql};
+use crate::read;
 
 /// A consumer and the key of a document.
 type Place = (&'static str, String);
@@ -34,6 +35,8 @@ pub(crate) struct Held {
     /// Those that have committed anything, in any partition.
     begun: HashSet<String>,
     documents: HashMap<Place, Option<Bytes>>,
+    /// The events that each one has missed, from its checkpoint to the end of the log.
+    missed: HashMap<&'static str, LogSlice>,
 }
 
 /// What a group makes of its projections.
@@ -43,8 +46,17 @@ pub(crate) struct Effects<'a> {
     pub(crate) missing: BTreeSet<Place>,
     checkpoints: BTreeMap<&'static str, Checkpoint>,
     documents: BTreeMap<Place, Option<Bytes>>,
-    /// Statements of the user's own, with their consumer and whether it has committed nothing yet.
-    pub(crate) handlers: Vec<(&'static str, Handlers, bool)>,
+    pub(crate) handlers: Vec<Statements>,
+}
+
+/// Statements of the user's own that an append runs.
+#[derive(Debug)]
+pub(crate) struct Statements {
+    pub(crate) consumer: &'static str,
+    pub(crate) inlined: Inlined,
+    pub(crate) handlers: Handlers,
+    /// Whether the consumer has committed nothing yet.
+    pub(crate) first: bool,
 }
 
 static ENTER: Sql = Sql::new(
@@ -135,6 +147,35 @@ impl Held {
         Ok(held)
     }
 
+    /// Reads the events that consumers have missed, as far as the appends of the group allow it.
+    pub(crate) async fn read_missed(
+        &mut self,
+        conn: &Conn,
+        facts: &Facts<'_>,
+        group: &[&Append],
+    ) -> Result<(), Fault> {
+        for append in group.iter().filter(|append| !append.events.is_empty()) {
+            for consumer in &append.inline {
+                let name = consumer.name();
+                if self.missed.contains_key(name) {
+                    continue;
+                }
+                let (revision, stored) = (self.revision(name), self.checkpoints.get(name).copied());
+                let inlined = Inlined::new(consumer, revision, stored, facts.log_end(), append.inline_gap);
+                // If the append is refused for that, it is told when the group is decided.
+                if let Some(missing) = inlined.ok().and_then(|one| one.missing(facts.partition())) {
+                    let slice = read::log(conn, &missing, facts.log()).await?;
+                    self.missed.insert(name, slice);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn revision(&self, name: &str) -> u64 {
+        self.revisions.get(name).copied().unwrap_or_default()
+    }
+
     /// Reads documents that a try has missed.
     pub(crate) async fn fetch(&mut self, conn: &Conn, missing: BTreeSet<Place>) -> Result<(), Fault> {
         let missing: Vec<Place> = missing.into_iter().collect();
@@ -152,11 +193,17 @@ impl Held {
     }
 }
 
+/// A read that has found nothing at all.
+fn nothing(facts: &Facts<'_>) -> LogSlice {
+    let (events, read_to) = (Vec::new(), Position::START);
+    LogSlice { events, read_to, read_to_event: None, after_event: None, head: facts.log_end() }
+}
+
 /// What one consumer makes of an append.
 struct Effect {
     consumer: &'static str,
     documents: Vec<(String, Option<Bytes>)>,
-    handlers: Option<Handlers>,
+    handlers: Option<(Inlined, Handlers)>,
 }
 
 impl<'a> Effects<'a> {
@@ -179,12 +226,16 @@ impl<'a> Effects<'a> {
             |stream: &StreamId| Ok::<_, AppendError>(Version::new(facts.version_of(stream).cast_unsigned()));
         let head = Position::new(facts.head().cast_unsigned());
         let events = store::recorded(append.events.iter().cloned(), facts.partition(), head, version_of)?;
-        let effects = append.inline.iter().map(|consumer| self.effect(facts, consumer, &events));
+        let effects =
+            append.inline.iter().map(|consumer| self.effect(facts, (consumer, append.inline_gap), &events));
         let effects = effects.collect::<Result<Vec<_>, _>>()?;
         let position = Position::new((facts.head() + events.len() as i64).cast_unsigned());
         let event = events.last().map(|event| event.meta.id);
         for Effect { consumer, documents, handlers } in effects {
-            self.handlers.extend(handlers.map(|handlers| (consumer, handlers, self.is_first(consumer))));
+            if let Some((inlined, handlers)) = handlers {
+                let first = self.is_first(consumer);
+                self.handlers.push(Statements { consumer, inlined, handlers, first });
+            }
             self.checkpoints.insert(consumer, Checkpoint { log: facts.log(), position, event });
             let documents = documents.into_iter().map(|(key, content)| ((consumer, key), content));
             self.documents.extend(documents);
@@ -200,20 +251,25 @@ impl<'a> Effects<'a> {
     fn effect(
         &mut self,
         facts: &Facts<'_>,
-        consumer: &InlineConsumer,
+        (consumer, gap): (&InlineConsumer, InlineGap),
         events: &[Arc<RecordedEvent>],
     ) -> Result<Effect, AppendError> {
         let name = consumer.name();
         let stored = self.checkpoints.get(name).or_else(|| self.held.checkpoints.get(name));
         let mut effect = Effect { consumer: name, documents: Vec::new(), handlers: None };
-        let revision = self.held.revisions.get(name).copied().unwrap_or_default();
-        match route_inline(consumer, revision, stored.copied(), facts.log_end(), events)? {
-            Routed::Handlers(handlers) => effect.handlers = Some(handlers),
+        let revision = self.held.revision(name);
+        let mut inlined = Inlined::new(consumer, revision, stored.copied(), facts.log_end(), gap)?;
+        if inlined.missing(facts.partition()).is_some() {
+            // What an append before it in the group has added is not among them: then it is behind.
+            let missed = self.held.missed.get(name).cloned().unwrap_or_else(|| nothing(facts));
+            inlined = inlined.with_missed(missed)?;
+        }
+        match inlined.route(events)? {
+            Routed::Handlers(handlers) => effect.handlers = Some((inlined, handlers)),
             Routed::Documents { keys, work } => {
                 // Without all of them it is left for the next try.
                 if let Some(stored) = self.documents_of(name, &keys) {
-                    let unfit = |unfit: Unfit| AppendError::Unfit { consumer: name, error: unfit.error };
-                    let folded = work.fold(stored).map_err(unfit)?;
+                    let folded = inlined.fold(work, stored)?;
                     effect.documents = keys.into_iter().zip(folded).collect();
                 }
             }

@@ -23,7 +23,7 @@ use crate::at_once::at_once;
 use crate::drive::Drive;
 use crate::error::Fault;
 use crate::guard::number;
-use crate::inline::{self, Effects, Held};
+use crate::inline::{self, Effects, Held, Statements};
 use crate::known::Shared;
 use crate::limit::{again, until, within};
 use crate::news::{self, News};
@@ -803,10 +803,10 @@ impl Task {
         }
         let (turn, mut job) = oneshot::channel();
         let used = match reserving.send(Ok(turn)) {
-            Ok(()) => match tokio::time::timeout(RESERVED, &mut job).await {
-                Ok(job) => job.ok(),
+            Ok(()) => match until(RESERVED, &mut job).await {
+                Some(job) => job.ok(),
                 // It is taken back, unless it has come just now.
-                Err(_) => {
+                None => {
                     tracing::info!(partition = %self.target.partition, "a reservation was not used within {RESERVED:?}; taken back");
                     job.close();
                     job.try_recv().ok()
@@ -979,6 +979,7 @@ impl Task {
         .await;
         begun?;
         let (known, mut held) = (known?, held?);
+        held.read_missed(conn, &known, group).await?;
         let mut facts;
         let (outcomes, rows, effects) = loop {
             facts = known.clone();
@@ -1046,13 +1047,11 @@ impl Task {
 
 /// Runs the statements of an append's own inline projections. It is alone in its group.
 async fn run_statements(conn: &Conn, effects: &Effects<'_>) -> Result<Result<(), AppendError>, Fault> {
-    for (consumer, handlers, first) in &effects.handlers {
+    for Statements { consumer, inlined, handlers, first } in &effects.handlers {
         match statements::run(conn, consumer, handlers, *first).await? {
             Ok(()) => {}
             Err(Refused::Store(error)) => return Ok(Err(error.into())),
-            Err(Refused::Unfit(unfit)) => {
-                return Ok(Err(AppendError::Unfit { consumer, error: unfit.error }));
-            }
+            Err(Refused::Unfit(unfit)) => return Ok(Err(inlined.refused(unfit))),
         }
     }
     Ok(Ok(()))
@@ -1066,7 +1065,7 @@ fn doubt() -> Fault {
 }
 
 fn is_of_statements(outcome: &Outcome) -> bool {
-    matches!(outcome, Err(AppendError::Unfit { .. } | AppendError::Store(_)))
+    matches!(outcome, Err(AppendError::Unfit { .. } | AppendError::Behind { .. } | AppendError::Store(_)))
 }
 
 fn not_written(tries: u32) -> Fault {

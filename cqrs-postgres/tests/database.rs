@@ -6,13 +6,16 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use cqrs_core::consumer::{Consumer, Routed, Unfit, Work};
 use cqrs_core::error::StoreErrorKind;
-use cqrs_core::event::NewEvent;
+use cqrs_core::event::{NewEvent, RecordedEvent};
 use cqrs_core::id::{Partition, Position, Version};
 use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
-use cqrs_core::store::{Append, AppendError, CommandKey, EventStore as _, Expected, Guard, Snapshot};
+use cqrs_core::store::{Append, AppendError, CommandKey, EventStore as _, Expected, Guard, Query, Snapshot};
 use cqrs_postgres::PostgresStore;
 use futures_util::future::join_all;
 use support::{connect, event, read_stream, schema, stream, with};
@@ -161,19 +164,50 @@ async fn rows_that_a_trigger_skips_are_told() {
     }
 }
 
+/// Keeps the last event in one document.
+#[derive(Debug)]
+struct Last;
+
+impl Consumer for Last {
+    fn name(&self) -> &'static str {
+        "last"
+    }
+
+    fn query(&self) -> Query {
+        Query::all()
+    }
+
+    fn route(&self, _: &[Arc<RecordedEvent>]) -> Result<Routed, Unfit> {
+        Ok(Routed::Documents { keys: vec!["last".to_owned()], work: Box::new(Self) })
+    }
+}
+
+impl Work for Last {
+    fn fold(self: Box<Self>, _: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Unfit> {
+        Ok(vec![Some("x".into())])
+    }
+}
+
 /// A deadlock is the database's own matter: each write is tried again, and in the end it is told.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deadlocks_are_tried_again() {
     let Some(cluster) = pg_cluster::shared() else { return };
     for (code, times, passes) in [("40P01", 3, true), ("40001", 3, true), ("40P01", 1_000, false)] {
-        for table in ["events", "keys", "consumers", "checkpoints", "documents", "snapshots"] {
+        let by_append = ["events", "keys", "inline consumers", "inline checkpoints", "inline documents"];
+        for place in by_append.into_iter().chain(["consumers", "checkpoints", "documents", "snapshots"]) {
             let (store, client, schema) = opened(cluster).await;
+            let table = place.trim_start_matches("inline ");
             let raise = format!(
                 "IF nextval('{{s}}.seen') < {times} THEN RAISE 'not now' USING ERRCODE = '{code}'; END IF;
                  RETURN NULL;"
             );
             trigger(&client, &schema, table, false, &raise).await;
-            let done = match table {
+            let done = match place {
+                _ if place.starts_with("inline ") => {
+                    let inline = std::iter::once(Arc::new(Last) as Arc<dyn Consumer>).collect();
+                    let append = plain("A/1", "x", 0).with_inline(inline);
+                    store.append(append).await.map(drop).map_err(|error| kind(&error))
+                }
                 "events" => store.append(plain("A/1", "x", 0)).await.map(drop).map_err(|error| kind(&error)),
                 "keys" => {
                     let key = CommandKey { stream: stream("A/1"), key: "k".to_owned() };
@@ -196,7 +230,7 @@ async fn deadlocks_are_tried_again() {
                 _ => commit(&store).await,
             };
             let expected = if passes { Ok(()) } else { Err(Some(StoreErrorKind::Unavailable)) };
-            assert_eq!(done, expected, "{table} {code} {times}");
+            assert_eq!(done, expected, "{place} {code} {times}");
         }
     }
 }

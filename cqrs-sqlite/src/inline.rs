@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cqrs_core::consumer::{Handlers, Inlined, Routed, Unfit};
+use cqrs_core::consumer::{Handlers, Inlined, Routed};
 use cqrs_core::event::RecordedEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::Checkpoint;
-use cqrs_core::store::{self, Append, AppendError, Appended, InlineConsumer};
+use cqrs_core::store::{self, Append, AppendError, Appended, InlineConsumer, InlineGap};
 
 use crate::append::{self, Tx};
 use crate::documents;
@@ -46,7 +46,7 @@ struct Effect {
     /// Whether the consumer has committed nothing yet, anywhere.
     first: bool,
     documents: Vec<(String, Option<Bytes>)>,
-    handlers: Option<Handlers>,
+    handlers: Option<(Inlined, Handlers)>,
 }
 
 impl Effect {
@@ -58,7 +58,7 @@ impl Effect {
 fn effect(
     tx: &Tx<'_>,
     consumer: &InlineConsumer,
-    gap: u32,
+    gap: InlineGap,
     events: &[Arc<RecordedEvent>],
 ) -> Result<Result<Effect, AppendError>, Fault> {
     let name = consumer.name();
@@ -79,7 +79,7 @@ fn effect(
         Err(refused) => return Ok(Err(refused)),
         Ok(Routed::Handlers(handlers)) => {
             effect.first = !documents::has_committed(tx.conn, name)?;
-            effect.handlers = Some(handlers);
+            effect.handlers = Some((inlined, handlers));
         }
         Ok(Routed::Documents { keys, work }) => {
             let stored = documents::get_in(tx.conn, name, &keys)?;
@@ -104,13 +104,11 @@ fn write_all(
     for effect in effects {
         documents::write_checkpoint(tx.conn, effect.consumer, Partition::ONLY, &to)?;
         documents::write_documents(tx.conn, effect.consumer, &effect.documents)?;
-        let Some(handlers) = &effect.handlers else { continue };
+        let Some((inlined, handlers)) = &effect.handlers else { continue };
         match statements::run(tx.conn, handlers, effect.first)? {
             Ok(()) => {}
             Err(Refused::Store(error)) => return Ok(Err(error.into())),
-            Err(Refused::Unfit(Unfit { error, .. })) => {
-                return Ok(Err(AppendError::Unfit { consumer: effect.consumer, error }));
-            }
+            Err(Refused::Unfit(unfit)) => return Ok(Err(inlined.refused(unfit))),
         }
     }
     Ok(Ok(appended))

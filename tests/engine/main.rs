@@ -13,6 +13,7 @@
 mod ahead;
 mod bank;
 mod flawed;
+mod gap;
 mod held;
 mod inline;
 mod keys;

@@ -161,7 +161,11 @@ async fn what_is_not_registered_is_named_when_it_is_used() {
 #[tokio::test]
 async fn an_unknown_url_names_what_can_be_opened_and_no_password() {
     let error = Engine::open("other://ada:secret@db/bank").await.unwrap_err();
-    let known = if cfg!(feature = "sqlite") { "`memory:`, `sqlite:`" } else { "`memory:`" };
+    let known = ["`memory:`"]
+        .into_iter()
+        .chain(cfg!(feature = "postgres").then_some("`postgres:`, `postgresql:`"))
+        .chain(cfg!(feature = "sqlite").then_some("`sqlite:`"));
+    let known = known.collect::<Vec<_>>().join(", ");
     assert_eq!(
         error.to_string(),
         format!(

@@ -138,8 +138,30 @@ async fn desk(stores: impl Into<Stores>, timeouts: Timeouts) -> (Engine, Arc<Out
     (engine, outside)
 }
 
-/// The stores whose appends end in the first poll, and later.
+/// All stores: those whose appends end in the first poll, and later.
 pub async fn stores() -> Vec<(&'static str, Stores, tempfile::TempDir)> {
+    let mut all = local_stores().await;
+    #[cfg(feature = "postgres")]
+    if let Some(url) = postgres_url() {
+        let store = cqrs::postgres::PostgresStore::open(&url).await.unwrap();
+        all.push(("postgres", Arc::new(store).into(), tempfile::tempdir().unwrap()));
+    }
+    all
+}
+
+/// A schema of its own in the tests' server.
+#[cfg(feature = "postgres")]
+pub fn postgres_url() -> Option<String> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let (process, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));
+    let schema = format!("engine_{process}_{number}");
+    // The tables of projections with statements are to lie there, too.
+    let options = format!("schema={schema}&options=-csearch_path%3D{schema}");
+    Some(format!("{}?{options}", pg_cluster::shared()?.url()))
+}
+
+/// Those that need no server.
+async fn local_stores() -> Vec<(&'static str, Stores, tempfile::TempDir)> {
     let directory = || tempfile::tempdir().unwrap();
     let file = directory();
     let url = format!("sqlite:{}", file.path().join("desk.db").display());
@@ -616,7 +638,12 @@ async fn limits_go_by_the_real_clock() {
 fn limits_need_no_runtime() {
     let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
     bare.block_on(async {
-        for (store, stores, _files) in stores().await {
+        #[cfg(feature = "postgres")]
+        if let Some(url) = postgres_url() {
+            let error = Engine::open(&url).await.unwrap_err();
+            assert!(error.to_string().contains("neither time nor IO driver; build it with `enable_all()`"));
+        }
+        for (store, stores, _files) in local_stores().await {
             let bank = running(stores).await;
             let receipt = open(&bank, 1, 3).await;
             assert_eq!(bank.get::<Summary>(&1).after(&receipt).await.expect(store).unwrap().balance, 3);
@@ -775,5 +802,25 @@ async fn a_reservation_that_is_kept_is_taken_back() {
         let late = soon(kept.append(Append::new(Vec::new(), guard))).await;
         assert!(late.is_err(), "{store}");
         soon(engine.execute(Deposit { account: 1, cents: 1 })).await.unwrap();
+    }
+}
+
+/// A reservation is taken back by the real clock, which does not run ahead while the store works.
+#[tokio::test(start_paused = true)]
+async fn a_paused_clock_takes_no_reservation_back() {
+    use cqrs::store::{Append, Expected, Guard};
+    for (store, stores, _files) in stores().await {
+        let engine = crate::bank::quiet(stores.clone()).await;
+        let receipt = open(&engine, 1, 1).await;
+        let stream: cqrs::StreamId = "Account/1".parse().unwrap();
+        let kept = stores.log.reserve(&stream).await.unwrap().expect("all have reservations");
+        // It waits for its turn, behind the reservation.
+        let other = engine.clone();
+        let other = tokio::spawn(async move { other.execute(Deposit { account: 1, cents: 1 }).await });
+        tokio::time::advance(Duration::from_secs(1)).await;
+        stores.log.head(cqrs::Partition::ONLY).await.unwrap();
+        let guard = Guard::stream(stream, Expected::Version(receipt.version()));
+        kept.append(Append::new(Vec::new(), guard)).await.expect(store);
+        assert_eq!(other.await.unwrap().unwrap().version().get(), receipt.version().get() + 1, "{store}");
     }
 }

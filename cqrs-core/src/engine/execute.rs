@@ -35,7 +35,7 @@ use crate::pace::Pieces;
 use crate::receipt::{ExpectedVersion, Receipt};
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, CommandKey, Conflict, Direction, Expected, Found, Guard,
-    Inline, KeyOwner, LogPoint, LogRead, Query, Reservation, StreamRead,
+    Inline, InlineGap, KeyOwner, LogPoint, LogRead, Query, Reservation, StreamRead,
 };
 use crate::timer;
 
@@ -430,7 +430,6 @@ impl Inner {
         (lost, flight): (Lost, Option<Flight>),
         course: &mut Course,
     ) -> Result<(At, Option<Reservation>), Stop> {
-        let mut behind = None;
         match lost {
             Lost::Race(conflict) => {
                 if !is_dragged_along(flight, self.timeouts.turn).await {
@@ -443,22 +442,23 @@ impl Inner {
                 }
             }
             // Nobody wrote first, so this is no attempt.
-            Lost::Behind(projection) if course.is_behind() => behind = Some(projection),
-            Lost::Behind(projection) => self.hold_until_complete(projection, course).await?,
+            Lost::Behind { projection, missed } => {
+                course.behind += 1;
+                if course.is_to_catch_up(missed) {
+                    self.hold_until_complete(projection, course).await?;
+                }
+            }
             Lost::Record => self.follow_records(course).await?,
         }
         let mut at = match self.recall(attempt, request.taken(turn.take().await)?) {
             Some(at) => at,
             None => self.begin(request, plan, attempt).await?,
         };
-        if behind.is_none() && !course.is_due(request.reaches_out) {
-            return Ok((at, None));
-        }
-        let reserved = self.reserve(request, plan, attempt, &mut at).await?;
-        if let Some(projection) = behind {
-            // While it is reserved, no other program's event comes between.
-            self.hold_until_complete(projection, course).await?;
-        }
+        // Nothing is caught up under the reservation: a store with one writer would wait for its end.
+        let reserved = match course.is_due(request.reaches_out) {
+            true => self.reserve(request, plan, attempt, &mut at).await?,
+            false => None,
+        };
         Ok((at, reserved))
     }
 
@@ -606,7 +606,7 @@ impl Inner {
             .with_key(request.key.clone())
             .with_owner(request.owner.clone())
             .with_inline(inline)
-            .with_inline_gap(GAP);
+            .with_inline_gap(course.gap());
         Ok(Next::Append(Intent { append, behind }))
     }
 
@@ -759,7 +759,6 @@ impl Inner {
         projection: &'static str,
         course: &mut Course,
     ) -> Result<(), Failure> {
-        course.behind += 1;
         tracing::debug!(projection, rounds = course.behind, "an inline projection is behind, catching up");
         let late = Failure::InlineBehind { projection, source: None };
         let Some(follower) = self.followers.get(projection) else { return Err(late) };
@@ -865,7 +864,10 @@ impl Inner {
                 | AppendError::StaleRecord { .. },
             ) => Ok(Written::Not(Lost::Record)),
             Err(AppendError::Conflict(conflict)) => Ok(Written::Not(Lost::Race(conflict))),
-            Err(AppendError::Behind { consumer, .. }) => Ok(Written::Not(Lost::Behind(consumer))),
+            Err(AppendError::Behind { consumer, position, head }) => {
+                let missed = head.get().saturating_sub(position.get());
+                Ok(Written::Not(Lost::Behind { projection: consumer, missed }))
+            }
             Err(AppendError::Unfit { consumer: projection, error }) => {
                 Err(match Rejection::of(projection, error) {
                     Ok(rejection) => Stop::Rejected(rejection),
@@ -952,8 +954,9 @@ enum Written {
 enum Lost {
     /// Somebody else wrote first.
     Race(Conflict),
-    /// This inline projection is not at the end of the log: a program that does not know it wrote to it.
-    Behind(&'static str),
+    /// This inline projection is not at the end of the log, by so many positions: a program that does not know it
+    /// wrote to it.
+    Behind { projection: &'static str, missed: u64 },
     /// What is recorded for an inline projection has changed, or an event that this program does not read has
     /// come.
     Record,
@@ -973,11 +976,12 @@ const PATIENCE: u32 = 4;
 /// A handler that reaches outside decides under a reservation only if its last decision took less than this. The stores
 /// take a reservation back after 500 ms, so a slower one would keep everybody waiting for nothing.
 const QUICK: Duration = Duration::from_millis(300);
-/// So many events that an inline projection has missed are folded by the append itself. More are not: everybody waits
-/// for an append.
-const GAP: u32 = 100;
-/// After so many rounds an inline projection catches up while nobody else may append.
-const ROUNDS: u32 = 3;
+/// So many events that an inline projection has missed are applied by the append itself. More are not, nor does an
+/// append run the statements of a projection for them: all writers wait for an append.
+const GAP: InlineGap = InlineGap { documents: 100, handlers: 0 };
+/// So many are applied by an append with a reservation, which is made if the projection was behind again after it had
+/// caught up. The stores read as many at once.
+const RESERVED_GAP: InlineGap = InlineGap { documents: 10_000, handlers: 10_000 };
 
 /// Changes of records that a command follows before it fails.
 const RECORDS: u32 = 20;
@@ -1004,12 +1008,23 @@ impl Default for Course {
 impl Course {
     /// Whether it is time to reserve the next append.
     fn is_due(&self, reaches_out: bool) -> bool {
-        self.tries > PATIENCE && (!reaches_out || self.took < QUICK)
+        (self.tries > PATIENCE || self.is_behind_again()) && (!reaches_out || self.took < QUICK)
     }
 
-    /// Whether catching up alone is not enough.
-    fn is_behind(&self) -> bool {
-        self.behind >= ROUNDS
+    /// Whether an inline projection was behind again after it had caught up.
+    fn is_behind_again(&self) -> bool {
+        self.behind > 1
+    }
+
+    /// Whether an inline projection that has missed so many events has to catch up before the next append. The second
+    /// time, what was written since the first goes into the append. Later times, the append could not apply it.
+    fn is_to_catch_up(&self, missed: u64) -> bool {
+        self.behind != 2 || missed > u64::from(RESERVED_GAP.documents.min(RESERVED_GAP.handlers))
+    }
+
+    /// What the next append applies of what inline projections have missed.
+    fn gap(&self) -> InlineGap {
+        if self.is_behind_again() { RESERVED_GAP } else { GAP }
     }
 }
 

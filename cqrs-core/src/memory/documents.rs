@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::event::RecordedEvent;
 use crate::id::Partition;
 use crate::read_store::{Batch, Checkpoint, Claim, CommitError, Record, RecordContent};
-use crate::store::{AppendError, Head, InlineConsumer, unsupported};
+use crate::store::{AppendError, Head, InlineConsumer, InlineGap, unsupported};
 
 /// Changed documents by key; `None` removes one.
 type Writes = Vec<(String, Option<Bytes>)>;
@@ -90,7 +90,7 @@ impl Documents {
     pub(super) fn effect(
         &self,
         consumer: &InlineConsumer,
-        append: (&[Arc<RecordedEvent>], u32),
+        append: (&[Arc<RecordedEvent>], InlineGap),
         log: (&Log, Head, Partition),
     ) -> Result<Writes, AppendError> {
         let (name, (events, gap), (log, head, partition)) = (consumer.name(), append, log);

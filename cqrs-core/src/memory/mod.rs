@@ -36,7 +36,7 @@ use crate::read_store::{
 };
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Inline,
-    Limits, LogId, LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, unsupported,
+    InlineGap, Limits, LogId, LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, unsupported,
 };
 use crate::timer;
 
@@ -411,7 +411,7 @@ impl Shared {
     fn write_inline(
         &self,
         inline: &Inline,
-        gap: u32,
+        gap: InlineGap,
         events: &[Arc<RecordedEvent>],
         log: &Log,
         partition: Partition,

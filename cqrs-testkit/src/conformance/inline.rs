@@ -9,7 +9,9 @@ use cqrs_core::error::{FoldError, StoreErrorKind};
 use cqrs_core::event::{Metadata, NewEvent};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::{Batch, Checkpoint, CommitError, RecordContent};
-use cqrs_core::store::{Append, AppendError, Appended, Expected, Guard, InlineConsumer, LogId, Query};
+use cqrs_core::store::{
+    Append, AppendError, Appended, Expected, Guard, InlineConsumer, InlineGap, LogId, Query,
+};
 use uuid::Uuid;
 
 use super::diary::{ALL, ERASED, Elsewhere, MISPLACED, UNREADABLE, diary, diary_of, line, patient_diary};
@@ -295,6 +297,72 @@ pub(super) async fn an_inline_projection_that_is_behind_holds_the_append(world: 
         world.fill(&stream, 1).await?;
     }
     Ok(())
+}
+
+/// The same, which may apply so many missed events to projections that keep documents.
+fn over(append: Append, documents: u32) -> Append {
+    append.with_inline_gap(InlineGap { documents, handlers: 0 })
+}
+
+pub(super) async fn an_append_applies_what_an_inline_projection_has_missed(world: World) -> Check {
+    let wanted = by_names(&["Wanted"]);
+    let (every, some) = (diary("every"), diary_of("some", wanted.clone()));
+    let both = [&every, &some];
+    let (a, b) = (world.stream("a"), world.stream("b"));
+    // The first round starts without checkpoints.
+    for missed in [2_u32, 3, 5] {
+        for number in 0..missed {
+            let (stream, name) = if number % 2 == 0 { (&a, "Wanted") } else { (&b, "Probed") };
+            world.put(vec![world.event(stream).named(name)]).await?;
+        }
+        let head = world.head().await?;
+        let position = checkpoint(&world, &every).await?.map_or(Position::START, |at| at.position);
+        let events = vec![world.event(&a), world.event(&b).named("Wanted")];
+        let events = if world.capabilities.multi_stream_append { events } else { world.events(&a, 2) };
+        let append = with(events, &both);
+        same("the events that it has missed", &(head.get() - position.get()), &u64::from(missed))?;
+        let refused = refusal(&world, over(append.clone(), missed - 1), &both).await?;
+        same("the one that has missed too much", &behind(refused)?, &("every", position, head))?;
+        let appended = world.log.append(over(append, missed)).await?;
+        for (projection, query) in [(&every, &Query::all()), (&some, &wanted)] {
+            holds(&world, projection, ALL, &world.log_events(query).await?).await?;
+            let stored = checkpoint(&world, projection).await?.map(|at| at.position);
+            same("the checkpoint", &stored, &Some(appended.position))?;
+        }
+    }
+    // What it cannot take is not skipped, whichever of the two steps finds that.
+    for name in [UNREADABLE, MISPLACED] {
+        let diary = diary(name);
+        put_first(&world, &diary).await?;
+        let position = world.head().await?;
+        world.put(vec![world.event(&b).named(name)]).await?;
+        let refused = refusal(&world, over(with(world.events(&a, 1), &[&diary]), 100), &[&diary]).await?;
+        let told = (name, position, world.head().await?);
+        same("the one that cannot take what it has missed", &behind(refused)?, &told)?;
+    }
+    // A checkpoint that was made at another event is of another history.
+    let diary = diary("rewound");
+    put_first(&world, &diary).await?;
+    let documents = world.documents()?;
+    let claim = documents.claim("rewound").await?;
+    let Some(from) = claim.checkpoints.get(&world.home).copied() else {
+        return fail("the checkpoint of an inline projection is not there");
+    };
+    let to = Checkpoint { event: Some(Uuid::from_u128(7)), ..from };
+    documents.commit(batch(&world, &diary, claim.epoch, Some(from), to)).await?;
+    world.fill(&a, 1).await?;
+    let refused = refusal(&world, over(with(world.events(&a, 1), &[&diary]), 100), &[&diary]).await?;
+    let told = ("rewound", from.position, world.head().await?);
+    same("the one with a checkpoint at another event", &behind(refused)?, &told)
+}
+
+/// Brings a projection to the head of the log with an append of one event that it can take, past what comes before.
+async fn put_first(world: &World, projection: &Projection) -> Check {
+    let head = world.log.head(world.home).await?;
+    let claim = world.documents()?.claim(projection.name()).await?;
+    let to = Checkpoint { log: head.log, position: head.position, event: head.event };
+    world.documents()?.commit(batch(world, projection, claim.epoch, None, to)).await?;
+    put(world, &world.stream("a"), projection).await.map(drop)
 }
 
 pub(super) async fn a_checkpoint_of_another_log_is_behind(world: World) -> Check {

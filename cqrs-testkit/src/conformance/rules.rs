@@ -501,6 +501,8 @@ rules! { $
             "An append without events moves no inline projection, and is not held by one.";
         an_inline_projection_that_is_behind_holds_the_append [Inline]
             "An inline projection's checkpoint lies at the head before the append; if it does not, the append gives Behind.";
+        an_append_applies_what_an_inline_projection_has_missed [Inline]
+            "An append applies what an inline projection has missed, as far as its gap allows; what it cannot apply gives Behind.";
         a_checkpoint_of_another_log_is_behind [Inline]
             "An inline projection's checkpoint is of this log; one of another log gives Behind, wherever it lies.";
         a_checkpoint_of_another_event_is_behind [Inline]

@@ -10,7 +10,8 @@ use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::event::{Metadata, RecordedEvent};
 use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
 use cqrs_core::store::{
-    Append, AppendError, Appended, CommandKey, EventStore as _, Guard, InlineConsumer, Query, unsupported,
+    Append, AppendError, Appended, CommandKey, EventStore as _, Guard, InlineConsumer, InlineGap, Query,
+    unsupported,
 };
 use cqrs_core::{Partition, Position};
 use uuid::Uuid;
@@ -90,10 +91,15 @@ impl Wrong {
             self.limits().check(&append)?;
             return Err(unsupported("carry inline projections out").into());
         }
+        // What concerns a gap is for one flaw alone to get wrong.
+        if append.inline_gap != InlineGap::default() && !self.has(Flaw::InlineSkipsWhatWasMissed) {
+            return self.documents.append(append).await;
+        }
         let names: Vec<String> = append.inline.iter().map(|one| one.name().to_owned()).collect();
         self.leave_out(&mut append).await?;
         if !append.inline.is_empty() {
             let instead = self.instead(&append).await?;
+            let head = self.documents.head(self.partition(&append)).await?.position;
             let mut spoilt = Vec::new();
             for one in &append.inline {
                 let revision = match self.flaw {
@@ -101,7 +107,7 @@ impl Wrong {
                     _ => one.revision(),
                 };
                 let (inner, flaw, instead) = (one.consumer().clone(), self.flaw, instead.clone());
-                spoilt.push(InlineConsumer::new(Arc::new(Spoilt { inner, flaw, instead }), revision));
+                spoilt.push(InlineConsumer::new(Arc::new(Spoilt { inner, flaw, instead, head }), revision));
             }
             append.inline = spoilt.into_iter().collect();
         }
@@ -350,6 +356,8 @@ struct Spoilt {
     inner: Arc<dyn Consumer>,
     flaw: Flaw,
     instead: Instead,
+    /// Where the partition ended before the append.
+    head: Position,
 }
 
 impl Consumer for Spoilt {
@@ -371,6 +379,9 @@ impl Consumer for Spoilt {
             for event in &mut events {
                 Arc::make_mut(event).meta.metadata = Arc::new(Metadata::new());
             }
+        }
+        if self.flaw == Flaw::InlineSkipsWhatWasMissed {
+            events.retain(|event| event.meta.position > self.head);
         }
         match self.inner.route(&events)? {
             Routed::Documents { keys, work } => {
