@@ -57,6 +57,13 @@ pub trait Aggregate: Sized + 'static {
         None
     }
 
+    /// The memory in bytes that a state owns besides its own type, as `state_size = …` says; `None` without it, and
+    /// then the engine estimates it.
+    fn state_size(state: &Self) -> Option<usize> {
+        let _ = state;
+        None
+    }
+
     /// Names every service that a handler needs.
     fn services(needed: &mut Vec<ServiceType>) {
         let _ = needed;
@@ -114,6 +121,7 @@ pub struct Snapshots<A> {
     fold: u64,
     shape: fn() -> u64,
     freeze: fn(&A) -> Result<Bytes, CodecError>,
+    encoded_size: fn(&A) -> Option<usize>,
     thaw: fn(&[u8]) -> Result<A, CodecError>,
 }
 
@@ -128,7 +136,15 @@ impl<A> Snapshots<A> {
     where
         A: Kept,
     {
-        Self { every, version, fold, shape: A::shape, freeze: A::freeze, thaw: A::thaw }
+        Self {
+            every,
+            version,
+            fold,
+            shape: A::shape,
+            freeze: A::freeze,
+            encoded_size: A::encoded_size,
+            thaw: A::thaw,
+        }
     }
 
     /// How many events lie between two snapshots, about.
@@ -143,6 +159,12 @@ impl<A> Snapshots<A> {
     /// [`CodecError`] if its `Serialize` fails, or what it writes cannot be read back.
     pub fn freeze(&self, state: &A) -> Result<Bytes, CodecError> {
         (self.freeze)(state)
+    }
+
+    /// Returns the length of a state as it is kept, without keeping it; `None` if its `Serialize` fails.
+    #[must_use]
+    pub fn encoded_size(&self, state: &A) -> Option<usize> {
+        (self.encoded_size)(state)
     }
 
     /// A state that was kept.
@@ -199,6 +221,9 @@ pub trait Kept: Sized {
     /// As [`Snapshots::freeze`].
     fn freeze(&self) -> Result<Bytes, CodecError>;
 
+    /// The number of bytes, as [`Snapshots::encoded_size`].
+    fn encoded_size(&self) -> Option<usize>;
+
     /// From bytes.
     ///
     /// # Errors
@@ -216,8 +241,28 @@ impl<T: Serialize + DeserializeOwned> Kept for T {
         codec::pass_through::<Json, T>(self).map(|(bytes, _)| bytes)
     }
 
+    fn encoded_size(&self) -> Option<usize> {
+        let mut length = Length(0);
+        serde_json::to_writer(&mut length, self).ok()?;
+        Some(length.0)
+    }
+
     fn thaw(bytes: &[u8]) -> Result<Self, CodecError> {
         Json::decode(bytes)
+    }
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl std::io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

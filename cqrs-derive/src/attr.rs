@@ -122,6 +122,8 @@ pub(crate) struct AggregateArgs {
     pub(crate) snapshot: Option<Snapshot>,
     /// The function that turns a rejection of an inline projection into the domain's error.
     pub(crate) rejection: Option<Path>,
+    /// The function that returns how much memory a state owns.
+    pub(crate) state_size: Option<Path>,
 }
 
 /// What `snapshot = every(500, version = 2)` says.
@@ -134,7 +136,7 @@ pub(crate) struct Snapshot {
 
 impl AggregateArgs {
     const KEYS: &'static [&'static str] =
-        &["id", "error", "name", "events", "snapshot", "rejection", "crate"];
+        &["id", "error", "name", "events", "snapshot", "rejection", "state_size", "crate"];
 
     /// Reads the arguments of the attribute.
     pub(crate) fn read(tokens: TokenStream, errors: &Errors) -> Self {
@@ -156,6 +158,9 @@ impl AggregateArgs {
             "snapshot" => self.snapshot = Some(snapshot(key, input)?),
             "rejection" => {
                 self.rejection = Some(function(key, input, "a function `fn(&Rejection) -> Option<Error>`")?);
+            }
+            "state_size" => {
+                self.state_size = Some(function(key, input, "a function `fn(&Self) -> usize`")?);
             }
             _ => self.krate = krate(key, input)?,
         }

@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn survives_a_half_typed_aggregate() {
         check(|item| aggregate(quote!(id = u64, error = Error), &item), account());
-        let args = quote!(id = a::Id<B, C>, error = Error, name = "a", events = Facts, snapshot = every(500, version = 2), rejection = Error::of, crate = a::b);
+        let args = quote!(id = a::Id<B, C>, error = Error, name = "a", events = Facts, snapshot = every(500, version = 2), rejection = Error::of, state_size = Account::bytes, crate = a::b);
         check(|args| aggregate(args, &account()), args);
     }
 

@@ -205,6 +205,7 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 /// | `events = AccountFact` | what the generated enum is called; `AccountEvent` if left out |
 /// | `snapshot = every(500)` | keeps the state beside the log whenever so many events have been passed; it derives `Serialize` and `Deserialize` then. `every(500, version = 2)` after a change of the fold that does not stand in this block |
 /// | `rejection = AccountError::of_rejection` | a function `fn(&Rejection) -> Option<AccountError>`: the domain's own error for a command that a rule of an inline projection rejects |
+/// | `state_size = Account::bytes` | a function `fn(&Account) -> usize`: the bytes of memory that a state owns besides its own fields, for the limit on remembered states; the engine calls it after each command. If left out, the engine estimates them |
 /// | `crate = my::cqrs` | where the crate `cqrs` is found, if it is not a dependency in Cargo.toml |
 ///
 /// # `#[handle]`

@@ -20,6 +20,7 @@ mod keys;
 mod lag;
 mod limits;
 mod live;
+mod memory;
 mod racing;
 mod reads;
 mod registry;

@@ -39,6 +39,7 @@ pub struct EngineBuilder {
     ids: Arc<dyn IdSource>,
     attempts: u32,
     hot_streams: usize,
+    hot_state_bytes: usize,
     runs: Runs,
     read_models: Option<Url>,
     timeouts: Timeouts,
@@ -72,6 +73,7 @@ impl Default for EngineBuilder {
             ids: Arc::new(TimeOrderedIds::default()),
             attempts: 10,
             hot_streams: 10_000,
+            hot_state_bytes: 64 << 20,
             runs: Runs::Background,
             read_models: None,
             timeouts: Timeouts::default(),
@@ -113,9 +115,28 @@ impl EngineBuilder {
         self
     }
 
-    /// Of how many streams the process remembers the last state; 10,000 unless set, at least 1.
+    /// Sets of how many streams the engine remembers the last state (default: 10,000, at least 1).
+    ///
+    /// [`hot_state_bytes`](Self::hot_state_bytes) limits their size.
     pub fn hot_streams(mut self, streams: usize) -> Self {
         self.hot_streams = streams;
+        self
+    }
+
+    /// Sets how many bytes of memory the remembered states may take together (default: 64 MiB).
+    ///
+    /// Past that, the engine drops the states that were used least recently, and reads their streams again with their
+    /// next command. It never remembers a state that is larger than the limit. The states of commands under way count,
+    /// but are not dropped, so the limit may be exceeded by them.
+    ///
+    /// The size of a state is an estimate without a cost for each command: the size of its type, and if that owns memory
+    /// elsewhere (it has a `Drop`, as a `String` or `Vec` in it does), the length of its snapshot and of the events
+    /// folded since. Without `#[aggregate(snapshot = …)]`, that is the length of all its events, which is too much for
+    /// a state that replaces more than it collects. `#[aggregate(state_size = …)]` returns the true size. What the
+    /// engine needs for each stream besides its state, some hundred bytes, is limited by
+    /// [`hot_streams`](Self::hot_streams).
+    pub fn hot_state_bytes(mut self, bytes: usize) -> Self {
+        self.hot_state_bytes = bytes;
         self
     }
 
@@ -211,7 +232,7 @@ impl EngineBuilder {
             ids: self.ids,
             no_metadata: Arc::new(Metadata::new()),
             attempts: self.attempts,
-            slots: Slots::new(self.hot_streams),
+            slots: Slots::new(self.hot_streams, self.hot_state_bytes),
             gate: Gate::default(),
             heads: Heads::new(partitions),
             runs: self.runs,

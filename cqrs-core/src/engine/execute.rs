@@ -346,10 +346,13 @@ impl Inner {
                 Begun::Done(end) => (end, false),
                 // Whoever comes next decides on what this is about to write.
                 Begun::Running(appending) => {
-                    if proof.last.is_some() && self.guards_events {
+                    if proof.last.is_some()
+                        && self.guards_events
+                        && let Some(known) = attempt.remember(ahead.clone()).filter(|known| turn.fits(known))
+                    {
                         let (this, flight) = take_off(at.flight.as_ref());
                         pilot = Some(this);
-                        turn.keep(attempt.remember(At { flight: Some(flight), ..ahead.clone() }));
+                        turn.keep(Some(Known { flight: Some(flight), ..known }));
                         turn.let_go();
                     }
                     self.appended(request, appending, pilot.as_ref()).await
@@ -359,7 +362,10 @@ impl Inner {
                 Written::Here(receipt) => {
                     let position = receipt.position();
                     match pilot {
-                        Some(pilot) => pilot.land(position),
+                        Some(pilot) => {
+                            pilot.land(position);
+                            self.slots.enforce_limit();
+                        }
                         None => {
                             ahead.end.position = position;
                             turn.keep(attempt.remember(At { flight: None, ..ahead }));
@@ -1090,9 +1096,10 @@ impl<A: Handle<C>, C: Command> Attempt for Typed<A, C> {
     }
 
     fn remember(&mut self, at: At) -> Option<Known> {
-        let state = self.state.take()?;
+        let mut state = self.state.take()?;
         let At { end, snapshot, flight, .. } = at;
-        Some(Known { state, end, snapshot, flight })
+        let size = state.size(end.version);
+        Some(Known { state, size, end, snapshot, flight })
     }
 
     fn state(&mut self) -> &mut dyn Folding {
@@ -1129,6 +1136,7 @@ impl<A: Handle<C>, C: Command> Attempt for Typed<A, C> {
             let encoded = event.encode()?;
             // A load finds what was stored, not what was returned, and must arrive at the same state.
             absorb(state.get_mut(), &encoded)?;
+            state.grown(encoded.payload.len());
             all.push(new_event(encoded, parts()));
         }
         Ok(all)

@@ -12,6 +12,7 @@
 //! [`catch_up`](Engine::catch_up) is called.
 
 mod bounded;
+mod budget;
 mod build;
 pub(crate) mod consumer;
 mod error;

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 use tokio::sync::Notify;
 
+use super::budget::Budget;
 use super::fold::End;
 use super::nested::{Deadlock, Deciding, Nesting};
 use super::timeouts::Timeouts;
@@ -36,6 +37,8 @@ use crate::timer;
 pub(super) struct Known {
     /// A `Box<Folded<A>>` of the stream's aggregate.
     pub(super) state: Box<dyn Any + Send>,
+    /// Its size in memory in bytes, as far as that is known.
+    pub(super) size: usize,
     /// The last event in it. An append that is decided on the state expects that very event.
     pub(super) end: End,
     /// The version of the last snapshot that is known.
@@ -203,14 +206,21 @@ impl Flight {
 }
 
 /// The queue of one stream's commands, and what is remembered of the stream.
-#[derive(Default)]
-pub(super) struct Slot(Mutex<Queue>);
+pub(super) struct Slot {
+    queue: Mutex<Queue>,
+    budget: Arc<Budget>,
+}
 
 #[derive(Default)]
 struct Queue {
     /// Empty while a command decides, and after a failure, so that a cancelled or panicked command leaves
     /// nothing half-folded behind.
     known: Option<Known>,
+    /// What is counted for it in the [`Budget`]: its size, also while a command decides on it.
+    counted: usize,
+    /// The last use of the state, and whether the slot is listed in the budget.
+    used: u64,
+    is_listed: bool,
     /// How many turns there were; the number of the last one.
     turns: u64,
     /// Whether the last turn still lasts.
@@ -255,10 +265,46 @@ struct Seen {
     beats: u64,
 }
 
+/// What the budget finds when it makes room.
+pub(super) enum Dropped {
+    /// A state, which is not remembered any more.
+    State(Known),
+    /// It was used later, at this use.
+    UsedSince(u64),
+    /// A command decides on it, or an append that it rests on is pending.
+    InUse,
+    /// It has none. It is listed again with the next one.
+    Empty,
+}
+
 impl Slot {
+    /// Takes the state away, unless it was used after a use.
+    pub(super) fn drop_state(&self, used: u64) -> Dropped {
+        let mut queue = lock(&self.queue);
+        if queue.counted == 0 {
+            queue.is_listed = false;
+            return Dropped::Empty;
+        }
+        if queue.used > used {
+            return Dropped::UsedSince(queue.used);
+        }
+        let is_pending = |known: &mut Known| match &known.flight {
+            Some(flight) => flight.now() != Landed::NotYet,
+            None => true,
+        };
+        match queue.known.take_if(is_pending) {
+            Some(known) => {
+                self.budget.change(std::mem::take(&mut queue.counted), 0);
+                queue.is_listed = false;
+                Dropped::State(known)
+            }
+            None => Dropped::InUse,
+        }
+    }
+
     /// Asks whoever has the turn to show that it is polled.
     fn ask(&self) -> Seen {
-        let queue = lock(&self.0);
+        let queue = lock(&self.queue);
         let seen = Seen { turns: queue.turns, is_taken: queue.is_taken, beats: queue.beats };
         let waker = queue.waker.clone();
         drop(queue);
@@ -268,7 +314,7 @@ impl Slot {
 
     /// Says that whoever has this turn is polled.
     pub(super) fn beat(&self, turn: u64, waker: &Waker) {
-        let mut queue = lock(&self.0);
+        let mut queue = lock(&self.queue);
         if !queue.is_turn(turn) {
             return;
         }
@@ -292,7 +338,7 @@ pub(super) enum NoTurn {
 
 /// One command's turn, which it may let go before it is through.
 pub(super) struct Turn<'s> {
-    slot: &'s Slot,
+    slot: &'s Arc<Slot>,
     stream: &'s StreamId,
     timeouts: &'s Timeouts,
     /// Set if a handler executes the command.
@@ -303,7 +349,7 @@ pub(super) struct Turn<'s> {
 
 impl<'s> Turn<'s> {
     pub(super) fn new(
-        slot: &'s Slot,
+        slot: &'s Arc<Slot>,
         stream: &'s StreamId,
         timeouts: &'s Timeouts,
         nesting: Option<Nesting>,
@@ -319,13 +365,13 @@ impl<'s> Turn<'s> {
 
     /// The queue, if it is this one's turn.
     fn mine(&self) -> Option<MutexGuard<'s, Queue>> {
-        let queue = lock(&self.slot.0);
+        let queue = lock(&self.slot.queue);
         queue.is_turn(self.number.load(Ordering::Relaxed)).then_some(queue)
     }
 
     /// Begins the turn if nobody else has it or waits for it.
     fn begin_at_once(&self) -> bool {
-        let mut queue = lock(&self.slot.0);
+        let mut queue = lock(&self.slot.queue);
         if queue.is_turn(self.number.load(Ordering::Relaxed)) {
             return true;
         }
@@ -375,16 +421,46 @@ impl<'s> Turn<'s> {
         Ok(self.mine().and_then(|mut queue| queue.known.take()))
     }
 
+    /// Whether a state is remembered: it is not past the limit all alone.
+    pub(super) fn fits(&self, known: &Known) -> bool {
+        let fits = self.slot.budget.fits(known.size);
+        if !fits {
+            self.slot.budget.warn(self.stream, known.size);
+        }
+        fits
+    }
+
     /// Leaves what is to be remembered, while the turn lasts.
     pub(super) fn keep(&mut self, known: Option<Known>) {
-        let before = self.mine().map(|mut queue| std::mem::replace(&mut queue.known, known));
+        let budget = &self.slot.budget;
+        let known = known.filter(|known| self.fits(known));
+        let Some(mut queue) = self.mine() else { return };
+        // One that is empty counts too, so that it is in the order of uses.
+        let counted = known.as_ref().map_or(0, |known| known.size.max(1));
+        budget.change(queue.counted, counted);
+        queue.counted = counted;
+        let mut listed = None;
+        if known.is_some() {
+            queue.used = budget.next_use();
+            listed = (!std::mem::replace(&mut queue.is_listed, true)).then_some(queue.used);
+        }
+        let before = std::mem::replace(&mut queue.known, known);
+        drop(queue);
         drop(before);
+        if let Some(used) = listed {
+            budget.list(Arc::downgrade(self.slot), used);
+        }
+        budget.enforce();
     }
 
     /// Lets the next one go.
     pub(super) fn let_go(&mut self) {
         let Some(mut queue) = self.mine() else { return };
         queue.is_taken = false;
+        if queue.known.is_none() {
+            // The state that was taken is gone.
+            self.slot.budget.change(std::mem::take(&mut queue.counted), 0);
+        }
         let (waker, next) = (queue.waker.take(), queue.next());
         drop(queue);
         drop(waker);
@@ -419,7 +495,7 @@ struct Ticket<'s> {
 
 impl<'s> Ticket<'s> {
     fn new(slot: &'s Slot) -> Self {
-        let mut queue = lock(&slot.0);
+        let mut queue = lock(&slot.queue);
         queue.tickets += 1;
         Self { slot, number: queue.tickets }
     }
@@ -427,7 +503,7 @@ impl<'s> Ticket<'s> {
     /// Waits until it is first and the turn is free; gives the number of the turn.
     async fn next(&self) -> u64 {
         std::future::poll_fn(|cx| {
-            let mut queue = lock(&self.slot.0);
+            let mut queue = lock(&self.slot.queue);
             let place = queue.place(self.number);
             if !queue.is_taken && place.map_or(queue.waiting.is_empty(), |place| place == 0) {
                 let (entry, (number, waker)) = (queue.waiting.pop_front(), queue.begin());
@@ -455,7 +531,7 @@ impl<'s> Ticket<'s> {
     /// Takes the turn over from a holder that was not polled since it was asked, or past others in the queue that
     /// did not take it while it was free.
     fn take_over(&self, seen: Seen) -> Option<u64> {
-        let mut queue = lock(&self.slot.0);
+        let mut queue = lock(&self.slot.queue);
         let now = Seen { turns: queue.turns, is_taken: queue.is_taken, beats: queue.beats };
         if now != seen {
             return None;
@@ -472,7 +548,7 @@ impl<'s> Ticket<'s> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        let mut queue = lock(&self.slot.0);
+        let mut queue = lock(&self.slot.queue);
         let gone = queue.place(self.number).and_then(|place| queue.waiting.remove(place));
         // It may have been woken for a turn that it does not take.
         let next = if gone.is_some() { queue.next() } else { None };
@@ -482,17 +558,37 @@ impl Drop for Ticket<'_> {
     }
 }
 
-/// A bounded number of slots.
-pub(super) struct Slots(Cache<StreamId, Arc<Slot>>);
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let queue = self.queue.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.budget.change(queue.counted, 0);
+    }
+}
+
+/// A bounded number of slots, whose states have a bounded size together.
+pub(super) struct Slots {
+    slots: Cache<StreamId, Arc<Slot>>,
+    budget: Arc<Budget>,
+}
 
 impl Slots {
-    pub(super) fn new(capacity: usize) -> Self {
-        Self(Cache::new(capacity.max(1)))
+    /// At most so many, and so many bytes.
+    pub(super) fn new(capacity: usize, bytes: usize) -> Self {
+        let capacity = capacity.max(1);
+        Self { slots: Cache::new(capacity), budget: Arc::new(Budget::new(bytes, capacity)) }
+    }
+
+    /// Makes room when an append has ended, during which its state was in use.
+    pub(super) fn enforce_limit(&self) {
+        self.budget.enforce();
     }
 
     pub(super) fn of(&self, stream: &StreamId) -> Arc<Slot> {
-        let empty = || Ok::<_, std::convert::Infallible>(Arc::default());
-        let Ok(slot) = self.0.get_or_insert_with(stream, empty);
+        let empty = || {
+            let slot = Slot { queue: Mutex::default(), budget: Arc::clone(&self.budget) };
+            Ok::<_, std::convert::Infallible>(Arc::new(slot))
+        };
+        let Ok(slot) = self.slots.get_or_insert_with(stream, empty);
         slot
     }
 }

@@ -81,32 +81,71 @@ pub(crate) trait Folding: Send + Sync {
 }
 
 /// A state with its type.
-pub(super) struct Folded<A: Aggregate>(A::State);
+pub(super) struct Folded<A: Aggregate> {
+    state: A::State,
+    /// Its length as a snapshot when it was last measured, and the stream's version then.
+    encoded: usize,
+    measured: Version,
+    /// The bytes of the events that were folded since.
+    folded: usize,
+}
+
+/// A state that has grown by less is not measured again.
+const MEASURED: usize = 4_096;
 
 impl<A: Aggregate> Folded<A> {
     pub(super) fn new() -> Self {
-        Self(A::State::new(A::initial()))
+        Self { state: A::State::new(A::initial()), encoded: 0, measured: Version::NONE, folded: 0 }
     }
 
     pub(super) fn get(&self) -> Option<&A> {
-        self.0.get()
+        self.state.get()
     }
 
     pub(super) fn get_mut(&mut self) -> &mut Option<A> {
-        self.0.get_mut()
+        self.state.get_mut()
     }
 
     pub(super) fn into_inner(self) -> Option<A> {
-        self.0.into_inner()
+        self.state.into_inner()
+    }
+
+    /// Notes that an event of so many bytes was folded.
+    pub(super) fn grown(&mut self, bytes: usize) {
+        self.folded = self.folded.saturating_add(bytes);
+    }
+
+    /// An estimate of its size in memory, in bytes. The state is encoded when its events have doubled since the last
+    /// time, in number or in bytes, so that costs less than folding them did.
+    pub(super) fn size(&mut self, version: Version) -> usize {
+        let Some(state) = self.state.get() else { return 0 };
+        let own = size_of::<Self>();
+        if let Some(size) = A::state_size(state) {
+            return own.saturating_add(size);
+        }
+        if !std::mem::needs_drop::<A>() {
+            return own;
+        }
+        let has_doubled = version.get() / 2 >= self.measured.get();
+        if let (Some(snapshots), true) =
+            (A::SNAPSHOTS, has_doubled || self.folded > self.encoded.max(MEASURED))
+        {
+            self.measured = version;
+            if let Some(encoded) = snapshots.encoded_size(state) {
+                (self.encoded, self.folded) = (encoded, 0);
+            }
+        }
+        own.saturating_add(self.encoded).saturating_add(self.folded)
     }
 }
 
 impl<A: Aggregate> Folding for Folded<A> {
     fn reset(&mut self) {
-        *self.get_mut() = A::initial();
+        *self = Self::new();
     }
 
     fn fold(&mut self, stored: &Stored<'_>) -> Result<(), FoldFault> {
+        self.grown(stored.payload.len());
         fold(self.get_mut(), stored)
     }
 
@@ -117,6 +156,7 @@ impl<A: Aggregate> Folding for Folded<A> {
     fn thaw(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
         if let Some(snapshots) = A::SNAPSHOTS {
             *self.get_mut() = Some(snapshots.thaw(bytes)?);
+            (self.encoded, self.folded) = (bytes.len(), 0);
         }
         Ok(())
     }

@@ -123,6 +123,10 @@ fn conversions(model: &Aggregate<'_>) -> TokenStream {
 ///         let convert: fn(&__cqrs::Rejection) -> Option<AccountError> = AccountError::of_rejection;
 ///         convert(rejection)
 ///     }
+///     fn state_size(state: &Self) -> Option<usize> {
+///         let measure: fn(&Account) -> usize = Account::bytes;
+///         Some(measure(state))
+///     }
 ///     fn services(needed: &mut __cqrs::Needed) { … }
 /// }
 /// ```
@@ -149,6 +153,7 @@ fn state(model: &Aggregate<'_>) -> TokenStream {
     let services = services(model);
     let snapshots = snapshots(model);
     let rejected = rejected(model);
+    let state_size = state_size(model);
     emit! {
         #[automatically_derived]
         impl __cqrs::Aggregate for #ty {
@@ -164,6 +169,7 @@ fn state(model: &Aggregate<'_>) -> TokenStream {
                 match #this { #(#arms)* }
             }
             #rejected
+            #state_size
             #services
         }
     }
@@ -190,6 +196,20 @@ fn rejected(model: &Aggregate<'_>) -> Option<TokenStream> {
     Some(emit! {
         fn rejected(__rejection: &__cqrs::Rejection) -> ::core::option::Option<#error> {
             (#convert)(__rejection)
+        }
+    })
+}
+
+/// Blames the path, if it is another kind of function.
+fn state_size(model: &Aggregate<'_>) -> Option<TokenStream> {
+    let (path, ty) = (model.state_size.as_ref()?, model.ty);
+    let measure = emit_at!(path.span() => {
+        let __measure: fn(&#ty) -> ::core::primitive::usize = #path;
+        __measure
+    });
+    Some(emit! {
+        fn state_size(__state: &Self) -> ::core::option::Option<::core::primitive::usize> {
+            ::core::option::Option::Some((#measure)(__state))
         }
     })
 }

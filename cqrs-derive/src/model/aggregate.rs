@@ -23,6 +23,7 @@ pub(crate) struct Aggregate<'a> {
     pub(crate) events: Ident,
     pub(crate) snapshot: Option<Snapshot>,
     pub(crate) rejection: Option<Path>,
+    pub(crate) state_size: Option<Path>,
     /// A hash of everything in the block that a fold may go through: all but the handlers.
     pub(crate) fold: u64,
     pub(crate) handlers: Vec<Handler<'a>>,
@@ -91,6 +92,7 @@ impl<'a> Aggregate<'a> {
             name_literal: args.name,
             snapshot: args.snapshot,
             rejection: args.rejection,
+            state_size: args.state_size,
             fold: folding(block),
             events: args
                 .events
