@@ -10,67 +10,67 @@ use cqrs_core::text;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _};
 use uuid::Uuid;
 
+use crate::cache::LogCache;
 use crate::error::Fault;
-use crate::known::Known;
-use crate::read::Last;
+use crate::read::LastEvent;
 use crate::writer::Write;
 use crate::{guard, inline, read};
 
-/// One transaction that holds the lock for writing, and what it knows of the log: nobody else can
-/// change it meanwhile.
+/// A transaction that holds the write lock, with what it knows about the log. No other connection can change
+/// the log meanwhile.
 pub(crate) struct Tx<'a> {
     pub(crate) conn: &'a Connection,
     pub(crate) log: LogId,
     pub(crate) head: i64,
     /// The id of the event at the head.
     last: Option<Uuid>,
-    known: &'a mut Known,
-    ids: Ids,
+    cache: &'a mut LogCache,
+    id_check: IdCheck,
     insert: Option<CachedStatement<'a>>,
 }
 
-/// How an event's id is checked.
+/// When the id of an event is checked for a duplicate.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ids {
-    /// By the index, when the event is inserted. An id that was used spoils the transaction.
+pub(crate) enum IdCheck {
+    /// On insert, by the unique index. A duplicate id fails the transaction.
     OnInsert,
-    /// Before anything is inserted, so that an append with such an id is refused alone.
-    Before,
+    /// Before the insert, so that only the append with the duplicate id is rejected.
+    BeforeInsert,
 }
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(
         conn: &'a Connection,
         log: LogId,
-        known: &'a mut Known,
-        ids: Ids,
+        cache: &'a mut LogCache,
+        id_check: IdCheck,
         floor: i64,
     ) -> Result<Self, Fault> {
-        let Last { number: head, id: last } = known.refresh(conn)?;
+        let LastEvent { number: head, id: last } = cache.refresh(conn)?;
         read::not_rewound(floor, head)?;
-        Ok(Self { conn, log, head, last, known, ids, insert: None })
+        Ok(Self { conn, log, head, last, cache, id_check, insert: None })
     }
 
-    /// The log's last event.
-    pub(crate) fn last(&self) -> Last {
-        Last { number: self.head, id: self.last }
+    /// Returns the log's last event.
+    pub(crate) fn last(&self) -> LastEvent {
+        LastEvent { number: self.head, id: self.last }
     }
 
-    /// Where the log ends.
+    /// Returns the end of the log.
     pub(crate) fn end(&self) -> Head {
         Head { log: self.log, position: Position::new(self.head.cast_unsigned()), event: self.last }
     }
 
-    /// The last event of a stream.
-    pub(crate) fn last_of(&mut self, stream: &StreamId) -> Result<Last, Fault> {
-        self.known.last_of(self.conn, stream)
+    /// Returns the last event of a stream.
+    pub(crate) fn last_of(&mut self, stream: &StreamId) -> Result<LastEvent, Fault> {
+        self.cache.last_of(self.conn, stream)
     }
 
     pub(crate) fn version_of(&mut self, stream: &StreamId) -> Result<i64, Fault> {
         Ok(self.last_of(stream)?.number)
     }
 
-    /// The id of the event at a position, if there is one.
+    /// Returns the id of the event at a position, if there is one.
     pub(crate) fn id_at(&self, position: Position) -> Result<Option<Uuid>, Fault> {
         match guard::number(position) {
             head if head == self.head => Ok(self.last),
@@ -78,11 +78,11 @@ impl<'a> Tx<'a> {
         }
     }
 
-    /// Marks the place to which [`back_to`](Self::back_to) leads, if [`keep`](Self::keep) does not come
-    /// first.
-    pub(crate) fn mark(&self) -> Result<Mark, Fault> {
+    /// Opens a savepoint. End it with [`keep`](Self::keep), or undo the writes since then with
+    /// [`back_to`](Self::back_to).
+    pub(crate) fn mark(&self) -> Result<Savepoint, Fault> {
         self.conn.prepare_cached("SAVEPOINT cqrs_mark")?.execute(())?;
-        Ok(Mark(self.last()))
+        Ok(Savepoint(self.last()))
     }
 
     pub(crate) fn keep(&self) -> Result<(), Fault> {
@@ -90,10 +90,10 @@ impl<'a> Tx<'a> {
         Ok(())
     }
 
-    pub(crate) fn back_to(&mut self, mark: Mark) -> Result<(), Fault> {
+    pub(crate) fn back_to(&mut self, mark: Savepoint) -> Result<(), Fault> {
         self.conn.prepare_cached("ROLLBACK TO cqrs_mark")?.execute(())?;
-        Last { number: self.head, id: self.last } = mark.0;
-        self.known.forget_versions();
+        LastEvent { number: self.head, id: self.last } = mark.0;
+        self.cache.clear_streams();
         self.keep()
     }
 
@@ -103,9 +103,9 @@ impl<'a> Tx<'a> {
     }
 }
 
-/// The log's last event at a place that a transaction may have to go back to.
+/// The log's last event when a savepoint was opened.
 #[derive(Clone, Copy)]
-pub(crate) struct Mark(Last);
+pub(crate) struct Savepoint(LastEvent);
 
 impl Write for Append {
     type Done = Appended;
@@ -114,15 +114,15 @@ impl Write for Append {
     const DOING: &'static str = "append";
 
     fn weight(&self) -> usize {
-        // A row besides its payload, and the entries of its indexes.
+        // Estimates what a row adds to its payload, including index entries.
         let texts = |event: &NewEvent| {
             event.metadata.size() + event.tags.iter().map(|tag| 2 * tag.as_str().len() + 50).sum::<usize>()
         };
         self.events.iter().map(|event| event.payload.len() + texts(event) + 500).sum()
     }
 
-    /// All is checked before the first row is written, in the order of the contract. So who loses is
-    /// left out, and the others of the group are not touched by it.
+    /// Runs all checks, in the order of the contract, before it writes the first row. A rejected append therefore
+    /// does not affect the rest of its group.
     fn write(&self, tx: &mut Tx<'_>) -> Result<Result<Appended, AppendError>, Fault> {
         if let Some(key) = &self.key
             && let Some(first) = find_key(tx.conn, tx.log, key)?
@@ -132,11 +132,11 @@ impl Write for Append {
         if let Err(conflict) = guard::check(tx, &self.guard)? {
             return Ok(Err(conflict.into()));
         }
-        // An inline projection is asked last, so that it never refuses what could not be written anyway.
-        if (tx.ids == Ids::Before || !self.inline.is_empty())
-            && let Some(id) = used_twice(tx.conn, &self.events)?
+        // Inline projections run last, so that they only reject appends that would otherwise succeed.
+        if (tx.id_check == IdCheck::BeforeInsert || !self.inline.is_empty())
+            && let Some(id) = find_duplicate_id(tx.conn, &self.events)?
         {
-            let message = format!("the event id {id} is used twice");
+            let message = format!("duplicate event id {id}; use a new id for each event");
             return Ok(Err(StoreError::new(StoreErrorKind::Invalid, message).into()));
         }
         if self.inline.is_empty() || self.events.is_empty() {
@@ -146,7 +146,7 @@ impl Write for Append {
     }
 }
 
-fn used_twice(conn: &Connection, events: &[NewEvent]) -> Result<Option<Uuid>, Fault> {
+fn find_duplicate_id(conn: &Connection, events: &[NewEvent]) -> Result<Option<Uuid>, Fault> {
     let mut statement = conn.prepare_cached("SELECT 1 FROM cqrs_events WHERE id = ?1")?;
     let mut seen = HashSet::with_capacity(events.len());
     for event in events {
@@ -157,7 +157,7 @@ fn used_twice(conn: &Connection, events: &[NewEvent]) -> Result<Option<Uuid>, Fa
     Ok(None)
 }
 
-/// Writes what was checked.
+/// Writes an append that passed all checks.
 pub(crate) fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Appended, Fault> {
     let mut versions = match &append.key {
         Some(key) if append.events.is_empty() => {
@@ -167,7 +167,7 @@ pub(crate) fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Appended, Fault>
     };
     for event in &append.events {
         let version = write_event(tx, event)?;
-        // The last one is looked at first: most appends write to one stream.
+        // Search from the end: most appends write to one stream.
         match versions.iter_mut().rev().find(|(stream, _)| *stream == event.stream) {
             Some((_, last)) => *last = version,
             None => versions.push((event.stream.clone(), version)),
@@ -190,7 +190,7 @@ fn write_event(tx: &mut Tx<'_>, event: &NewEvent) -> Result<Version, Fault> {
     let position = tx.head + 1;
     let time = event.time.as_micros().cast_signed();
     let (tags, metadata) = (text::of_tags(&event.tags), text::of_metadata(&event.metadata));
-    let checksum = read::Checked {
+    let checksum = read::ChecksumInput {
         numbers: [position, version, i64::from(event.schema_version), time],
         id: event.id.as_bytes(),
         stream: event.stream.as_str(),
@@ -208,7 +208,7 @@ fn write_event(tx: &mut Tx<'_>, event: &NewEvent) -> Result<Version, Fault> {
         version,
         event.schema_version,
         time,
-        checksum.sum(),
+        checksum.checksum(),
         event.id.as_bytes(),
         event.stream.as_str(),
         &*event.name,
@@ -218,7 +218,7 @@ fn write_event(tx: &mut Tx<'_>, event: &NewEvent) -> Result<Version, Fault> {
     ))?;
     write_tags(tx.conn, &event.tags, position)?;
     (tx.head, tx.last) = (position, Some(event.id));
-    tx.known.remember(&event.stream, Last { number: version, id: Some(event.id) });
+    tx.cache.insert(&event.stream, LastEvent { number: version, id: Some(event.id) });
     Ok(Version::new(version.cast_unsigned()))
 }
 
@@ -246,15 +246,16 @@ fn write_key(tx: &Tx<'_>, key: &CommandKey, appended: &Appended) -> Result<(), F
     Ok(())
 }
 
-/// What the append with this key gave, if there was one.
+/// Returns the result of the append with this idempotency key, if there was one.
 pub(crate) fn find_key(conn: &Connection, log: LogId, key: &CommandKey) -> Result<Option<Appended>, Fault> {
     let mut select =
         conn.prepare_cached("SELECT position, versions FROM cqrs_keys WHERE stream = ?1 AND key = ?2")?;
     let found = select.query_row((key.stream.as_str(), &key.key), |row| Ok((row.get(0)?, row.get(1)?)));
     let Some((position, versions)) = found.optional()? else { return Ok(None) };
     let (position, versions): (i64, String) = (position, versions);
-    let (versions, owner) = text::key(&versions)
-        .ok_or_else(|| Fault::corrupt(format!("what is stored for the key {:?} cannot be read", key.key)))?;
+    let (versions, owner) = text::key(&versions).ok_or_else(|| {
+        Fault::corrupt(format!("the stored result of the key {:?} cannot be decoded", key.key))
+    })?;
     let event = read::id_at(conn, position)?;
     let position = Position::new(position.cast_unsigned());
     Ok(Some(Appended { log, partition: Partition::ONLY, position, event, versions, owner }))

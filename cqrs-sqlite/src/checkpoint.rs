@@ -1,83 +1,85 @@
-//! When the WAL is written back to the main file, and what the main file says about its WAL.
+//! WAL checkpoints, and the marker in the main file that shows a missing WAL.
 //!
-//! Between two checkpoints the last commits are in the WAL only, and the main file alone looks like a log that
-//! ends earlier. So the main file says whether commits follow: each checkpoint begins with a commit that says
-//! so ([`Wal::Expected`]), and the next commit, which is in the WAL only, says that it is the one that was
-//! expected ([`Wal::Followed`]). A store that is closed writes all of the WAL back ([`Wal::Complete`]).
+//! Between two checkpoints the latest commits are only in the WAL. Without it, the main file looks like a log
+//! that ends earlier. The main file therefore records whether more commits follow:
 //!
-//! A main file that expects a WAL and has none was copied or moved alone, and is refused. What this does not
-//! find: a file whose last checkpoint was made by a connection of another program, such as the `sqlite3`
-//! shell, or was held up by a reader; and a WAL of the same file that is older.
+//! - Each checkpoint starts with a commit that sets [`Wal::Expected`].
+//! - The next commit, which is only in the WAL, sets [`Wal::Followed`].
+//! - Closing the store writes the whole WAL back and sets [`Wal::Complete`].
+//!
+//! A main file that expects a WAL and has none was copied or moved without it, and is rejected. Three cases are
+//! not detected: the last checkpoint was made by another program, such as the `sqlite3` shell; a reader blocked
+//! the last checkpoint; the WAL is an older one of the same file.
 
 use rusqlite::Connection;
 
 use crate::error::Fault;
 
-/// What the main file says about the WAL.
+/// The state of the WAL according to the main file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wal {
-    /// The main file has everything.
+    /// The main file holds every commit.
     Complete,
-    /// Commits follow that are in the WAL only.
+    /// More commits follow in the WAL.
     Expected,
-    /// This is one of them.
+    /// This state was read from a commit in the WAL.
     Followed,
 }
 
-/// The WAL is written back when it has so many pages, 32 MiB. The later that is, the more often a page was
-/// changed that is then written once; with SQLite's own 1,000 it would be every few groups.
-pub(crate) const PAGES: i32 = 8_192;
+/// Size of the WAL in pages at which a checkpoint starts (32 MiB). A larger WAL means fewer writes of pages that
+/// change often. SQLite's default of 1,000 pages would start a checkpoint every few groups.
+pub(crate) const CHECKPOINT_PAGES: i32 = 8_192;
 
-/// A reader that began earlier may hold a checkpoint up. Then the next one is made after so many pages.
-pub(crate) const AGAIN: i32 = 1_024;
+/// Pages to add before the next attempt, when an older reader blocked a checkpoint.
+pub(crate) const RETRY_PAGES: i32 = 1_024;
 
-/// About how many pages a group of writes adds to the WAL: the leaves of the indexes that each write changes, the
+/// Estimates how many pages a group of writes adds to the WAL: the index leaves that each write changes, the
 /// pages that the group changes once, and twice its bytes.
-pub(crate) fn pages_of(writes: usize, bytes: usize) -> i32 {
+pub(crate) fn estimate_pages(writes: usize, bytes: usize) -> i32 {
     const PAGE: usize = 4_096;
     i32::try_from(8 + 2 * writes + 2 * bytes / PAGE).unwrap_or(i32::MAX)
 }
 
-/// Reads what the file says. Its tables are of this program's version.
+/// Reads the marker. The tables must have this program's version.
 pub(crate) fn state(conn: &Connection) -> Result<Wal, Fault> {
     let mut select = conn.prepare_cached("SELECT wal FROM cqrs_meta")?;
     match select.query_row((), |row| row.get(0))? {
         0 => Ok(Wal::Complete),
         1 => Ok(Wal::Expected),
         2 => Ok(Wal::Followed),
-        other => Err(Fault::corrupt(format!("its WAL has the impossible state {other}"))),
+        other => Err(Fault::corrupt(format!("the WAL marker in `cqrs_meta` has the unknown value {other}"))),
     }
 }
 
-/// Says in this transaction that the commits that follow are in the WAL.
-pub(crate) fn expect(conn: &Connection) -> Result<(), Fault> {
+/// Sets [`Wal::Expected`] in the current transaction.
+pub(crate) fn mark_expected(conn: &Connection) -> Result<(), Fault> {
     let mut update = conn.prepare_cached("UPDATE cqrs_meta SET wal = 1, generation = generation + 1")?;
     update.execute(())?;
     Ok(())
 }
 
-/// Says in this transaction that it is the one that was expected.
-pub(crate) fn follow(conn: &Connection) -> Result<(), Fault> {
+/// Sets [`Wal::Followed`] in the current transaction.
+pub(crate) fn mark_followed(conn: &Connection) -> Result<(), Fault> {
     conn.prepare_cached("UPDATE cqrs_meta SET wal = 2")?.execute(())?;
     Ok(())
 }
 
-/// Says in this transaction that the main file is going to have everything.
-pub(crate) fn complete(conn: &Connection) -> Result<(), Fault> {
+/// Sets [`Wal::Complete`] in the current transaction.
+pub(crate) fn mark_complete(conn: &Connection) -> Result<(), Fault> {
     conn.prepare_cached("UPDATE cqrs_meta SET wal = 0")?.execute(())?;
     Ok(())
 }
 
-/// How much of the WAL a checkpoint is about.
+/// The part of the WAL that a checkpoint writes back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// As much as readers allow.
+    /// As much as current readers allow.
     Passive,
-    /// All of it, and then the WAL is empty. Waits for readers and writers as long as the connection does.
+    /// All of it; then empties the WAL. Waits for readers and writers up to the connection's busy timeout.
     Truncate,
 }
 
-/// Writes the WAL back; returns the number of pages at which to do so again.
+/// Runs a checkpoint and returns the WAL size in pages at which to run the next one.
 pub(crate) fn run(conn: &Connection, mode: Mode) -> Result<i32, Fault> {
     let sql = match mode {
         Mode::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
@@ -87,5 +89,5 @@ pub(crate) fn run(conn: &Connection, mode: Mode) -> Result<i32, Fault> {
         conn.query_row(sql, (), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let whole = !busy && pages == written;
     tracing::debug!(pages, written, whole, "wrote the WAL back to the main file");
-    Ok(if whole { PAGES } else { pages.saturating_add(AGAIN).max(PAGES) })
+    Ok(if whole { CHECKPOINT_PAGES } else { pages.saturating_add(RETRY_PAGES).max(CHECKPOINT_PAGES) })
 }

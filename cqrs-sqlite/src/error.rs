@@ -1,4 +1,4 @@
-//! Faults of SQLite, told by what a caller can do about them.
+//! SQLite errors, classified by what a caller can do about them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,30 +7,30 @@ use cqrs_core::error::{StoreError, StoreErrorKind};
 use rusqlite::ErrorCode;
 use rusqlite::types::FromSqlError;
 
-/// A fault that can be told to several who wait for one commit, which a [`StoreError`] cannot.
+/// An error that can be sent to every caller waiting for the same commit. [`StoreError`] is not `Clone`.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
     kind: StoreErrorKind,
-    words: String,
+    message: String,
     cause: Option<Arc<rusqlite::Error>>,
 }
 
 impl Fault {
-    pub(crate) fn new(kind: StoreErrorKind, words: impl Into<String>) -> Self {
-        Self { kind, words: words.into(), cause: None }
+    pub(crate) fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), cause: None }
     }
 
-    pub(crate) fn corrupt(words: impl Into<String>) -> Self {
-        Self::new(StoreErrorKind::Corrupt, words)
+    pub(crate) fn corrupt(message: impl Into<String>) -> Self {
+        Self::new(StoreErrorKind::Corrupt, message)
     }
 
     pub(crate) fn kind(&self) -> StoreErrorKind {
         self.kind
     }
 
-    /// The same fault, of a commit. SQLite has given up, but where all was written and then failed to
-    /// be synced, it may be on the disk, and a crash would let the next process find it there. A write
-    /// that failed has left the commit without its end, which nobody takes for one.
+    /// Reclassifies an error of a `COMMIT`. SQLite has rolled back, but if only the sync failed, the whole commit
+    /// may be on disk and reappear after a crash. A failed write leaves the commit without its last frame, so
+    /// recovery discards it.
     pub(crate) fn while_committing(mut self) -> Self {
         let unfinished = self.cause.as_ref().and_then(|cause| cause.sqlite_error()).is_some_and(|error| {
             [rusqlite::ffi::SQLITE_IOERR_WRITE, rusqlite::ffi::SQLITE_IOERR_READ]
@@ -38,20 +38,21 @@ impl Fault {
         });
         if self.is(ErrorCode::SystemIoFailure) && !unfinished {
             self.kind = StoreErrorKind::Unknown;
-            self.words = "the disk failed while committing".to_owned();
+            self.message =
+                "the commit failed with an I/O error (SQLITE_IOERR); it may have been written".to_owned();
         }
         self
     }
 
-    /// The same fault in other words.
-    pub(crate) fn saying(mut self, words: String) -> Self {
-        self.words = words;
+    /// Replaces the message.
+    pub(crate) fn with_message(mut self, message: String) -> Self {
+        self.message = message;
         self
     }
 
-    /// With the place in the log that it concerns.
+    /// Adds the log position that the error concerns.
     pub(crate) fn at(mut self, position: i64) -> Self {
-        self.words = format!("the event at position {position}: {}", self.words);
+        self.message = format!("the event at position {position}: {}", self.message);
         self
     }
 
@@ -59,14 +60,14 @@ impl Fault {
         self.cause.as_ref().and_then(|cause| cause.sqlite_error_code()) == Some(code)
     }
 
-    /// Whether another connection holds a lock, which may pass.
+    /// Returns whether another connection holds a lock, so that a retry may succeed.
     pub(crate) fn is_busy(&self) -> bool {
         self.is(ErrorCode::DatabaseBusy) || self.is(ErrorCode::DatabaseLocked)
     }
 
-    /// With what could not be done in front: `cannot append: the disk is full`.
-    pub(crate) fn told(&self, doing: &str) -> StoreError {
-        let error = StoreError::new(self.kind, format!("cannot {doing}: {}", self.words));
+    /// Converts to a [`StoreError`] with the failed operation first: `cannot append: the disk is full …`.
+    pub(crate) fn to_error(&self, doing: &str) -> StoreError {
+        let error = StoreError::new(self.kind, format!("cannot {doing}: {}", self.message));
         match &self.cause {
             Some(cause) => error.because(Arc::clone(cause)),
             None => error,
@@ -76,22 +77,22 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)?;
+        f.write_str(&self.message)?;
         self.cause.as_ref().map_or(Ok(()), |cause| write!(f, " ({cause})"))
     }
 }
 
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
-        let (kind, words) = classify(&error);
-        Self { kind, words: words.to_owned(), cause: Some(Arc::new(error)) }
+        let (kind, message) = classify(&error);
+        Self { kind, message: message.to_owned(), cause: Some(Arc::new(error)) }
     }
 }
 
-/// A column that holds what it cannot hold.
+/// A column holds a value of the wrong type.
 impl From<FromSqlError> for Fault {
     fn from(error: FromSqlError) -> Self {
-        Self::corrupt(format!("a stored value is not what it should be ({error})"))
+        Self::corrupt(format!("a stored value has the wrong type ({error})"))
     }
 }
 
@@ -100,17 +101,18 @@ fn classify(error: &rusqlite::Error) -> (StoreErrorKind, &'static str) {
     let Some(code) = error.sqlite_error_code() else { return classify_driver(error) };
     match code {
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => {
-            (Unavailable, "another process kept the file locked")
+            (Unavailable, "another connection kept the file locked (SQLITE_BUSY); retry, or raise `patience`")
         }
-        ErrorCode::DatabaseCorrupt => (Corrupt, "the file is damaged"),
-        ErrorCode::NotADatabase => (Corrupt, "the file is not an SQLite database"),
-        ErrorCode::DiskFull => (Failed, "the disk is full"),
-        ErrorCode::ReadOnly => (Failed, "the file cannot be written"),
-        ErrorCode::CannotOpen | ErrorCode::PermissionDenied => (Failed, "the file cannot be opened"),
-        ErrorCode::SystemIoFailure => (Failed, "the disk failed"),
-        ErrorCode::OutOfMemory => (Failed, "there is not enough memory"),
-        ErrorCode::TooBig => (Failed, "it is larger than SQLite can store"),
-        _ => (Failed, "SQLite refused it"),
+        ErrorCode::DatabaseCorrupt => (Corrupt, "the file is damaged (SQLITE_CORRUPT); restore a backup"),
+        ErrorCode::NotADatabase => (Corrupt, "the file is not an SQLite database (SQLITE_NOTADB)"),
+        ErrorCode::DiskFull => (Failed, "the disk is full (SQLITE_FULL); free some space"),
+        ErrorCode::ReadOnly => (Failed, "the file is read-only (SQLITE_READONLY)"),
+        ErrorCode::CannotOpen => (Failed, "the file cannot be opened (SQLITE_CANTOPEN)"),
+        ErrorCode::PermissionDenied => (Failed, "access to the file was denied (SQLITE_PERM)"),
+        ErrorCode::SystemIoFailure => (Failed, "an I/O error occurred (SQLITE_IOERR)"),
+        ErrorCode::OutOfMemory => (Failed, "SQLite ran out of memory (SQLITE_NOMEM)"),
+        ErrorCode::TooBig => (Failed, "the value exceeds SQLite's size limit (SQLITE_TOOBIG)"),
+        _ => (Failed, "SQLite returned an error"),
     }
 }
 
@@ -119,10 +121,8 @@ fn classify_driver(error: &rusqlite::Error) -> (StoreErrorKind, &'static str) {
         rusqlite::Error::InvalidColumnType(..)
         | rusqlite::Error::FromSqlConversionFailure(..)
         | rusqlite::Error::IntegralValueOutOfRange(..)
-        | rusqlite::Error::Utf8Error(..) => {
-            (StoreErrorKind::Corrupt, "a stored value is not what it should be")
-        }
-        _ => (StoreErrorKind::Failed, "SQLite refused it"),
+        | rusqlite::Error::Utf8Error(..) => (StoreErrorKind::Corrupt, "a stored value has the wrong type"),
+        _ => (StoreErrorKind::Failed, "SQLite returned an error"),
     }
 }
 
@@ -159,8 +159,8 @@ mod tests {
 
     #[test]
     fn the_cause_is_told_once() {
-        let error = fault(ffi::SQLITE_FULL).told("append");
-        assert_eq!(error.to_string(), "cannot append: the disk is full");
+        let error = fault(ffi::SQLITE_FULL).to_error("append");
+        assert_eq!(error.to_string(), "cannot append: the disk is full (SQLITE_FULL); free some space");
         assert!(std::error::Error::source(&error).is_some_and(|cause| !cause.to_string().contains("append")));
     }
 }

@@ -1,4 +1,4 @@
-//! Which file is open: its name, and whether that name still leads to it.
+//! The open file: resolves its path, and detects when the path no longer leads to it.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -16,24 +16,23 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::error::Fault;
 use crate::open;
 
-/// Turns the name of a store's file into an absolute path without links, and refuses what cannot be one.
+/// Resolves the path of a store to an absolute path without symbolic links, and rejects invalid ones.
 ///
-/// SQLite would open some of the refused names in another way: `file:…` as a URI with options, an empty name
-/// as a temporary database. An absolute path is never a URI, and stays the same when the program changes its
-/// working directory.
+/// SQLite would interpret some of the rejected paths: `file:…` as a URI with options, an empty path as a temporary
+/// database. An absolute path is never a URI, and stays valid when the program changes its working directory.
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Fault> {
-    let invalid = |words: String| Err(Fault::new(StoreErrorKind::Invalid, words));
+    let invalid = |message: String| Err(Fault::new(StoreErrorKind::Invalid, message));
     let name = path.as_os_str().as_encoded_bytes();
     if name.is_empty() {
-        return invalid("the name of the file is empty; write `sqlite:PATH`".to_owned());
+        return invalid("the path is empty; write `sqlite:PATH`".to_owned());
     }
     if name == b":memory:" {
-        return invalid("this store lives in a file; for a store in memory write `memory:`".to_owned());
+        return invalid("the SQLite store needs a file; for an in-memory store write `memory:`".to_owned());
     }
     if name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"file:")) {
-        let words = "this is a URI, and this store takes only paths: write `sqlite:PATH`, without options. A file \
-                     whose name begins with `file:` is `./file:…`";
-        return invalid(words.to_owned());
+        let message = "the path is a URI; write `sqlite:PATH` without options, and `./file:…` for a file whose name \
+                       starts with `file:`";
+        return invalid(message.to_owned());
     }
     if name.contains(&0) {
         return invalid("the path contains U+0000".to_owned());
@@ -42,32 +41,32 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Fault> {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return resolve_new(path, name),
         Err(error) if error.kind() == ErrorKind::NotADirectory => {
-            return invalid("a part of the path is a file, not a directory".to_owned());
+            return invalid("a component of the path is a file, not a directory".to_owned());
         }
         Err(error) => return Err(unreadable(&error)),
     };
     if metadata.is_dir() {
-        return invalid("it is a directory".to_owned());
+        return invalid("the path is a directory; name a file".to_owned());
     }
     if !metadata.is_file() {
-        return invalid("it is not a regular file".to_owned());
+        return invalid("the path is not a regular file".to_owned());
     }
-    if names(&metadata) > 1 {
-        let words = format!(
-            "the file has {} names (hard links), and SQLite keeps a WAL for each of them, which damages the file: \
-             remove the other names, or copy the file",
-            names(&metadata)
+    if link_count(&metadata) > 1 {
+        let message = format!(
+            "the file has {} names (hard links), and SQLite would keep a separate WAL for each, which damages the \
+             file; remove the other links, or copy the file",
+            link_count(&metadata)
         );
-        return invalid(words);
+        return invalid(message);
     }
     path.canonicalize().map_err(|error| unreadable(&error))
 }
 
-/// The path of a file that does not exist yet.
+/// Resolves the path of a file that does not exist yet.
 fn resolve_new(path: &Path, name: &[u8]) -> Result<PathBuf, Fault> {
-    let invalid = |words: String| Err(Fault::new(StoreErrorKind::Invalid, words));
+    let invalid = |message: String| Err(Fault::new(StoreErrorKind::Invalid, message));
     if path.symlink_metadata().is_ok() {
-        return invalid("it is a symbolic link to a file that does not exist".to_owned());
+        return invalid("the path is a symbolic link to a file that does not exist".to_owned());
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !directory.is_dir() {
@@ -78,7 +77,7 @@ fn resolve_new(path: &Path, name: &[u8]) -> Result<PathBuf, Fault> {
             let directory = directory.canonicalize().map_err(|error| unreadable(&error))?;
             Ok(directory.join(file))
         }
-        _ => invalid("it is a directory that does not exist; name a file".to_owned()),
+        _ => invalid("the path is a directory that does not exist; name a file".to_owned()),
     }
 }
 
@@ -86,115 +85,115 @@ fn unreadable(error: &std::io::Error) -> Fault {
     Fault::new(StoreErrorKind::Failed, format!("the file cannot be opened ({error})"))
 }
 
-/// The file next to the database whose name ends like this.
-pub(crate) fn beside(database: &Path, end: impl AsRef<OsStr>) -> PathBuf {
+/// Returns the path of the file next to the database with this suffix.
+pub(crate) fn sibling(database: &Path, end: impl AsRef<OsStr>) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(end);
     name.into()
 }
 
-/// How long a file is; 0 if it is not there.
+/// Returns the length of a file in bytes, or 0 if it does not exist.
 pub(crate) fn length(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |file| file.len())
 }
 
 #[cfg(unix)]
-fn names(file: &Metadata) -> u64 {
+fn link_count(file: &Metadata) -> u64 {
     std::os::unix::fs::MetadataExt::nlink(file)
 }
 
 #[cfg(not(unix))]
-fn names(_: &Metadata) -> u64 {
+fn link_count(_: &Metadata) -> u64 {
     1
 }
 
-/// What tells one file from another, whatever its name: device and inode.
-type Id = (u64, u64);
+/// Identifies a file whatever its name: device and inode.
+type FileId = (u64, u64);
 
-/// What changes when a file is written to.
-type Stamp = (u64, i64, i64, i64, i64);
+/// Changes when the file is written: size, modification time, and change time.
+type Fingerprint = (u64, i64, i64, i64, i64);
 
 #[cfg(unix)]
-fn id(file: &Metadata) -> Id {
+fn file_id(file: &Metadata) -> FileId {
     use std::os::unix::fs::MetadataExt as _;
     (file.dev(), file.ino())
 }
 
 #[cfg(unix)]
-fn stamp(file: &Metadata) -> Stamp {
+fn fingerprint(file: &Metadata) -> Fingerprint {
     use std::os::unix::fs::MetadataExt as _;
     (file.size(), file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec())
 }
 
-// Windows refuses to remove or replace a file that is open, so there is nothing to tell apart.
+// Windows does not allow removing or replacing an open file, so there is nothing to compare.
 #[cfg(not(unix))]
-fn id(_: &Metadata) -> Id {
+fn file_id(_: &Metadata) -> FileId {
     (0, 0)
 }
 
 #[cfg(not(unix))]
-fn stamp(_: &Metadata) -> Stamp {
+fn fingerprint(_: &Metadata) -> Fingerprint {
     (0, 0, 0, 0, 0)
 }
 
-/// The file behind a store's path, and what is known of it while it is open.
+/// The open file of a store, and what is known about it.
 ///
-/// SQLite holds on to the file that it has opened. If that is deleted, moved or replaced, SQLite continues to
-/// write to what no name leads to any more, or mixes the pages of two databases. So every append and every
-/// read compares the file with what was opened: two calls of `stat`, about 2 µs.
+/// SQLite keeps using the file that it opened. If that file is deleted, moved, or replaced, SQLite writes to a
+/// file without a name, or mixes the pages of two databases. Every append and every read therefore compares the
+/// file at the path with the opened one: two calls of `stat`, about 2 µs.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
     path: PathBuf,
     wal: PathBuf,
     state: Mutex<State>,
-    /// What was found wrong. From then on every call fails with it.
+    /// The first problem found. Every later call fails with it.
     broken: OnceLock<Fault>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    main: Option<Id>,
-    wal: Option<Id>,
-    stamp: Option<Stamp>,
-    /// What the main file said last.
+    main: Option<FileId>,
+    wal: Option<FileId>,
+    fingerprint: Option<Fingerprint>,
+    /// The content of the main file at the last check.
     content: Option<Content>,
 }
 
-/// What the main file says of itself, without its WAL.
+/// The identity of the log in the main file, read without its WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Content {
     pub(crate) log: LogId,
     pub(crate) generation: i64,
 }
 
-/// Looks at the content again after so long, if another process may be writing it.
-const AGAIN: Duration = Duration::from_millis(10);
+/// Pause before the main file is read again, in case another process is writing to it.
+const REREAD_PAUSE: Duration = Duration::from_millis(10);
 
 impl OpenFile {
     pub(crate) fn new(path: PathBuf) -> Self {
-        let wal = beside(&path, "-wal");
+        let wal = sibling(&path, "-wal");
         Self { path, wal, state: Mutex::default(), broken: OnceLock::new() }
     }
 
-    /// Takes the file that is there now for the one that is open. Called when the first connection is.
+    /// Records the file at the path as the open one. Call it after the first connection is opened.
     pub(crate) fn opened(&self) -> Result<(), Fault> {
         let main = std::fs::metadata(&self.path).map_err(|error| unreadable(&error))?;
         let mut state = self.lock();
         match state.main {
-            Some(known) if known != id(&main) => Err(self.fail(replaced())),
+            Some(known) if known != file_id(&main) => Err(self.fail(replaced())),
             _ => {
-                state.main = Some(id(&main));
+                state.main = Some(file_id(&main));
                 Ok(())
             }
         }
     }
 
-    /// Called when the last connection is closed: SQLite then removes the WAL.
+    /// Records that the last connection is closed. SQLite then removes the WAL.
     pub(crate) fn closed(&self) {
         self.lock().wal = None;
     }
 
-    /// Refuses if the path leads to another file than the one that was opened, or its content was replaced.
+    /// Fails if the path leads to another file than the opened one, or if the content was replaced.
     pub(crate) fn check(&self) -> Result<(), Fault> {
         if let Some(fault) = self.broken.get() {
             return Err(fault.clone());
@@ -205,26 +204,26 @@ impl OpenFile {
             Err(error) => return Err(unreadable(&error)),
         };
         let mut state = self.lock();
-        if state.main.is_some_and(|known| known != id(&main)) {
+        if state.main.is_some_and(|known| known != file_id(&main)) {
             return Err(self.fail(replaced()));
         }
-        match (std::fs::metadata(&self.wal).map(|wal| id(&wal)), state.wal) {
+        match (std::fs::metadata(&self.wal).map(|wal| file_id(&wal)), state.wal) {
             (Ok(wal), None) => state.wal = Some(wal),
             (Ok(wal), Some(known)) if wal == known => {}
-            (Ok(_), Some(_)) => return Err(self.fail(wal_gone(&self.wal, "replaced"))),
+            (Ok(_), Some(_)) => return Err(self.fail(wal_lost(&self.wal, "replaced"))),
             (Err(error), Some(_)) if error.kind() == ErrorKind::NotFound => {
-                return Err(self.fail(wal_gone(&self.wal, "deleted or moved")));
+                return Err(self.fail(wal_lost(&self.wal, "deleted or moved")));
             }
             (Err(_), _) => {}
         }
-        if state.stamp != Some(stamp(&main)) {
+        if state.fingerprint != Some(fingerprint(&main)) {
             state.content = self.examine(state.content)?;
-            state.stamp = Some(stamp(&main));
+            state.fingerprint = Some(fingerprint(&main));
         }
         Ok(())
     }
 
-    /// Reads what the main file says after it was written to: by a checkpoint, or by what overwrote it.
+    /// Reads the main file again after a write, which was a checkpoint or a replacement of its content.
     fn examine(&self, before: Option<Content>) -> Result<Option<Content>, Fault> {
         let mut attempts = 5;
         loop {
@@ -236,64 +235,66 @@ impl OpenFile {
                     overwritten()
                 }
                 (Ok(now), _) => return Ok(now),
-                // Every database begins with the same bytes.
+                // Every SQLite database starts with the same bytes.
                 (Err(fault), _) if fault.is(ErrorCode::NotADatabase) => overwritten(),
-                // The main file alone may be damaged where a checkpoint was not finished: the WAL has those pages.
+                // After an unfinished checkpoint the main file alone may be damaged; the WAL has those pages.
                 (Err(fault), _) if fault.kind() == StoreErrorKind::Corrupt => return Ok(before),
                 (Err(fault), _) => return Err(fault),
             };
             if attempts == 0 {
                 return Err(self.fail(fault));
             }
-            std::thread::sleep(AGAIN);
+            std::thread::sleep(REREAD_PAUSE);
         }
     }
 
-    /// Reports a fault, which stays.
+    /// Logs the first problem, and makes it permanent.
     fn fail(&self, fault: Fault) -> Fault {
         let reported = || {
-            tracing::error!(file = %self.path.display(), %fault, "the file is not the one that was opened");
+            tracing::error!(file = %self.path.display(), %fault, "the file at the path is not the one that was opened");
             fault
         };
         self.broken.get_or_init(reported).clone()
     }
 
-    // Nothing in here can be left half-changed by a panic.
+    // A panic cannot leave the state half-changed.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-const THEN: &str = "Stop all programs that use it, put the file back, and start them again";
+const RECOVERY: &str = "stop all programs that use it, restore the file, and restart them";
 
 fn deleted() -> Fault {
-    Fault::corrupt(format!("the file was deleted or moved while it was open. {THEN}"))
+    Fault::corrupt(format!("the file was deleted or moved while it was open; {RECOVERY}"))
 }
 
 fn replaced() -> Fault {
-    Fault::corrupt(format!("the file was replaced by another one while it was open. {THEN}"))
+    Fault::corrupt(format!("the file was replaced while it was open; {RECOVERY}"))
 }
 
 fn overwritten() -> Fault {
-    Fault::corrupt(format!("the file was overwritten with an older or another one while it was open. {THEN}"))
+    Fault::corrupt(format!(
+        "the file was overwritten with other or older content while it was open; {RECOVERY}"
+    ))
 }
 
-fn wal_gone(wal: &Path, how: &str) -> Fault {
-    Fault::corrupt(format!("its WAL {} was {how} while it was open. {THEN}", wal.display()))
+fn wal_lost(wal: &Path, how: &str) -> Fault {
+    Fault::corrupt(format!("the WAL {} was {how} while it was open; {RECOVERY}", wal.display()))
 }
 
-/// How many connections this process has to each file.
+/// The number of connections that this process has to each file.
 ///
-/// POSIX drops all locks that a process has on a file as soon as the process closes any descriptor of it. So
-/// nothing here may read a file past SQLite that a store of this process has open.
+/// POSIX releases all locks of a process on a file when the process closes any descriptor of it. Code outside of
+/// SQLite must therefore not read a file that a store of this process has open.
 static CONNECTIONS: Mutex<Option<HashMap<PathBuf, usize>>> = Mutex::new(None);
 
-// Nothing in here can be left half-changed by a panic.
+// A panic cannot leave the map half-changed.
 fn connections() -> MutexGuard<'static, Option<HashMap<PathBuf, usize>>> {
     CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a check that opens and closes the file, unless this process has connections to it.
+/// Runs a check that opens and closes the file, unless this process has connections to the file.
 pub(crate) fn if_closed(path: &Path, check: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fault> {
     let connections = connections();
     match connections.as_ref().is_some_and(|all| all.contains_key(path)) {
@@ -302,10 +303,10 @@ pub(crate) fn if_closed(path: &Path, check: impl FnOnce() -> Result<(), Fault>) 
     }
 }
 
-/// A connection that is counted as long as it is open.
+/// A connection that is counted while it is open.
 #[derive(Debug)]
 pub(crate) struct Conn {
-    // Dropped first.
+    // Dropped before the counter.
     conn: Connection,
     _counted: Counted,
 }

@@ -1,8 +1,8 @@
-//! Reading a stream to fold it, in pieces: while one is folded, a thread reads the next. Events are lent one
-//! by one, and nothing is made of them that a fold does not need.
+//! Folding a stream in chunks: a thread reads the next chunk while the caller folds the current one.
 //!
-//! Each piece is read to its end, in a transaction of its own. So a fold that is not polled holds neither a
-//! thread nor a transaction, and at most two pieces in memory.
+//! The caller borrows one event at a time, and only what a fold needs is decoded. Each chunk is read completely, in
+//! its own transaction. A fold that is not polled therefore holds no thread, no transaction, and at most two chunks
+//! in memory.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use rusqlite::{Connection, Row};
 use uuid::Uuid;
 
 use crate::error::Fault;
-use crate::read::{Checked, check_not_rewound, uuid};
-use crate::readers::{Readers, Reading};
+use crate::read::{ChecksumInput, check_not_rewound, uuid};
+use crate::readers::{PendingRead, Readers};
 
-/// A piece ends with so many events, or when its payloads have so many bytes.
+/// Limits of a chunk: a number of events, and the bytes of their payloads.
 const EVENTS: usize = 500;
 const BYTES: usize = 256 << 10;
 
-/// Hands over what a stream has from a version on.
+/// Passes the events of a stream to `take`, starting with the version `from`.
 pub(crate) async fn stream(
     readers: &Arc<Readers>,
     stream: &StreamId,
@@ -30,13 +30,13 @@ pub(crate) async fn stream(
     take: &mut TakeEvent<'_>,
 ) -> Result<(), StoreError> {
     let mut pace = Pace::new();
-    let mut next = Some(begin(readers, stream, from, floor)?);
+    let mut next = Some(start_read(readers, stream, from, floor)?);
     while let Some(reading) = next.take() {
-        let piece = reading.end().await?;
-        if let Some(version) = piece.next {
-            next = Some(begin(readers, stream, version, floor)?);
+        let chunk = reading.finish().await?;
+        if let Some(version) = chunk.next {
+            next = Some(start_read(readers, stream, version, floor)?);
         }
-        for event in piece.events() {
+        for event in chunk.events() {
             if take(event).is_break() {
                 return Ok(());
             }
@@ -48,49 +48,49 @@ pub(crate) async fn stream(
     Ok(())
 }
 
-fn begin(
+fn start_read(
     readers: &Arc<Readers>,
     stream: &StreamId,
     from: Version,
     floor: i64,
-) -> Result<Reading<Piece>, StoreError> {
+) -> Result<PendingRead<Chunk>, StoreError> {
     let stream = stream.clone();
-    readers.begin("read a stream", move |conn| {
+    readers.start("read a stream", move |conn| {
         check_not_rewound(conn, floor)?;
         read(conn, &stream, from)
     })
 }
 
-fn read(conn: &Connection, stream: &StreamId, from: Version) -> Result<Piece, Fault> {
+fn read(conn: &Connection, stream: &StreamId, from: Version) -> Result<Chunk, Fault> {
     let from = i64::try_from(from.get()).unwrap_or(i64::MAX);
     let mut select = conn.prepare_cached(
         "SELECT version, position, schema_version, name, payload, id, time, tags, metadata, checksum
          FROM cqrs_events WHERE stream = ?1 AND version >= ?2 ORDER BY version",
     )?;
     let mut rows = select.query((stream.as_str(), from))?;
-    let mut piece = Piece::default();
+    let mut chunk = Chunk::default();
     while let Some(row) = rows.next()? {
-        if piece.is_full() {
-            piece.next = Some(Version::new(row.get_ref(0)?.as_i64()?.cast_unsigned()));
+        if chunk.is_full() {
+            chunk.next = Some(Version::new(row.get_ref(0)?.as_i64()?.cast_unsigned()));
             break;
         }
-        piece.add(stream, row)?;
+        chunk.add(stream, row)?;
     }
-    Ok(piece)
+    Ok(chunk)
 }
 
-/// Some events, one behind the other.
+/// Consecutive events of a stream, packed into three allocations.
 #[derive(Debug, Default)]
-struct Piece {
+struct Chunk {
     names: String,
     payloads: Vec<u8>,
-    events: Vec<Packed>,
-    /// Where the next piece begins, if there is one.
+    events: Vec<PackedEvent>,
+    /// The version that the next chunk starts with, if there is one.
     next: Option<Version>,
 }
 
 #[derive(Debug)]
-struct Packed {
+struct PackedEvent {
     id: Uuid,
     version: i64,
     position: i64,
@@ -99,7 +99,7 @@ struct Packed {
     payload_end: usize,
 }
 
-impl Piece {
+impl Chunk {
     fn add(&mut self, stream: &StreamId, row: &Row<'_>) -> Result<(), Fault> {
         let (version, position) = (row.get_ref(0)?.as_i64()?, row.get_ref(1)?.as_i64()?);
         self.add_at(stream, row, version, position).map_err(|fault| match fault.kind() {
@@ -111,7 +111,7 @@ impl Piece {
     fn add_at(&mut self, stream: &StreamId, row: &Row<'_>, version: i64, position: i64) -> Result<(), Fault> {
         let schema_version = row.get_ref(2)?.as_i64()?;
         let (name, payload) = (row.get_ref(3)?.as_str()?, row.get_ref(4)?.as_blob()?);
-        let checked = Checked {
+        let checksummed = ChecksumInput {
             numbers: [position, version, schema_version, row.get_ref(6)?.as_i64()?],
             id: row.get_ref(5)?.as_blob()?,
             stream: stream.as_str(),
@@ -120,14 +120,14 @@ impl Piece {
             metadata: row.get_ref(8)?.as_str_or_null()?,
             payload,
         };
-        checked.agree(row.get_ref(9)?.as_i64()?)?;
+        checksummed.verify(row.get_ref(9)?.as_i64()?)?;
         let schema_version =
             u32::try_from(schema_version).map_err(|_| Fault::corrupt("its schema version is too large"))?;
-        let id = uuid(checked.id)?;
+        let id = uuid(checksummed.id)?;
         self.names.push_str(name);
         self.payloads.extend_from_slice(payload);
         let (name_end, payload_end) = (self.names.len(), self.payloads.len());
-        self.events.push(Packed { id, version, position, schema_version, name_end, payload_end });
+        self.events.push(PackedEvent { id, version, position, schema_version, name_end, payload_end });
         Ok(())
     }
 
@@ -135,7 +135,7 @@ impl Piece {
         self.events.len() >= EVENTS || self.payloads.len() >= BYTES
     }
 
-    /// The events, in their order.
+    /// Returns the events in order.
     fn events(&self) -> impl Iterator<Item = StreamEvent<'_>> {
         let (mut name_from, mut payload_from) = (0, 0);
         self.events.iter().map(move |event| {

@@ -1,10 +1,9 @@
 //! Guards and queries, answered from the indexes.
 //!
-//! What a query asks for is a union of intersections: one of these names and all of these tags. Left
-//! to the planner, which knows nothing about how rare a tag is, such a question may walk through
-//! every event of a common tag. Here each name and each tag is an ascending list that can leap, and
-//! an intersection leaps from one to the next: its cost follows the rarest of them, however long the
-//! others are.
+//! A query is a union of intersections: one of these names and all of these tags. SQLite's planner does not know
+//! how rare a tag is, and may scan every event of a common one. Here each name and each tag is a sorted list of
+//! positions that can be searched from any position (a leapfrog join). An intersection costs in proportion to its
+//! rarest list, however long the others are.
 
 use cqrs_core::id::{Position, Version};
 use cqrs_core::store::{Conflict, Expected, Found, Guard, Query, QueryItem};
@@ -13,7 +12,7 @@ use rusqlite::Connection;
 use crate::append::Tx;
 use crate::error::Fault;
 
-/// Checks a guard against what is committed and what this transaction has written.
+/// Checks a guard against the log, including what this transaction has written.
 pub(crate) fn check(tx: &mut Tx<'_>, guard: &Guard) -> Result<Result<(), Conflict>, Fault> {
     let found = match guard {
         Guard::Any => None,
@@ -45,7 +44,7 @@ fn check_all(tx: &mut Tx<'_>, all: &[Guard]) -> Result<Result<(), Conflict>, Fau
     Ok(Ok(()))
 }
 
-/// The position of the last event that matches and lies behind `after`.
+/// Returns the position of the last matching event after `after`.
 fn last_match(tx: &Tx<'_>, query: &Query, after: Position) -> Result<Option<Position>, Fault> {
     let after = number(after);
     let mut found = Matches::backward(query, after, tx.head);
@@ -53,42 +52,43 @@ fn last_match(tx: &Tx<'_>, query: &Query, after: Position) -> Result<Option<Posi
     Ok(last.map(|position| Position::new(position.cast_unsigned())))
 }
 
-/// A position as SQLite counts. Nothing lies behind the largest, so all that are larger are it.
+/// Converts a position to SQLite's signed integer. Larger values become the largest, which no event reaches.
 pub(crate) fn number(position: Position) -> i64 {
     i64::try_from(position.get()).unwrap_or(i64::MAX)
 }
 
-/// The positions of the events that match a query, one after the other.
+/// An iterator over the positions of the events that match a query.
 ///
-/// Both ways are walked by ascending keys: forward a key is the position, backward its negative.
+/// It searches ascending keys in both directions. The key of a position is the position itself when iterating
+/// forward, and its negative when iterating backward.
 pub(crate) struct Matches<'q> {
     /// `None` if every event matches.
     items: Option<Vec<Item<'q>>>,
-    way: Way,
+    direction: Direction,
     key: i64,
     last: i64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Direction {
     Forward,
     Backward,
 }
 
 impl<'q> Matches<'q> {
-    /// Those behind `after`, up to and with `end`, which may not lie behind the head.
+    /// Iterates from the first match after `after` to `end`, inclusive. `end` must not be past the head.
     pub(crate) fn forward(query: &'q Query, after: i64, end: i64) -> Self {
-        Self::new(query, Way::Forward, after.saturating_add(1), end)
+        Self::new(query, Direction::Forward, after.saturating_add(1), end)
     }
 
-    /// The same ones from the last to the first.
+    /// Iterates over the same positions in reverse order.
     fn backward(query: &'q Query, after: i64, end: i64) -> Self {
-        Self::new(query, Way::Backward, -end, -after.saturating_add(1))
+        Self::new(query, Direction::Backward, -end, -after.saturating_add(1))
     }
 
-    fn new(query: &'q Query, way: Way, key: i64, last: i64) -> Self {
-        let items = query.items().map(|items| items.iter().map(|item| Item::new(item, way)).collect());
-        Self { items, way, key, last }
+    fn new(query: &'q Query, direction: Direction, key: i64, last: i64) -> Self {
+        let items = query.items().map(|items| items.iter().map(|item| Item::new(item, direction)).collect());
+        Self { items, direction, key, last }
     }
 
     pub(crate) fn next(&mut self, conn: &Connection) -> Result<Option<i64>, Fault> {
@@ -100,14 +100,14 @@ impl<'q> Matches<'q> {
             None => Some(self.key),
             Some(items) => least(items, |item| item.seek(conn, self.key, self.last))?,
         };
-        // Behind the last key there is none, and one that is not there ends the walk.
+        // There is no key past `i64::MAX`. Without a match, the iteration ends.
         self.key = found.map_or(i64::MAX, |key| key.saturating_add(1));
         self.last = found.map_or(i64::MIN, |_| self.last);
-        Ok(found.map(|key| if self.way == Way::Forward { key } else { -key }))
+        Ok(found.map(|key| if self.direction == Direction::Forward { key } else { -key }))
     }
 }
 
-/// The least of what each has to give.
+/// Returns the smallest key that `of` returns for any of the elements.
 fn least<T>(
     all: &mut [T],
     mut of: impl FnMut(&mut T) -> Result<Option<i64>, Fault>,
@@ -121,24 +121,24 @@ fn least<T>(
     Ok(least)
 }
 
-/// One of these names, and all of these tags.
+/// One item of a query: any of these names, and all of these tags.
 struct Item<'q> {
     names: Vec<Postings<'q>>,
     tags: Vec<Postings<'q>>,
 }
 
 impl<'q> Item<'q> {
-    fn new(item: &'q QueryItem, way: Way) -> Self {
-        let (of_name, of_tag) = match way {
-            Way::Forward => (OF_NAME, OF_TAG),
-            Way::Backward => (OF_NAME_BACKWARD, OF_TAG_BACKWARD),
+    fn new(item: &'q QueryItem, direction: Direction) -> Self {
+        let (of_name, of_tag) = match direction {
+            Direction::Forward => (OF_NAME, OF_TAG),
+            Direction::Backward => (OF_NAME_BACKWARD, OF_TAG_BACKWARD),
         };
         let names = item.names.iter().map(|name| Postings::new(of_name, name)).collect();
         let tags = item.tags.iter().map(|tag| Postings::new(of_tag, tag.as_str())).collect();
         Self { names, tags }
     }
 
-    /// The first key from `key` on that all of the lists have.
+    /// Returns the first key at or after `key` that is in the intersection.
     fn seek(&mut self, conn: &Connection, mut key: i64, last: i64) -> Result<Option<i64>, Fault> {
         'leap: while key <= last {
             if !self.names.is_empty() {
@@ -163,7 +163,7 @@ impl<'q> Item<'q> {
     }
 }
 
-// The index is named, so that a planner that thinks better of it fails instead of sorting the log.
+// `INDEXED BY` makes the statement fail if the planner would sort the log instead.
 const OF_NAME: &str = "SELECT position FROM cqrs_events INDEXED BY cqrs_events_by_name
     WHERE name = ?1 AND position BETWEEN ?2 AND ?3 ORDER BY position LIMIT ?4";
 const OF_NAME_BACKWARD: &str = "SELECT -position FROM cqrs_events INDEXED BY cqrs_events_by_name
@@ -173,21 +173,21 @@ const OF_TAG: &str = "SELECT position FROM cqrs_tags
 const OF_TAG_BACKWARD: &str = "SELECT -position FROM cqrs_tags
     WHERE tag = ?1 AND position BETWEEN -?3 AND -?2 ORDER BY position DESC LIMIT ?4";
 
-/// Where the events of one name or one tag are, fetched some at a time.
+/// The positions of the events with one name or one tag, fetched in batches.
 struct Postings<'q> {
     sql: &'static str,
     value: &'q str,
-    /// Keys that were fetched, ascending.
+    /// The fetched keys, ascending.
     fetched: Vec<i64>,
-    /// How many of them were passed by.
-    at: usize,
-    /// How many of them were given.
-    given: usize,
-    /// How many to fetch at a time.
+    /// Index of the first fetched key that was not skipped.
+    next: usize,
+    /// Number of fetched keys that were used.
+    used: usize,
+    /// The batch size.
     batch: usize,
-    /// Nothing is left behind those that were fetched.
+    /// Set when no keys follow the fetched ones.
     ended: bool,
-    /// How many rows were fetched in all.
+    /// Total number of fetched rows.
     #[cfg(test)]
     rows: usize,
 }
@@ -200,8 +200,8 @@ impl<'q> Postings<'q> {
             sql,
             value,
             fetched: Vec::new(),
-            at: 0,
-            given: 0,
+            next: 0,
+            used: 0,
             batch: 1,
             ended: false,
             #[cfg(test)]
@@ -209,21 +209,21 @@ impl<'q> Postings<'q> {
         }
     }
 
-    /// The first key from `key` on. Keys asked for never go back.
+    /// Returns the first key at or after `key`. Successive calls must not decrease `key`.
     fn seek(&mut self, conn: &Connection, key: i64, last: i64) -> Result<Option<i64>, Fault> {
-        let passed = self.fetched.get(self.at..).unwrap_or_default().partition_point(|one| *one < key);
-        self.at += passed;
-        if self.at >= self.fetched.len() && !self.ended {
+        let passed = self.fetched.get(self.next..).unwrap_or_default().partition_point(|one| *one < key);
+        self.next += passed;
+        if self.next >= self.fetched.len() && !self.ended {
             self.fetch(conn, key, last)?;
         }
-        self.given += usize::from(passed > 0);
-        Ok(self.fetched.get(self.at).copied())
+        self.used += usize::from(passed > 0);
+        Ok(self.fetched.get(self.next).copied())
     }
 
     fn fetch(&mut self, conn: &Connection, key: i64, last: i64) -> Result<(), Fault> {
-        // Few at first, as most guards want to know whether there is one. Who takes one after the other
-        // is given more at a time; who leaps is not.
-        let taken = self.given * 2 >= self.fetched.len();
+        // Start small: most guards only need to know whether there is a match. The batch grows for a caller that
+        // uses every key, and shrinks again for one that skips most of them.
+        let taken = self.used * 2 >= self.fetched.len();
         self.batch = if taken { (self.batch * 4).min(LARGEST_BATCH) } else { 1 };
         let mut statement = conn.prepare_cached(self.sql)?;
         let rows = statement.query_map((self.value, key, last, self.batch as i64), |row| row.get(0))?;
@@ -235,7 +235,7 @@ impl<'q> Postings<'q> {
         {
             self.rows += self.fetched.len();
         }
-        (self.at, self.given) = (0, 1);
+        (self.next, self.used) = (0, 1);
         self.ended = self.fetched.len() < self.batch;
         Ok(())
     }
@@ -271,7 +271,7 @@ mod tests {
         Query::any_of([QueryItem { names, tags: tags.iter().map(|tag| Tag::from(*tag)).collect() }])
     }
 
-    /// The positions, and how many rows were fetched on the way.
+    /// Returns the positions, and how many rows were fetched.
     fn walk(conn: &Connection, mut matches: Matches<'_>) -> (Vec<i64>, usize) {
         let mut positions = Vec::new();
         while let Ok(Some(position)) = matches.next(conn) {

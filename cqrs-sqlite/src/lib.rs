@@ -1,5 +1,5 @@
-//! The store of `cqrs` on one SQLite file: the log, the read models, their checkpoints and the
-//! commands' keys, with nothing to install.
+//! A `cqrs` store in one SQLite file: the log, the read models, their checkpoints, and idempotency keys. It needs no
+//! server.
 //!
 //! ```
 //! use cqrs_core::id::Partition;
@@ -19,43 +19,41 @@
 //!
 //! Linking this crate makes `Engine::open("sqlite:bank.db")` work.
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! - **Durable.** What was acknowledged survives the end of the process at any point, and a loss of
-//!   power as far as the disk keeps what it has confirmed (`synchronous=FULL`, in a WAL).
-//! - **One file, several processes** on one machine. Each append takes SQLite's lock for writing, and
-//!   waits for it as long as [`SqliteBuilder::patience`] says; then it gives `Unavailable`. File
-//!   systems over a network are not supported: their locks do not hold.
-//! - **Group commit.** One thread writes. It takes all appends and commits of read models that wait,
-//!   checks each against those before it, and commits them together. Those that are refused are told,
-//!   and touch nobody else.
-//! - **Readers never wait for the writer**, nor the writer for them.
-//! - **Positions have no gaps**, in the order of commits. There is one partition.
-//! - **The file that was opened.** A file that is deleted, moved, replaced or overwritten while it is open, and
-//!   one that was copied without its WAL, give `Corrupt`.
+//! - **Durability.** An acknowledged write survives a crash of the process at any point. It survives a power failure
+//!   if the disk keeps what it has confirmed (`synchronous=FULL` with a WAL).
+//! - **One file, several processes** on one machine. Each append takes SQLite's write lock and waits for it up to
+//!   [`SqliteBuilder::patience`]; then it fails with `Unavailable`. Network file systems are not supported, because
+//!   their locks are not reliable.
+//! - **Group commit.** One thread writes. It takes all pending appends and read-model commits, checks each against
+//!   those before it, and commits them together. A rejected write does not affect the others.
+//! - **Readers never wait for the writer**, and the writer never waits for readers.
+//! - **Positions have no gaps** and follow the order of commits. There is one partition.
+//! - **File identity.** If the open file is deleted, moved, replaced, or overwritten, calls fail with `Corrupt`. So does
+//!   opening a file that was copied without its WAL.
 //!
-//! A file that is restored from a backup while no program has it open keeps the log's id, and the store cannot
-//! notice that it went back in time: call [`SqliteStore::assign_new_log_id`] for it.
+//! A file that is restored from a backup while it is closed keeps its log id, and the store cannot detect that it went
+//! back in time. Call [`SqliteStore::assign_new_log_id`] after such a restore.
 //!
-//! Work is done on threads of the store's own, so it needs no particular runtime, and no read or write waits for
-//! a future that is not polled. The threads end when the last handle is dropped, after everything that was handed
-//! over has been written and the WAL was written back.
+//! The store works on its own threads. It needs no particular runtime, and no read or write waits for a future that is
+//! not polled. After the last handle is dropped, the threads finish all queued writes, write the WAL back, and stop.
 
 #![forbid(unsafe_code)]
 
-/// The driver whose types a projection's own statements use.
+/// The driver, for the statements of SQL projections.
 pub use rusqlite;
 
 mod append;
+mod cache;
 mod checkpoint;
 mod documents;
 mod error;
 mod file;
 mod fold;
 mod guard;
+mod head;
 mod inline;
-mod known;
-mod news;
 mod open;
 mod read;
 mod readers;
@@ -84,7 +82,7 @@ use cqrs_core::store::{
 };
 use tokio::sync::oneshot;
 
-// The page's programs are compiled and run with the tests.
+// Compiles and runs the programs of the guide page as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guide/sqlite.md")]
 struct Guide;
@@ -92,15 +90,15 @@ struct Guide;
 use self::documents::{Claiming, Recording};
 use self::error::Fault;
 use self::guard::number;
-use self::news::News;
-use self::open::Place;
+use self::head::HeadWatch;
+use self::open::Location;
 use self::readers::Readers;
 use self::snapshots::Forgetting;
 pub use self::statements::{Sqlite, Transaction};
 pub use self::verify::Verified;
 use self::writer::{Thread, Turn, Writer};
 
-/// A log and its read models in one SQLite file. A clone is another handle of the same store.
+/// A log and its read models in one SQLite file. Clones share the same store.
 #[derive(Clone, Debug)]
 pub struct SqliteStore {
     shared: Arc<Shared>,
@@ -108,28 +106,28 @@ pub struct SqliteStore {
 
 #[derive(Debug)]
 struct Shared {
-    place: Place,
+    location: Location,
     log: LogId,
     limits: Limits,
     writer: Writer,
     readers: Arc<Readers>,
-    news: Arc<News>,
+    head_watch: Arc<HeadWatch>,
 }
 
 impl Shared {
-    /// Appends, in a turn that was reserved if there is one.
+    /// Appends, in a reserved turn if there is one.
     async fn append(&self, turn: Option<Turn>, append: Append) -> Result<Appended, AppendError> {
         self.limits.check(&append)?;
         self.writer.write_in(turn, append).await
     }
 
-    /// Reads something beside the log's end, from a log that has not been rewound.
+    /// Runs a read that does not include the log's end, after checking that the log was not rewound.
     fn read<T: Send + 'static>(
         &self,
         doing: &'static str,
         read: impl FnOnce(&rusqlite::Connection) -> Result<T, Fault> + Send + 'static,
     ) -> impl Future<Output = Result<T, StoreError>> + Send {
-        let floor = self.news.head();
+        let floor = self.head_watch.head();
         self.readers.read(doing, move |conn| {
             read::check_not_rewound(conn, floor)?;
             read(conn)
@@ -140,43 +138,42 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.readers.close();
-        self.news.close();
+        self.head_watch.close();
     }
 }
 
 impl SqliteStore {
-    /// Opens the store in a file, and creates it if the file is not there or empty.
+    /// Opens the store in a file, and creates it if the file is missing or empty.
     ///
     /// # Errors
-    /// - [`StoreErrorKind::Invalid`]: the path is a URI, a directory or another thing that is not a file, its
-    ///   parent does not exist, the file has two names, or it is another application's database.
-    /// - [`StoreErrorKind::Unsupported`]: its tables have an older version and have to be
-    ///   [migrated](Self::migrate), or a newer one that this program cannot read; or the file system cannot
-    ///   keep a WAL.
-    /// - [`StoreErrorKind::Corrupt`]: it is not a database, or a damaged one, or its WAL is missing.
-    /// - [`StoreErrorKind::Unavailable`]: another process keeps it locked.
-    /// - [`StoreErrorKind::Failed`]: it cannot be read or written.
+    /// - [`StoreErrorKind::Invalid`]: the path is a URI or not a regular file, its parent directory does not exist, the
+    ///   file has several hard links, or it is another application's database.
+    /// - [`StoreErrorKind::Unsupported`]: the tables have an older version and must be [migrated](Self::migrate), or a
+    ///   newer version that this program cannot read; or the file system does not support a WAL.
+    /// - [`StoreErrorKind::Corrupt`]: the file is damaged or not a database, or its WAL is missing.
+    /// - [`StoreErrorKind::Unavailable`]: another process keeps the file locked.
+    /// - [`StoreErrorKind::Failed`]: the file cannot be read or written.
     ///
-    /// A file that is refused is left as it was.
+    /// A rejected file is not changed.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::builder(path).open().await
     }
 
-    /// Migrates the tables of a file to this program's version, and creates them if the file is empty or does
-    /// not exist. A file that needs no migration is left as it is.
+    /// Migrates the tables of a file to this program's version, or creates them if the file is missing or empty. A file
+    /// that needs no migration is not changed.
     ///
-    /// Run it once, before the first program of a new release opens the file. It runs in one transaction, and
-    /// no program may have the file open meanwhile. Copy the file first: a program of the release before
-    /// cannot open it afterwards, unless the guide page says so for the version.
+    /// Run it once, before the first program of a new release opens the file. It runs in one transaction, and no other
+    /// program may have the file open. Back up the file first: programs of the previous release cannot open it
+    /// afterwards, unless the guide page says otherwise for the version.
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`StoreErrorKind::Unavailable`] if the file is still open somewhere.
+    /// As [`open`](Self::open); [`StoreErrorKind::Unavailable`] if a program has the file open.
     pub async fn migrate(path: impl AsRef<Path>) -> Result<(), StoreError> {
         Self::builder(path).migrate().await
     }
 
-    /// Returns the statements that [`migrate`](Self::migrate) would run now, for review or for the `sqlite3`
-    /// shell. The text is empty if there is nothing to do.
+    /// Returns the statements that [`migrate`](Self::migrate) would run now, for review or for the `sqlite3` shell.
+    /// Returns an empty string if there is nothing to do.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -184,64 +181,62 @@ impl SqliteStore {
         Self::builder(path).migration_sql().await
     }
 
-    /// Gives the log in a file a new id, and returns it.
+    /// Assigns a new id to the log in a file, and returns it.
     ///
-    /// Call it for a copy that is to continue beside its original, and for a file that went back in time:
-    /// one that was restored from a backup, or has lost its WAL. The checkpoints and snapshots in the same file
-    /// move to the new id in the same transaction, so that read models in the file continue. Receipts of the
-    /// original, and checkpoints in other stores, are rejected from then on, because their log has another id.
+    /// Call it for a copy that you use in addition to its original, and for a file that went back in time because it was
+    /// restored from a backup or lost its WAL. The same transaction moves the checkpoints and snapshots in the file to
+    /// the new id, so that its read models continue. Afterwards, receipts of the original log and checkpoints in other
+    /// stores are rejected, because their log has another id.
     ///
     /// # Errors
-    /// As [`open`](Self::open), except that a missing WAL is accepted; [`StoreErrorKind::Invalid`] if there is
-    /// no log in the file; [`StoreErrorKind::Unavailable`] if the file is open somewhere.
+    /// As [`open`](Self::open), except that a missing WAL is accepted; [`StoreErrorKind::Invalid`] if the file has no
+    /// log; [`StoreErrorKind::Unavailable`] if a program has the file open.
     pub async fn assign_new_log_id(path: impl AsRef<Path>) -> Result<LogId, StoreError> {
         Self::builder(path).assign_new_log_id().await
     }
 
-    /// Sets up a store that differs from [`open`](Self::open).
+    /// Returns a builder, for settings that differ from those of [`open`](Self::open).
     #[must_use]
     pub fn builder(path: impl AsRef<Path>) -> SqliteBuilder {
         let path = path.as_ref().to_owned();
         SqliteBuilder { path, patience: Duration::from_secs(5), readers: 4, limits: Limits::standard() }
     }
 
-    /// Writes everything back to the main file and closes it, so that it can be copied or moved alone, unless
-    /// another process has it open. A later call opens it again. [`Engine::shutdown`](cqrs_core::Engine::shutdown)
-    /// does this, and so does dropping the last handle, on the store's own thread.
+    /// Writes the WAL back to the main file and closes the file, unless another process has it open. You can then copy or
+    /// move the main file alone. A later call opens it again. [`Engine::shutdown`](cqrs_core::Engine::shutdown) calls
+    /// this. Dropping the last handle also closes the file, on the store's own thread.
     ///
-    /// It waits for the writes that were handed over before, and as long as
-    /// [`patience`](SqliteBuilder::patience) says for reads and for other processes.
+    /// It waits for all writes queued before, and up to [`patience`](SqliteBuilder::patience) for reads and for other
+    /// processes.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Unavailable`] if another process kept the file locked, or any other reason why the WAL
-    /// was not written back. What was acknowledged is in the WAL then.
+    /// [`StoreErrorKind::Unavailable`] if another process kept the file locked; other kinds if the WAL was not written
+    /// back for another reason. The WAL still holds all acknowledged writes.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.shared.writer.close().await
     }
 
-    /// Walks through the whole file, and gives what it has seen or the first thing that is wrong:
-    /// damaged pages, a gap among positions or versions, an index that disagrees with the log,
-    /// metadata that cannot be read, a checkpoint or a key beyond the log, a snapshot of what the log does
-    /// not have. Payloads are looked at by
-    /// nobody here: what they say is the engine's matter.
+    /// Verifies the whole file, and returns what it contains or the first fault: damaged pages, gaps in positions or
+    /// versions, an index that differs from the log, metadata that cannot be decoded, a checkpoint or key past the end of
+    /// the log, or a snapshot that does not match the log. It does not decode payloads; the engine does.
     ///
-    /// It reads one snapshot, beside all other work, and takes time in proportion to the file.
+    /// It reads one snapshot without blocking other work, and takes time in proportion to the file.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Corrupt`] with a message that names the fault, or what kept it from reading.
+    /// [`StoreErrorKind::Corrupt`] with a message that names the fault; other kinds if the file cannot be read.
     pub async fn verify(&self) -> Result<Verified, StoreError> {
-        let (place, log) = (self.shared.place.clone(), self.shared.log);
-        // On a thread of its own, as it takes long and others read meanwhile.
+        let (location, log) = (self.shared.location.clone(), self.shared.log);
+        // On its own thread, because it takes long and must not block other reads.
         let verify = move || {
-            let conn = place.reader()?;
+            let conn = location.reader()?;
             let done = verify::verify(&conn, log);
-            place.file.check().and(done)
+            location.file.check().and(done)
         };
-        apart("cqrs-sqlite-verify", "verify the file", verify).await
+        run_on_thread("cqrs-sqlite-verify", "verify the file", verify).await
     }
 }
 
-/// Sets up a [`SqliteStore`].
+/// Configures a [`SqliteStore`].
 #[derive(Clone, Debug)]
 pub struct SqliteBuilder {
     path: PathBuf,
@@ -251,21 +246,21 @@ pub struct SqliteBuilder {
 }
 
 impl SqliteBuilder {
-    /// How long an append waits for another process that is writing; 5 seconds unless set.
+    /// Sets how long an append waits for another process that is writing (default: 5 s).
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// How many threads read at most, at least 1; 4 unless set.
+    /// Sets the maximum number of reader threads, at least 1 (default: 4).
     #[must_use]
     pub fn readers(mut self, readers: usize) -> Self {
         self.readers = readers;
         self
     }
 
-    /// How large things may be.
+    /// Sets the size limits of what it stores (default: [`Limits::standard`]).
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
@@ -277,7 +272,7 @@ impl SqliteBuilder {
     /// # Errors
     /// As [`SqliteStore::migrate`].
     pub async fn migrate(self) -> Result<(), StoreError> {
-        self.on_the_file("migrate", |place| place.migrate()).await
+        self.with_closed_file("migrate", |location| location.migrate()).await
     }
 
     /// Returns the statements of a migration: see [`SqliteStore::migration_sql`].
@@ -285,7 +280,7 @@ impl SqliteBuilder {
     /// # Errors
     /// As [`SqliteStore::migration_sql`].
     pub async fn migration_sql(self) -> Result<String, StoreError> {
-        self.on_the_file("plan the migration of", |place| place.migration_sql()).await
+        self.with_closed_file("plan the migration of", |location| location.migration_sql()).await
     }
 
     /// Assigns a new log id: see [`SqliteStore::assign_new_log_id`].
@@ -293,18 +288,18 @@ impl SqliteBuilder {
     /// # Errors
     /// As [`SqliteStore::assign_new_log_id`].
     pub async fn assign_new_log_id(self) -> Result<LogId, StoreError> {
-        self.on_the_file("assign a new log id to", |place| place.assign_new_log_id()).await
+        self.with_closed_file("assign a new log id to", |location| location.assign_new_log_id()).await
     }
 
-    /// Works on a file that no store has opened, on a thread of its own.
-    async fn on_the_file<T: Send + 'static>(
+    /// Works on a file that no store has open, on its own thread.
+    async fn with_closed_file<T: Send + 'static>(
         self,
         doing: &str,
-        work: impl FnOnce(Place) -> Result<T, Fault> + Send + 'static,
+        work: impl FnOnce(Location) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let doing = format!("{doing} {}", self.path.display());
-        let work = move || Place::new(&self.path, self.patience).and_then(work);
-        apart("cqrs-sqlite-file", &doing, work).await
+        let work = move || Location::new(&self.path, self.patience).and_then(work);
+        run_on_thread("cqrs-sqlite-file", &doing, work).await
     }
 
     /// Opens the store.
@@ -313,39 +308,39 @@ impl SqliteBuilder {
     /// As [`SqliteStore::open`].
     pub async fn open(self) -> Result<SqliteStore, StoreError> {
         let doing = format!("open {}", self.path.display());
-        let told = |fault: Fault| fault.told(&doing);
-        let news = Arc::new(News::new());
-        let (writer, asked) = Writer::new();
+        let to_error = |fault: Fault| fault.to_error(&doing);
+        let head_watch = Arc::new(HeadWatch::new());
+        let (writer, requests) = Writer::new();
         let (opened, opening) = oneshot::channel();
         let thread = std::thread::Builder::new().name("cqrs-sqlite-write".to_owned());
-        let heard = Arc::clone(&news);
+        let published = Arc::clone(&head_watch);
         let started = thread.spawn(move || {
             let open = || {
-                let place = Place::new(&self.path, self.patience)?;
-                let (conn, log) = place.writer()?;
-                let readers = Arc::new(Readers::new(place.clone(), self.readers));
-                let thread = Thread::new(conn, place.clone(), log, heard, Arc::clone(&readers))?;
-                Ok(((place, log, readers), thread))
+                let location = Location::new(&self.path, self.patience)?;
+                let (conn, log) = location.writer()?;
+                let readers = Arc::new(Readers::new(location.clone(), self.readers));
+                let thread = Thread::new(conn, location.clone(), log, published, Arc::clone(&readers))?;
+                Ok(((location, log, readers), thread))
             };
             match open() {
                 Ok((open, thread)) => {
                     let _ = opened.send(Ok(open));
-                    thread.run(asked);
+                    thread.run(requests);
                 }
                 Err(fault) => _ = opened.send(Err(fault)),
             }
         });
-        let failed = |words: String| told(Fault::new(StoreErrorKind::Failed, words));
-        started.map_err(|error| failed(format!("no thread can be started ({error})")))?;
-        let opened = opening.await.map_err(|_| failed("its thread has stopped".to_owned()))?;
-        let (place, log, readers) = opened.map_err(told)?;
-        let shared = Shared { place, log, limits: self.limits, writer, readers, news };
+        let failed = |message: String| to_error(Fault::new(StoreErrorKind::Failed, message));
+        started.map_err(|error| failed(format!("the operating system refused a new thread ({error})")))?;
+        let opened = opening.await.map_err(|_| failed("the writer thread has stopped".to_owned()))?;
+        let (location, log, readers) = opened.map_err(to_error)?;
+        let shared = Shared { location, log, limits: self.limits, writer, readers, head_watch };
         Ok(SqliteStore { shared: Arc::new(shared) })
     }
 }
 
-/// Works on a thread of its own. Dropping the future has no effect but that nobody hears of it.
-async fn apart<T: Send + 'static>(
+/// Runs `work` on its own thread. Dropping the future discards the result but does not stop the work.
+async fn run_on_thread<T: Send + 'static>(
     name: &str,
     doing: &str,
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
@@ -354,41 +349,41 @@ async fn apart<T: Send + 'static>(
     let started = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         let _ = answer.send(work());
     });
-    let failed = |words: String| Fault::new(StoreErrorKind::Failed, words).told(doing);
-    started.map_err(|error| failed(format!("no thread can be started ({error})")))?;
-    let done = outcome.await.map_err(|_| failed("its thread has stopped".to_owned()))?;
-    done.map_err(|fault| fault.told(doing))
+    let failed = |message: String| Fault::new(StoreErrorKind::Failed, message).to_error(doing);
+    started.map_err(|error| failed(format!("the operating system refused a new thread ({error})")))?;
+    let done = outcome.await.map_err(|_| failed("the thread has stopped".to_owned()))?;
+    done.map_err(|fault| fault.to_error(doing))
 }
 
-/// The path in `sqlite:PATH`. Two slashes begin a host, of which there is none before a third.
+/// Returns the path in `sqlite:PATH`. After `//` comes a host, which must be empty.
 fn path_of(url: &str) -> Result<&str, Fault> {
     let rest = url.split_once(':').map_or("", |(_, rest)| rest);
-    let invalid = |words: String| Err(Fault::new(StoreErrorKind::Invalid, words));
+    let invalid = |message: String| Err(Fault::new(StoreErrorKind::Invalid, message));
     let path = match rest.strip_prefix("//") {
         Some(path) if path.starts_with('/') => path,
-        Some(host) => return invalid(format!("what follows `//` names a host; write `sqlite:{host}`")),
+        Some(host) => return invalid(format!("a URL with `//` names a host; write `sqlite:{host}`")),
         None => rest,
     };
     if let Some((path, _)) = path.split_once('?') {
         return invalid(format!(
-            "a `?` and what follows it are no options here; write `sqlite:{path}`, and use `SqliteStore::builder` for \
-             settings"
+            "the URL has options after `?`, which are not supported; write `sqlite:{path}`, and use \
+             `SqliteStore::builder` for settings"
         ));
     }
     let encoded = path.as_bytes().windows(3).any(
         |bytes| matches!(bytes, [b'%', high, low] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit()),
     );
     if encoded {
-        let words = "percent-encoding is not decoded: write the path as it is. For a file whose name has a `%`, use \
-                     `SqliteStore::open`";
-        return invalid(words.to_owned());
+        let message = "percent-encoding is not supported; write the path as it is. For a file whose name contains a \
+                       `%`, use `SqliteStore::open`";
+        return invalid(message.to_owned());
     }
     Ok(path)
 }
 
 fn open_url(url: String) -> BoxFuture<'static, Result<Stores, StoreError>> {
     Box::pin(async move {
-        let path = path_of(&url).map_err(|fault| fault.told(&format!("open {url}")))?;
+        let path = path_of(&url).map_err(|fault| fault.to_error(&format!("open {url}")))?;
         Ok(Arc::new(SqliteStore::open(path).await?).into())
     })
 }
@@ -401,11 +396,11 @@ impl From<SqliteStore> for Stores {
     }
 }
 
-fn only(partition: Partition) -> Result<(), StoreError> {
+fn check_partition(partition: Partition) -> Result<(), StoreError> {
     if partition == Partition::ONLY {
         return Ok(());
     }
-    let message = format!("there is no partition {partition}; this log has 1");
+    let message = format!("the log has one partition, and no partition {partition}");
     Err(StoreError::new(StoreErrorKind::Invalid, message))
 }
 
@@ -452,20 +447,20 @@ impl EventStore for SqliteStore {
         from: Version,
         take: &'a mut TakeEvent<'a>,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(fold::stream(&self.shared.readers, stream, from, self.shared.news.head(), take))
+        Box::pin(fold::stream(&self.shared.readers, stream, from, self.shared.head_watch.head(), take))
     }
 
     fn read_log(&self, read: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {
         let log = self.shared.log;
         Box::pin(async move {
-            only(read.partition)?;
-            let floor = self.shared.news.head();
+            check_partition(read.partition)?;
+            let floor = self.shared.head_watch.head();
             let slice = move |conn: &rusqlite::Connection| {
                 let slice = read::log(conn, &read, log)?;
                 read::not_rewound(floor, number(slice.head.position)).map(|()| slice)
             };
             let slice = self.shared.readers.read("read the log", slice).await?;
-            self.shared.news.publish(number(slice.head.position));
+            self.shared.head_watch.publish(number(slice.head.position));
             Ok(slice)
         })
     }
@@ -473,27 +468,27 @@ impl EventStore for SqliteStore {
     fn head(&self, partition: Partition) -> BoxFuture<'_, Result<Head, StoreError>> {
         let log = self.shared.log;
         Box::pin(async move {
-            only(partition)?;
-            let floor = self.shared.news.head();
+            check_partition(partition)?;
+            let floor = self.shared.head_watch.head();
             let head = move |conn: &rusqlite::Connection| {
                 let head = read::head(conn, log)?;
                 read::not_rewound(floor, number(head.position)).map(|()| head)
             };
             let head = self.shared.readers.read("read the log's head", head).await?;
-            self.shared.news.publish(number(head.position));
+            self.shared.head_watch.publish(number(head.position));
             Ok(head)
         })
     }
 
     fn wait(&self, partition: Partition, after: Position) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
-            let Shared { news, place, .. } = &*self.shared;
-            if partition == Partition::ONLY && news.head() > number(after) {
+            let Shared { head_watch, location, .. } = &*self.shared;
+            if partition == Partition::ONLY && head_watch.head() > number(after) {
                 return Ok(());
             }
-            // Another process may have moved it, which nobody has told us.
+            // Another process may have appended, which this handle has not seen yet.
             self.head(partition).await?;
-            news.wait(number(after), place).await;
+            head_watch.wait(number(after), location).await;
             Ok(())
         })
     }

@@ -1,4 +1,4 @@
-//! Reading the log: slices of streams and of the whole, each of one snapshot.
+//! Reading slices of a stream or of the log, each from one snapshot.
 
 use std::sync::Arc;
 
@@ -14,75 +14,74 @@ use uuid::Uuid;
 use crate::error::Fault;
 use crate::guard::{Matches, number};
 
-/// After this many bytes of payload a slice ends, so that a large limit does not fill the memory.
+/// A slice ends after this many bytes of payload, so that a large limit does not exhaust the memory.
 const SLICE_BYTES: usize = 16 << 20;
 
-/// Payloads are copied into pieces of this size and shared from there, so that a slice of small events
-/// is not as many small allocations.
-const PIECE: usize = 16 << 10;
+/// Small payloads share allocations of this size.
+const PAYLOAD_CHUNK: usize = 16 << 10;
 
 type Events = Vec<Arc<RecordedEvent>>;
 
-/// Runs a read of several statements on one snapshot.
+/// Runs several statements on one snapshot.
 pub(crate) fn snapshot<T>(
     conn: &Connection,
     read: impl FnOnce(&Connection) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
     conn.prepare_cached("BEGIN")?.execute(())?;
     let done = read(conn);
-    // Nothing was written, so there is nothing to lose either way.
+    // The transaction wrote nothing, so it does not matter how it ends.
     conn.prepare_cached("ROLLBACK")?.execute(())?;
     done
 }
 
-/// The last event of the log or of a stream: its position or version, which is 0 if there is none, and its id.
+/// The last event of the log or of a stream: its position or version (0 if there is none), and its id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Last {
+pub(crate) struct LastEvent {
     pub(crate) number: i64,
     pub(crate) id: Option<Uuid>,
 }
 
-impl Last {
-    fn of(row: &Row<'_>) -> Result<Self, Fault> {
+impl LastEvent {
+    fn from_row(row: &Row<'_>) -> Result<Self, Fault> {
         Ok(Self { number: row.get(0)?, id: Some(uuid(row.get_ref(1)?.as_blob()?)?) })
     }
 }
 
-/// The last event of the log.
-pub(crate) fn last(conn: &Connection) -> Result<Last, Fault> {
+/// Returns the last event of the log.
+pub(crate) fn last(conn: &Connection) -> Result<LastEvent, Fault> {
     let mut select =
         conn.prepare_cached("SELECT position, id FROM cqrs_events ORDER BY position DESC LIMIT 1")?;
     let mut rows = select.query(())?;
-    rows.next()?.map_or(Ok(Last::default()), Last::of)
+    rows.next()?.map_or(Ok(LastEvent::default()), LastEvent::from_row)
 }
 
-/// The last event of a stream.
-pub(crate) fn last_of(conn: &Connection, stream: &StreamId) -> Result<Last, Fault> {
+/// Returns the last event of a stream.
+pub(crate) fn last_of(conn: &Connection, stream: &StreamId) -> Result<LastEvent, Fault> {
     let mut select = conn.prepare_cached(
         "SELECT version, id FROM cqrs_events WHERE stream = ?1 ORDER BY version DESC LIMIT 1",
     )?;
     let mut rows = select.query((stream.as_str(),))?;
-    rows.next()?.map_or(Ok(Last::default()), Last::of)
+    rows.next()?.map_or(Ok(LastEvent::default()), LastEvent::from_row)
 }
 
-/// The id of the event at a position, if there is one.
+/// Returns the id of the event at a position, if there is one.
 pub(crate) fn id_at(conn: &Connection, position: i64) -> Result<Option<Uuid>, Fault> {
     let mut select = conn.prepare_cached("SELECT id FROM cqrs_events WHERE position = ?1")?;
     let mut rows = select.query((position,))?;
     rows.next()?.map(|row| uuid(row.get_ref(0)?.as_blob()?)).transpose()
 }
 
-/// Refuses a log that ends before a position that this handle has reported as its end.
+/// Fails if the log ends before `floor`, a position that this handle has already reported as its end.
 pub(crate) fn not_rewound(floor: i64, head: i64) -> Result<(), Fault> {
     if head >= floor {
         return Ok(());
     }
     Err(Fault::corrupt(format!(
-        "the log was rewound: it ends at position {head}, and {floor} was reported before"
+        "the log was rewound: it ends at position {head}, but this store has already reported position {floor}"
     )))
 }
 
-/// The same for a read that does not look at the log's end itself.
+/// Does the same for a read that does not read the log's end itself.
 pub(crate) fn check_not_rewound(conn: &Connection, floor: i64) -> Result<(), Fault> {
     if floor == 0 || id_at(conn, floor)?.is_some() {
         return Ok(());
@@ -91,7 +90,7 @@ pub(crate) fn check_not_rewound(conn: &Connection, floor: i64) -> Result<(), Fau
 }
 
 pub(crate) fn head(conn: &Connection, log: LogId) -> Result<Head, Fault> {
-    let Last { number, id } = last(conn)?;
+    let LastEvent { number, id } = last(conn)?;
     Ok(Head { log, position: Position::new(number.cast_unsigned()), event: id })
 }
 
@@ -99,7 +98,7 @@ pub(crate) fn head(conn: &Connection, log: LogId) -> Result<Head, Fault> {
 pub(crate) fn stream(conn: &Connection, read: &StreamRead) -> Result<StreamSlice, Fault> {
     snapshot(conn, |conn| {
         let version = Version::new(last_of(conn, &read.stream)?.number.cast_unsigned());
-        // A stream that is at its end, as a reader finds it who has it in memory, costs one look.
+        // A caller that already has the latest event, usually from a cache, costs one lookup.
         let none = read.direction == Direction::Forward && read.from > version;
         let events = if none { Vec::new() } else { stream_events(conn, read)? };
         Ok(StreamSlice { events, version })
@@ -112,7 +111,7 @@ fn stream_events(conn: &Connection, read: &StreamRead) -> Result<Events, Fault> 
     let mut select = conn.prepare_cached(stream_sql(read))?;
     let rows = select.query((read.stream.as_str(), from, limit))?;
     let events = Slice::new(Some(&read.stream)).fill(rows)?;
-    whole(&events)?;
+    check_versions(&events)?;
     Ok(events)
 }
 
@@ -140,17 +139,17 @@ fn stream_sql(read: &StreamRead) -> &'static str {
     }
 }
 
-/// A stream with a hole is not handed out: folding it would give a state that never was.
-fn whole(events: &Events) -> Result<(), Fault> {
-    let hole = events.windows(2).find_map(|pair| match pair {
+/// Fails if versions are missing: folding such a stream would produce a state that never existed.
+fn check_versions(events: &Events) -> Result<(), Fault> {
+    let gap = events.windows(2).find_map(|pair| match pair {
         [one, next] if one.meta.version.get().abs_diff(next.meta.version.get()) != 1 => Some(next),
         _ => None,
     });
-    match hole {
+    match gap {
         None => Ok(()),
         Some(event) => {
             let (stream, version) = (&event.meta.stream, event.meta.version);
-            Err(Fault::corrupt(format!("{stream} has a hole beside its version {version}")))
+            Err(Fault::corrupt(format!("{stream} has a gap before or after version {version}")))
         }
     }
 }
@@ -160,7 +159,7 @@ pub(crate) fn log(conn: &Connection, read: &LogRead, log: LogId) -> Result<LogSl
     snapshot(conn, |conn| log_in(conn, read, log))
 }
 
-/// The same in the midst of a transaction.
+/// Reads a slice of the log within the current transaction.
 pub(crate) fn log_in(conn: &Connection, read: &LogRead, log: LogId) -> Result<LogSlice, Fault> {
     let head = head(conn, log)?;
     let end = read.up_to.map_or(head.position, |up_to| up_to.min(head.position));
@@ -175,7 +174,7 @@ pub(crate) fn log_in(conn: &Connection, read: &LogRead, log: LogId) -> Result<Lo
     Ok(LogSlice { events, read_to, read_to_event, after_event, head })
 }
 
-/// The events that match up to `end`, and whether some may be left behind the last of them.
+/// Returns the matching events up to `end`, and whether more may follow.
 fn log_events(conn: &Connection, read: &LogRead, end: i64) -> Result<(Events, bool), Fault> {
     let after = number(read.after);
     let limit = read.limit.max(1);
@@ -185,12 +184,12 @@ fn log_events(conn: &Connection, read: &LogRead, end: i64) -> Result<(Events, bo
     let mut slice = Slice::new(None);
     if read.query == Query::all() {
         slice.fill_range(conn, after + 1, end, limit)?;
-        slice.gapless(after + 1)?;
+        slice.check_no_gaps(after + 1)?;
     } else {
         let positions = positions(conn, &read.query, after, end, limit)?;
         slice.fill_positions(conn, &positions)?;
     }
-    let more = slice.events.len() >= limit || slice.full();
+    let more = slice.events.len() >= limit || slice.is_full();
     Ok((slice.events, more))
 }
 
@@ -217,15 +216,15 @@ const BY_RANGE: &str = concat!(
     " FROM cqrs_events WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3"
 );
 
-/// Events on their way from rows into a slice.
+/// A slice under construction.
 struct Slice<'a> {
     events: Events,
     bytes: usize,
-    /// The stream that all of them are of, if there is one.
+    /// The stream of all events, when the read is limited to one.
     stream: Option<&'a StreamId>,
-    /// Most events have no metadata, and share this.
-    blank: Arc<Metadata>,
-    piece: BytesMut,
+    /// Shared by events without metadata, which are most.
+    empty_metadata: Arc<Metadata>,
+    chunk: BytesMut,
 }
 
 impl<'a> Slice<'a> {
@@ -234,12 +233,12 @@ impl<'a> Slice<'a> {
             events: Vec::new(),
             bytes: 0,
             stream,
-            blank: Arc::new(Metadata::new()),
-            piece: BytesMut::new(),
+            empty_metadata: Arc::new(Metadata::new()),
+            chunk: BytesMut::new(),
         }
     }
 
-    fn full(&self) -> bool {
+    fn is_full(&self) -> bool {
         self.bytes >= SLICE_BYTES
     }
 
@@ -249,7 +248,7 @@ impl<'a> Slice<'a> {
     }
 
     fn add(&mut self, mut rows: Rows<'_>, mut wanted: impl FnMut(i64) -> bool) -> Result<(), Fault> {
-        while !self.full()
+        while !self.is_full()
             && let Some(row) = rows.next()?
         {
             let position = row.get_ref(0)?.as_i64()?;
@@ -269,7 +268,7 @@ impl<'a> Slice<'a> {
         self.add(rows, |_| true)
     }
 
-    /// Positions that lie close together are read in one walk, others one by one.
+    /// Reads dense positions with one range scan, and sparse ones one by one.
     fn fill_positions(&mut self, conn: &Connection, positions: &[i64]) -> Result<(), Fault> {
         let (Some(first), Some(last)) = (positions.first(), positions.last()) else { return Ok(()) };
         let mut select = conn.prepare_cached(BY_RANGE)?;
@@ -281,8 +280,8 @@ impl<'a> Slice<'a> {
         } else {
             self.fill_each(&mut select, positions)?;
         }
-        match self.events.len() < positions.len() && !self.full() {
-            true => Err(Fault::corrupt("an index names an event that is not there")),
+        match self.events.len() < positions.len() && !self.is_full() {
+            true => Err(Fault::corrupt("an index refers to an event that does not exist")),
             false => Ok(()),
         }
     }
@@ -294,12 +293,11 @@ impl<'a> Slice<'a> {
         Ok(())
     }
 
-    /// A hole among positions is not passed over: what stood there is lost.
-    fn gapless(&self, first: i64) -> Result<(), Fault> {
+    /// Fails if a position is missing: an event was lost there.
+    fn check_no_gaps(&self, first: i64) -> Result<(), Fault> {
         let expected = first.cast_unsigned()..;
-        let hole =
-            expected.zip(&self.events).find(|(position, event)| event.meta.position.get() != *position);
-        hole.map_or(Ok(()), |(position, _)| {
+        let gap = expected.zip(&self.events).find(|(position, event)| event.meta.position.get() != *position);
+        gap.map_or(Ok(()), |(position, _)| {
             Err(Fault::corrupt(format!("there is no event at position {position}")))
         })
     }
@@ -317,7 +315,7 @@ impl<'a> Slice<'a> {
         let name = row.get_ref(3)?.as_str()?;
         let payload = row.get_ref(4)?.as_blob()?;
         let time = row.get_ref(7)?.as_i64()?;
-        let checked = Checked {
+        let checksummed = ChecksumInput {
             numbers: [position, version, schema_version, time],
             id: row.get_ref(6)?.as_blob()?,
             stream: row.get_ref(5)?.as_str()?,
@@ -326,41 +324,41 @@ impl<'a> Slice<'a> {
             metadata: row.get_ref(9)?.as_str_or_null()?,
             payload,
         };
-        checked.agree(row.get_ref(10)?.as_i64()?)?;
+        checksummed.verify(row.get_ref(10)?.as_i64()?)?;
         let meta = EventMeta {
-            id: uuid(checked.id)?,
-            stream: self.stream_of(checked.stream)?,
+            id: uuid(checksummed.id)?,
+            stream: self.stream_of(checksummed.stream)?,
             version: Version::new(version.cast_unsigned()),
             partition: Partition::ONLY,
             position: Position::new(position.cast_unsigned()),
             time: Timestamp::from_micros(time.cast_unsigned()),
-            metadata: match checked.metadata {
+            metadata: match checksummed.metadata {
                 Some(text) => Arc::new(metadata(text)?),
-                None => Arc::clone(&self.blank),
+                None => Arc::clone(&self.empty_metadata),
             },
         };
         Ok(RecordedEvent {
             meta,
             name: name.to_owned().into(),
             schema_version: u32::try_from(schema_version)
-                .map_err(|_| Fault::corrupt("its schema version is too large"))?,
+                .map_err(|_| Fault::corrupt("its schema version does not fit into 32 bits"))?,
             payload: self.share(payload),
-            tags: checked.tags.map(tags).transpose()?.unwrap_or_default(),
+            tags: checksummed.tags.map(tags).transpose()?.unwrap_or_default(),
         })
     }
 
     fn share(&mut self, payload: &[u8]) -> Bytes {
-        if payload.len() > PIECE / 4 {
+        if payload.len() > PAYLOAD_CHUNK / 4 {
             return Bytes::copy_from_slice(payload);
         }
-        if self.piece.capacity() < payload.len() {
-            self.piece = BytesMut::with_capacity(PIECE);
+        if self.chunk.capacity() < payload.len() {
+            self.chunk = BytesMut::with_capacity(PAYLOAD_CHUNK);
         }
-        self.piece.extend_from_slice(payload);
-        self.piece.split().freeze()
+        self.chunk.extend_from_slice(payload);
+        self.chunk.split().freeze()
     }
 
-    /// Events of one stream often follow each other, and then share its name.
+    /// Returns the stream id, shared with the previous event if that is of the same stream.
     fn stream_of(&self, name: &str) -> Result<StreamId, Fault> {
         let last = self.events.last().map(|last| &last.meta.stream);
         match self.stream.or(last).filter(|known| known.as_str() == name) {
@@ -370,24 +368,24 @@ impl<'a> Slice<'a> {
     }
 }
 
-/// Decodes every event of the log, one after the other, and keeps none.
-pub(crate) fn each(
+/// Decodes every event of the log in order, and passes it to `check`.
+pub(crate) fn for_each_event(
     conn: &Connection,
-    mut look: impl FnMut(&RecordedEvent) -> Result<(), Fault>,
+    mut check: impl FnMut(&RecordedEvent) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut select = conn.prepare(concat!("SELECT ", columns!(), " FROM cqrs_events ORDER BY position"))?;
     let mut rows = select.query(())?;
     let mut slice = Slice::new(None);
     while let Some(row) = rows.next()? {
         let position = row.get_ref(0)?.as_i64()?;
-        look(&slice.event(row, position)?)?;
+        check(&slice.event(row, position)?)?;
     }
     Ok(())
 }
 
-/// All of an event that its checksum is about.
-pub(crate) struct Checked<'a> {
-    /// Position, version, schema version and time.
+/// Everything that the checksum of an event covers.
+pub(crate) struct ChecksumInput<'a> {
+    /// Position, version, schema version, and time.
     pub(crate) numbers: [i64; 4],
     pub(crate) id: &'a [u8],
     pub(crate) stream: &'a str,
@@ -397,37 +395,37 @@ pub(crate) struct Checked<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-impl Checked<'_> {
-    /// A CRC-32. The lengths of the texts come first, so that none can lend a byte to the next; with
-    /// the numbers they are one piece, since many small ones cost more than their bytes.
-    pub(crate) fn sum(&self) -> u32 {
+impl ChecksumInput<'_> {
+    /// Computes a CRC-32. The lengths of the texts come first, so that no byte can move from one text to the next.
+    /// Numbers and lengths are hashed in one piece, because many small updates are slower.
+    pub(crate) fn checksum(&self) -> u32 {
         let [tags, metadata] = [self.tags, self.metadata].map(Option::unwrap_or_default);
         let texts = [self.stream, self.name, tags, metadata];
-        let mut fixed = [0; 64];
+        let mut numbers_and_lengths = [0; 64];
         let lengths = texts.map(|text| text.len() as i64);
         let numbers = self.numbers.into_iter().chain(lengths);
-        for (place, number) in fixed.chunks_exact_mut(8).zip(numbers) {
-            place.copy_from_slice(&number.to_le_bytes());
+        for (bytes, number) in numbers_and_lengths.chunks_exact_mut(8).zip(numbers) {
+            bytes.copy_from_slice(&number.to_le_bytes());
         }
         let mut sum = crc32fast::Hasher::new();
-        sum.update(&fixed);
+        sum.update(&numbers_and_lengths);
         texts.iter().filter(|text| !text.is_empty()).for_each(|text| sum.update(text.as_bytes()));
         sum.update(self.id);
         sum.update(self.payload);
         sum.finalize()
     }
 
-    /// Refuses what is not what was written.
-    pub(crate) fn agree(&self, sum: i64) -> Result<(), Fault> {
-        if i64::from(self.sum()) == sum {
+    /// Fails if the event differs from the one that was written.
+    pub(crate) fn verify(&self, sum: i64) -> Result<(), Fault> {
+        if i64::from(self.checksum()) == sum {
             return Ok(());
         }
-        Err(Fault::corrupt("it is not what was written: its checksum differs"))
+        Err(Fault::corrupt("the checksum does not match: the event changed since it was written"))
     }
 }
 
 fn stream_id(text: &str) -> Result<StreamId, Fault> {
-    text.parse().map_err(|_| Fault::corrupt("its stream has no name that can be"))
+    text.parse().map_err(|_| Fault::corrupt("its stream id is invalid"))
 }
 
 pub(crate) fn uuid(bytes: &[u8]) -> Result<Uuid, Fault> {
@@ -435,9 +433,9 @@ pub(crate) fn uuid(bytes: &[u8]) -> Result<Uuid, Fault> {
 }
 
 fn tags(text: &str) -> Result<Tags, Fault> {
-    text::tags(text).ok_or_else(|| Fault::corrupt("its tags cannot be read"))
+    text::tags(text).ok_or_else(|| Fault::corrupt("its tags cannot be decoded"))
 }
 
 fn metadata(text: &str) -> Result<Metadata, Fault> {
-    text::metadata(text).ok_or_else(|| Fault::corrupt("its metadata cannot be read"))
+    text::metadata(text).ok_or_else(|| Fault::corrupt("its metadata cannot be decoded"))
 }

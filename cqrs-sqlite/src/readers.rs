@@ -1,4 +1,4 @@
-//! A few threads that read, each with a connection of its own, beside the one that writes.
+//! A pool of reader threads, each with its own connection, next to the writer thread.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,15 +10,15 @@ use tokio::sync::oneshot;
 
 use crate::error::Fault;
 use crate::file::Conn;
-use crate::open::Place;
+use crate::open::Location;
 
 type Read = Box<dyn FnOnce(Result<&Connection, Fault>) + Send>;
 
-/// Reads that wait, and the threads that take them. A thread is started when none is idle, up to a
-/// limit, so that a store nobody reads has none.
+/// A queue of reads, and the threads that run them. A thread is started only when a read is queued and none is idle,
+/// up to a limit.
 #[derive(Debug)]
 pub(crate) struct Readers {
-    place: Place,
+    location: Location,
     limit: usize,
     state: Mutex<State>,
     ready: Condvar,
@@ -30,67 +30,67 @@ struct State {
     queue: VecDeque<Read>,
     threads: usize,
     idle: usize,
-    /// Threads that have the file open.
+    /// Number of threads that have the file open.
     connected: usize,
-    /// How often all were asked to close it.
+    /// Number of times that all threads were asked to close the file.
     releases: u64,
     closed: bool,
 }
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} wait, {} of {} idle", self.queue.len(), self.idle, self.threads)
+        write!(f, "{} queued, {} of {} idle", self.queue.len(), self.idle, self.threads)
     }
 }
 
 impl Readers {
-    pub(crate) fn new(place: Place, limit: usize) -> Self {
+    pub(crate) fn new(location: Location, limit: usize) -> Self {
         let (ready, released) = (Condvar::new(), Condvar::new());
-        Self { place, limit: limit.max(1), state: Mutex::default(), ready, released }
+        Self { location, limit: limit.max(1), state: Mutex::default(), ready, released }
     }
 
-    /// Reads on one of the threads. Dropping the future has no effect but that nobody hears of it.
+    /// Runs a read on one of the threads. Dropping the future discards the result.
     ///
-    /// A read ends by itself, whether its future is polled or not. So it has to be bounded.
+    /// Once started, a read runs to its end even if its future is not polled, so it must be bounded.
     pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         doing: &'static str,
         read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.begin(doing, read)?.end().await
+        self.start(doing, read)?.finish().await
     }
 
-    /// Begins such a read at once.
-    pub(crate) fn begin<T: Send + 'static>(
+    /// Starts a read, and returns it without waiting for its result.
+    pub(crate) fn start<T: Send + 'static>(
         self: &Arc<Self>,
         doing: &'static str,
         read: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<Reading<T>, StoreError> {
+    ) -> Result<PendingRead<T>, StoreError> {
         let (answer, outcome) = oneshot::channel();
-        let file = Arc::clone(&self.place.file);
+        let file = Arc::clone(&self.location.file);
         let job = move |conn: Result<&Connection, Fault>| {
             if !answer.is_closed() {
                 let done = conn.and_then(read);
-                // What another file says is not told, and no fault of it either.
+                // Discard the result, or the error, of a read from another file.
                 let _ = answer.send(file.check().and(done));
             }
         };
-        self.submit(Box::new(job)).map_err(|fault| fault.told(doing))?;
-        Ok(Reading { doing, outcome })
+        self.submit(Box::new(job)).map_err(|fault| fault.to_error(doing))?;
+        Ok(PendingRead { doing, outcome })
     }
 
-    /// Has something done on one of the threads.
+    /// Queues a read, and starts a thread for it if none is idle.
     fn submit(self: &Arc<Self>, read: Read) -> Result<(), Fault> {
         let mut state = self.lock();
         state.queue.push_back(read);
         let wanted = state.queue.len() > state.idle && state.threads < self.limit;
         if wanted
-            && let Err(error) = self.start(&mut state)
+            && let Err(error) = self.start_thread(&mut state)
             && state.threads == 0
         {
             state.queue.pop_back();
-            let words = format!("no thread can be started ({error})");
-            return Err(Fault::new(StoreErrorKind::Unavailable, words));
+            let message = format!("the operating system refused a new thread ({error}); retry later");
+            return Err(Fault::new(StoreErrorKind::Unavailable, message));
         }
         drop(state);
         // `notify_one` might wake a thread that only closes the file.
@@ -98,7 +98,7 @@ impl Readers {
         Ok(())
     }
 
-    fn start(self: &Arc<Self>, state: &mut State) -> std::io::Result<()> {
+    fn start_thread(self: &Arc<Self>, state: &mut State) -> std::io::Result<()> {
         let readers = Arc::clone(self);
         let thread = std::thread::Builder::new().name("cqrs-sqlite-read".to_owned());
         thread.spawn(move || readers.work())?;
@@ -107,36 +107,36 @@ impl Readers {
     }
 
     fn work(&self) {
-        // Even if a read panics, another thread can take its place.
-        let mut working = Working { readers: self, conn: None, releases: 0 };
-        while let Some(read) = self.next(&mut working) {
-            if working.conn.is_none() {
-                match self.place.reader() {
-                    Ok(open) => working.connect(open),
+        // On a panic of a read, dropping this frees the slot for another thread.
+        let mut worker = Worker { readers: self, conn: None, releases: 0 };
+        while let Some(read) = self.next(&mut worker) {
+            if worker.conn.is_none() {
+                match self.location.reader() {
+                    Ok(open) => worker.connect(open),
                     Err(fault) => {
                         read(Err(fault));
                         continue;
                     }
                 }
             }
-            if let Some(open) = &working.conn {
+            if let Some(open) = &worker.conn {
                 read(Ok(open));
-                // One that could not end its snapshot would show the same one for ever.
+                // A connection that could not end its snapshot would read the same one forever.
                 if !open.is_autocommit() {
-                    working.disconnect();
+                    worker.disconnect();
                 }
             }
         }
     }
 
-    /// The next one that waits; `None` when the store is closed. Closes the file first, if asked to.
-    fn next(&self, working: &mut Working<'_>) -> Option<Read> {
+    /// Returns the next read, or `None` when the store is closed. Closes the connection first if asked to.
+    fn next(&self, worker: &mut Worker<'_>) -> Option<Read> {
         loop {
             let mut state = self.lock();
             let releases = state.releases;
-            if working.conn.is_some() && working.releases != releases {
+            if worker.conn.is_some() && worker.releases != releases {
                 drop(state);
-                working.disconnect();
+                worker.disconnect();
                 continue;
             }
             state.idle += 1;
@@ -151,14 +151,14 @@ impl Readers {
         }
     }
 
-    /// Has all threads close the file, each after the read that it is at; waits until then.
+    /// Makes all threads close the file after their current read, and waits for that until `until`.
     pub(crate) fn release(&self, until: Instant) {
         let mut state = self.lock();
         state.releases += 1;
         self.ready.notify_all();
         let left = until.saturating_duration_since(Instant::now());
         let connected = |state: &mut State| state.connected > 0;
-        // Those that take longer hold up nothing but the removal of the WAL.
+        // A thread that takes longer only delays the removal of the WAL.
         let _ = self.released.wait_timeout_while(state, left, connected);
     }
 
@@ -167,21 +167,21 @@ impl Readers {
         self.ready.notify_all();
     }
 
-    // The queue is never left half-changed.
+    // A panic cannot leave the queue half-changed.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A thread and its connection.
-struct Working<'a> {
+struct Worker<'a> {
     readers: &'a Readers,
     conn: Option<Conn>,
-    /// How often all had been asked to close the file when this one was opened.
+    /// The value of `State::releases` when the connection was opened.
     releases: u64,
 }
 
-impl Working<'_> {
+impl Worker<'_> {
     fn connect(&mut self, conn: Conn) {
         self.conn = Some(conn);
         let mut state = self.readers.lock();
@@ -197,26 +197,26 @@ impl Working<'_> {
     }
 }
 
-impl Drop for Working<'_> {
+impl Drop for Worker<'_> {
     fn drop(&mut self) {
         self.disconnect();
         self.readers.lock().threads -= 1;
     }
 }
 
-/// A read that was begun.
-pub(crate) struct Reading<T> {
+/// A read that was started.
+pub(crate) struct PendingRead<T> {
     doing: &'static str,
     outcome: oneshot::Receiver<Result<T, Fault>>,
 }
 
-impl<T> Reading<T> {
-    /// Waits for its end.
-    pub(crate) async fn end(self) -> Result<T, StoreError> {
+impl<T> PendingRead<T> {
+    /// Waits for the result.
+    pub(crate) async fn finish(self) -> Result<T, StoreError> {
         match self.outcome.await {
-            Ok(done) => done.map_err(|fault| fault.told(self.doing)),
+            Ok(done) => done.map_err(|fault| fault.to_error(self.doing)),
             Err(_) => {
-                Err(Fault::new(StoreErrorKind::Failed, "the reading thread has stopped").told(self.doing))
+                Err(Fault::new(StoreErrorKind::Failed, "the reader thread has stopped").to_error(self.doing))
             }
         }
     }

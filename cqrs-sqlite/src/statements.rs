@@ -1,4 +1,4 @@
-//! Projections with their own SQL: the user's statements inside a transaction of the writing thread.
+//! SQL projections: the user's statements inside a transaction of the writer thread.
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -10,14 +10,14 @@ use rusqlite::{Connection, ErrorCode};
 
 use crate::error::Fault;
 
-/// Names SQLite as the database of a projection: `#[projection(name = "…", sql = Sqlite)]`.
+/// SQLite as the database of a projection: `#[projection(name = "…", sql = Sqlite)]`.
 #[derive(Debug)]
 pub enum Sqlite {}
 
-/// The transaction that a projection's statements run in. It derefs to a [`Connection`].
+/// The transaction that runs a projection's statements. It derefs to a [`Connection`].
 ///
-/// It is the one that moves the projection's checkpoint. A statement that would end it, attach a file,
-/// set a pragma or change one of the store's own tables (`cqrs_…`) is refused.
+/// The same transaction advances the projection's checkpoint. SQLite denies a statement that would end the
+/// transaction, attach a file, set a pragma, or change one of the store's own tables (`cqrs_…`).
 #[derive(Debug)]
 pub struct Transaction<'t>(&'t Connection);
 
@@ -50,32 +50,33 @@ impl Database for Sqlite {
     }
 }
 
-/// The constraint in a message such as `UNIQUE constraint failed: accounts.email`; SQLite reports no value.
+/// Extracts the constraint from a message such as `UNIQUE constraint failed: accounts.email`. SQLite reports no
+/// value.
 fn constraint(message: &str) -> String {
     let name = message.split_once(" constraint failed: ").map_or(message, |(_, name)| name);
     name.strip_suffix(" constraint failed").unwrap_or(name).to_owned()
 }
 
-/// Why statements were not carried out. Whoever asks has to roll back what they had done.
+/// Why the statements of a projection failed. The caller must roll back what they have written.
 pub(crate) enum Refused {
     Unfit(Unfit),
     Store(StoreError),
 }
 
-/// Runs all steps; before the first batch of a consumer its tables are set up.
+/// Runs all steps, and sets up the tables before the first batch of a consumer.
 pub(crate) fn run(conn: &Connection, handlers: &Handlers, first: bool) -> Result<Result<(), Refused>, Fault> {
     let run = match handlers.of::<Sqlite>() {
         Ok(run) => run,
         Err(unsupported) => return Ok(Err(Refused::Store(unsupported))),
     };
     let transaction = Transaction(conn);
-    if first && let Err(error) = guarded(conn, || run.set_up(&transaction))? {
-        // It would fail the next time as well, so it is not told as what may pass.
-        let failed = StoreError::new(StoreErrorKind::Invalid, "the tables could not be set up");
+    if first && let Err(error) = run_user_statements(conn, || run.set_up(&transaction))? {
+        // A retry would fail in the same way, so the error is not a transient one.
+        let failed = StoreError::new(StoreErrorKind::Invalid, "the projection could not set up its tables");
         return Ok(Err(Refused::Store(failed.because(error))));
     }
     for step in 0..run.steps() {
-        if let Err(error) = guarded(conn, || run.run(step, &transaction))? {
+        if let Err(error) = run_user_statements(conn, || run.run(step, &transaction))? {
             let unfit = run.unfit(step, error).ok_or_else(|| Fault::corrupt("a step is missing"))?;
             return Ok(Err(Refused::Unfit(unfit)));
         }
@@ -83,23 +84,23 @@ pub(crate) fn run(conn: &Connection, handlers: &Handlers, first: bool) -> Result
     Ok(Ok(()))
 }
 
-/// Runs the user's statements, and tells what they did wrong from what befell the store.
-fn guarded(
+/// Runs the user's statements, and separates their errors from failures of the store.
+fn run_user_statements(
     conn: &Connection,
     statements: impl FnOnce() -> Result<(), BoxError>,
 ) -> Result<Result<(), BoxError>, Fault> {
-    let outside = INSIDE.replace(true);
+    let outside = IN_USER_STATEMENTS.replace(true);
     let outcome = statements();
-    INSIDE.set(outside);
+    IN_USER_STATEMENTS.set(outside);
     if conn.is_autocommit() {
         return Err(Fault::new(
             StoreErrorKind::Failed,
-            "the statements of a projection ended its transaction",
+            "a statement of the projection ended the store's transaction; remove its `COMMIT` or `ROLLBACK`",
         ));
     }
     let Err(error) = outcome else { return Ok(Ok(())) };
     match error.downcast::<rusqlite::Error>() {
-        Ok(error) if is_of_the_store(&error) => Err((*error).into()),
+        Ok(error) if is_store_failure(&error) => Err((*error).into()),
         Ok(error) if error.sqlite_error_code() == Some(ErrorCode::AuthorizationForStatementDenied) => {
             Ok(Err(DENIED.into()))
         }
@@ -108,10 +109,10 @@ fn guarded(
     }
 }
 
-const DENIED: &str = "a statement of a projection may not end its transaction, set a pragma, attach a file or change the store's own tables (`cqrs_…`)";
+const DENIED: &str = "SQLite denied a statement of the projection (SQLITE_AUTH): it must not end its transaction, set a pragma, attach a file, or change the store's own tables (`cqrs_…`)";
 
-/// What no other statement would have escaped, and what may pass.
-fn is_of_the_store(error: &rusqlite::Error) -> bool {
+/// Returns whether the store failed, so that any other statement would have failed too and a retry may succeed.
+fn is_store_failure(error: &rusqlite::Error) -> bool {
     use ErrorCode::{
         CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, OutOfMemory,
         PermissionDenied, ReadOnly, SystemIoFailure,
@@ -134,21 +135,23 @@ fn is_of_the_store(error: &rusqlite::Error) -> bool {
 }
 
 thread_local! {
-    /// Whether this thread, the only one that uses its connection, runs statements of the user.
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
+    /// Set while this thread runs the user's statements. No other thread uses its connection.
+    static IN_USER_STATEMENTS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Lets the connection ask before it prepares a statement. Set once and not around each batch, because
-/// setting it makes SQLite prepare everything anew.
-pub(crate) fn watch(conn: &mut Connection) -> Result<(), Fault> {
-    conn.authorizer(Some(|context: AuthContext<'_>| match INSIDE.get() && is_ours(&context.action) {
-        true => Authorization::Deny,
-        false => Authorization::Allow,
+/// Installs an authorizer that denies some of the user's statements. It is installed once, and not for each batch,
+/// because installing it makes SQLite prepare all statements again.
+pub(crate) fn install_authorizer(conn: &mut Connection) -> Result<(), Fault> {
+    conn.authorizer(Some(|context: AuthContext<'_>| {
+        match IN_USER_STATEMENTS.get() && is_denied(&context.action) {
+            true => Authorization::Deny,
+            false => Authorization::Allow,
+        }
     }))?;
     Ok(())
 }
 
-fn is_ours(action: &AuthAction<'_>) -> bool {
+fn is_denied(action: &AuthAction<'_>) -> bool {
     let ours = |name: &str| name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("cqrs_"));
     match action {
         AuthAction::Transaction { .. }

@@ -1,4 +1,4 @@
-//! Walking through the whole file, to find what contradicts itself.
+//! Verification of the whole file: finds contradictions in its content.
 
 use cqrs_core::store::LogId;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -7,7 +7,7 @@ use crate::error::Fault;
 use crate::guard::number;
 use crate::{read, snapshots};
 
-/// What a file without faults holds.
+/// The content of a file in which [`verify`](crate::SqliteStore::verify) found no faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified {
@@ -25,13 +25,13 @@ pub struct Verified {
 
 pub(crate) fn verify(conn: &Connection, log: LogId) -> Result<Verified, Fault> {
     read::snapshot(conn, |conn| {
-        pages(conn)?;
-        let events = positions(conn)?;
-        let streams = streams(conn)?;
-        let tags = contents(conn)?;
-        tag_index(conn, tags)?;
-        keys(conn, events)?;
-        let checkpoints = checkpoints(conn, log, events)?;
+        check_pages(conn)?;
+        let events = check_positions(conn)?;
+        let streams = check_streams(conn)?;
+        let tags = check_contents(conn)?;
+        check_tag_index(conn, tags)?;
+        check_keys(conn, events)?;
+        let checkpoints = check_checkpoints(conn, log, events)?;
         let documents = count(conn, "SELECT count(*) FROM cqrs_documents")?;
         let snapshots = snapshots::verify(conn, log)?;
         Ok(Verified { events, streams, checkpoints, documents, snapshots })
@@ -42,14 +42,14 @@ fn count(conn: &Connection, sql: &str) -> Result<u64, Fault> {
     Ok(conn.query_row(sql, (), |row| row.get::<_, i64>(0))?.cast_unsigned())
 }
 
-/// SQLite's own check: pages, indexes against tables, and the constraints of columns.
-fn pages(conn: &Connection) -> Result<(), Fault> {
+/// Runs SQLite's own check of pages, indexes, and column constraints.
+fn check_pages(conn: &Connection) -> Result<(), Fault> {
     let found: String = conn.query_row("PRAGMA integrity_check(1)", (), |row| row.get(0))?;
     if found == "ok" { Ok(()) } else { Err(Fault::corrupt(format!("the file is damaged: {found}"))) }
 }
 
-/// Positions count from 1. Gives how many events there are.
-fn positions(conn: &Connection) -> Result<u64, Fault> {
+/// Checks that positions count from 1 without gaps, and returns the number of events.
+fn check_positions(conn: &Connection) -> Result<u64, Fault> {
     let mut select = conn.prepare("SELECT position FROM cqrs_events ORDER BY position")?;
     let mut rows = select.query(())?;
     let mut last: i64 = 0;
@@ -62,16 +62,16 @@ fn positions(conn: &Connection) -> Result<u64, Fault> {
     Ok(last.cast_unsigned())
 }
 
-/// Each event can be read and is what was written. Gives how many tags there are on all of them.
-fn contents(conn: &Connection) -> Result<u64, Fault> {
+/// Checks that each event can be decoded and matches its checksum, and returns the total number of tags.
+fn check_contents(conn: &Connection) -> Result<u64, Fault> {
     let mut indexed = conn.prepare("SELECT 1 FROM cqrs_tags WHERE tag = ?1 AND position = ?2")?;
     let mut tags = 0;
-    read::each(conn, |event| {
+    read::for_each_event(conn, |event| {
         let position = number(event.meta.position);
         for tag in &event.tags {
             if !indexed.exists((tag.as_str(), position))? {
-                let words = format!("its tag `{tag}` is not in the index of tags");
-                return Err(Fault::corrupt(words).at(position));
+                let message = format!("its tag `{tag}` is missing from the index of tags");
+                return Err(Fault::corrupt(message).at(position));
             }
         }
         tags += event.tags.len() as u64;
@@ -80,18 +80,19 @@ fn contents(conn: &Connection) -> Result<u64, Fault> {
     Ok(tags)
 }
 
-/// Each tag of an event was found, so the index agrees if it has no more than those.
-fn tag_index(conn: &Connection, expected: u64) -> Result<(), Fault> {
-    let there = count(conn, "SELECT count(*) FROM cqrs_tags")?;
-    if there == expected {
+/// Checks that the index has no entries besides the tags of the events, all of which were found in it.
+fn check_tag_index(conn: &Connection, expected: u64) -> Result<(), Fault> {
+    let found = count(conn, "SELECT count(*) FROM cqrs_tags")?;
+    if found == expected {
         return Ok(());
     }
-    let words = format!("the index of tags has {there} entries, and the events have {expected} tags");
-    Err(Fault::corrupt(words))
+    let message = format!("the index of tags has {found} entries, and the events have {expected} tags");
+    Err(Fault::corrupt(message))
 }
 
-/// Versions count from 1 in the order of positions. Gives how many streams there are.
-fn streams(conn: &Connection) -> Result<u64, Fault> {
+/// Checks that the versions of each stream count from 1 in the order of positions, and returns the number of
+/// streams.
+fn check_streams(conn: &Connection) -> Result<u64, Fault> {
     let mut select =
         conn.prepare("SELECT stream, version, position FROM cqrs_events ORDER BY stream, version")?;
     let mut rows = select.query(())?;
@@ -107,15 +108,16 @@ fn streams(conn: &Connection) -> Result<u64, Fault> {
             return Err(Fault::corrupt(format!("{stream} has no version {}", last.0 + 1)));
         }
         if position <= last.1 {
-            let words = format!("version {version} of {stream} lies before the version that it follows");
-            return Err(Fault::corrupt(words).at(position));
+            let message =
+                format!("version {version} of {stream} has a lower position than the version before it");
+            return Err(Fault::corrupt(message).at(position));
         }
         last = (version, position);
     }
     Ok(streams)
 }
 
-fn keys(conn: &Connection, events: u64) -> Result<(), Fault> {
+fn check_keys(conn: &Connection, events: u64) -> Result<(), Fault> {
     let mut select = conn.prepare("SELECT stream, key, position, versions FROM cqrs_keys")?;
     let mut rows = select.query(())?;
     while let Some(row) = rows.next()? {
@@ -123,15 +125,17 @@ fn keys(conn: &Connection, events: u64) -> Result<(), Fault> {
         let position = row.get::<_, i64>(2)?.cast_unsigned();
         let readable = cqrs_core::text::key(row.get_ref(3)?.as_str()?).is_some();
         if position > events || !readable {
-            let words = format!("the key {key:?} of {stream} stands for nothing in the log");
-            return Err(Fault::corrupt(words));
+            let message =
+                format!("the key {key:?} of {stream} refers to a position or versions that do not exist");
+            return Err(Fault::corrupt(message));
         }
     }
     Ok(())
 }
 
-/// Checkpoints may be of another log, whose read models live here; those say nothing about this one.
-fn checkpoints(conn: &Connection, log: LogId, events: u64) -> Result<u64, Fault> {
+/// Checks checkpoints of this log, and counts all. Checkpoints of another log, whose read models are in this file,
+/// cannot be checked.
+fn check_checkpoints(conn: &Connection, log: LogId, events: u64) -> Result<u64, Fault> {
     let mut select = conn.prepare("SELECT consumer, log, position, event FROM cqrs_checkpoints")?;
     let mut rows = select.query(())?;
     let mut checkpoints = 0;
@@ -143,25 +147,25 @@ fn checkpoints(conn: &Connection, log: LogId, events: u64) -> Result<u64, Fault>
         let consumer = row.get_ref(0)?.as_str()?;
         let position = row.get::<_, i64>(2)?;
         if position.cast_unsigned() > events {
-            let words =
-                format!("the checkpoint of `{consumer}` is at {position}, behind the log's end at {events}");
-            return Err(Fault::corrupt(words));
+            let message =
+                format!("the checkpoint of `{consumer}` is at {position}, past the log's end at {events}");
+            return Err(Fault::corrupt(message));
         }
         if let Some(event) = row.get_ref(3)?.as_blob_or_null()? {
-            followed(conn, consumer, event, position)?;
+            check_last_event(conn, consumer, event, position)?;
         }
     }
     Ok(checkpoints)
 }
 
-/// The last event that took effect lies at or before the checkpoint.
-fn followed(conn: &Connection, consumer: &str, event: &[u8], position: i64) -> Result<(), Fault> {
+/// Checks that the last event that took effect is at or before the checkpoint.
+fn check_last_event(conn: &Connection, consumer: &str, event: &[u8], position: i64) -> Result<(), Fault> {
     let mut select = conn.prepare_cached("SELECT position FROM cqrs_events WHERE id = ?1")?;
     let found: Option<i64> = select.query_row((event,), |row| row.get(0)).optional()?;
     match found {
         Some(found) if found <= position => Ok(()),
         _ => Err(Fault::corrupt(format!(
-            "the checkpoint of `{consumer}` names an event that it cannot have seen"
+            "the checkpoint of `{consumer}` names an event that is not in the log at or before its position"
         ))),
     }
 }

@@ -1,21 +1,21 @@
-//! What SQLite does not tell about a damaged WAL.
+//! Detects damage to the WAL that SQLite does not report.
 //!
-//! SQLite takes a WAL up to its last whole transaction. From the first frame on whose checksum does not
-//! fit it drops the rest without a word, because that is what a crash leaves: the end of a transaction
-//! that was not committed. A bit that flips, or an end that is cut off, looks the same to it, and takes
-//! commits that were acknowledged. Two things tell the difference, before SQLite opens the file:
+//! SQLite reads a WAL up to its last complete transaction. It silently drops everything from the first frame with a
+//! wrong checksum, because a crash leaves the same picture: the end of a transaction that was not committed. After a
+//! flipped bit or a truncation, it drops commits that were acknowledged. Two checks tell the cases apart before
+//! SQLite opens the file:
 //!
-//! - **Whole transactions behind the break.** With `synchronous=FULL` a transaction is on the disk before
-//!   the next one is begun. So a crash, of the process or of the machine, can break the last one only.
-//!   The checksum of a frame goes on from the one before; so frames that follow each other are known, and
-//!   what a rolled back transaction has left behind is not taken for one.
-//! - **The index beside the WAL** (`-shm`) has the last frame that was committed. It survives the process,
-//!   and it is never ahead of the WAL's synced part, so what it knows and the WAL lacks is lost. A
-//!   machine that stops may lose the index or leave an older one; it then tells less, and nothing wrong.
+//! - **Complete transactions after the damage.** With `synchronous=FULL` a transaction is on disk before the next one
+//!   starts, so a crash of the process or the machine can only damage the last one. The checksum of a frame continues
+//!   from the previous frame. Consecutive frames can therefore be recognized, and leftovers of a transaction that was
+//!   rolled back are not mistaken for them.
+//! - **The WAL index** (`-shm`) stores the number of the last committed frame. It survives the process and is never
+//!   ahead of the synced part of the WAL, so a frame that only the index knows was lost. After a crash of the machine
+//!   the index may be missing or older; the check then finds less, and never reports damage that is not there.
 //!
-//! Not told: damage to the very last transaction, or an end that is cut off between two transactions,
-//! where the index is missing or older too. And a connection of somebody else's that writes to the file
-//! with less than `synchronous=FULL` may lose, with the power, what is reported as damage here.
+//! Two cases are not detected if the index is also missing or older: damage to the very last transaction, and a
+//! truncation between two transactions. And if another program writes to the file with less than `synchronous=FULL`, a
+//! power failure may lose commits that this check then reports as damage.
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read as _};
@@ -23,26 +23,26 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::Fault;
-use crate::file::beside;
+use crate::file::sibling;
 
-const HEADER: usize = 32;
-const FRAME_HEADER: usize = 24;
-/// The first four bytes of a WAL; the last bit says that its checksums are of big-endian words.
+const HEADER_LENGTH: usize = 32;
+const FRAME_HEADER_LENGTH: usize = 24;
+/// The first four bytes of a WAL. The last bit says that checksums are computed over big-endian words.
 const MAGIC: u32 = 0x377f_0682;
-/// Of the index: two copies of its header, and how much of the WAL was written back.
-const INDEX: usize = 100;
-const INDEX_HEADER: usize = 48;
+/// Length of the index that is read: two copies of its header, and the number of frames already written back.
+const INDEX_LENGTH: usize = 100;
+const INDEX_HEADER_LENGTH: usize = 48;
 
-/// Refuses a file whose WAL has lost what was committed.
+/// Fails if the WAL has lost commits.
 pub(crate) fn check(database: &Path) -> Result<(), Fault> {
-    // SQLite, too, puts the WAL beside the file that a link leads to.
+    // SQLite, too, looks for the WAL next to the target of a symbolic link.
     let Ok(database) = database.canonicalize() else { return Ok(()) };
     let mut before = None;
     loop {
-        let found = look(&database);
-        // While another process writes, a look may see half of it; two will not see the same half.
+        let found = find_damage(&database);
+        // While another process writes, one look may see half of a frame. Two looks do not see the same half.
         match found {
-            Some(damage) if before.as_ref() == Some(&damage) => return Err(damage.told(&database)),
+            Some(damage) if before.as_ref() == Some(&damage) => return Err(damage.to_fault(&database)),
             None => return Ok(()),
             damage => before = damage,
         }
@@ -50,22 +50,22 @@ pub(crate) fn check(database: &Path) -> Result<(), Fault> {
     }
 }
 
-/// What is wrong with a WAL, and in which of its lives: each begins with other salts.
+/// Damage to a WAL, and the salts of that WAL. SQLite chooses new salts each time it restarts the WAL.
 #[derive(Debug, PartialEq, Eq)]
 struct Damage {
-    what: What,
+    kind: DamageKind,
     salts: Salts,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum What {
-    /// The WAL is not there.
+enum DamageKind {
+    /// The WAL does not exist.
     Missing,
-    /// Its header is not one.
+    /// The header is not valid.
     Header,
-    /// This frame is not what was written, counted from 1.
+    /// This frame, counted from 1, differs from what was written.
     Frame(u32),
-    /// It has whole frames up to here, and there were more.
+    /// Only the first `frames` of `of` frames are there.
     CutOff { frames: u32, of: u32 },
 }
 
@@ -73,81 +73,81 @@ type Salts = [u8; 8];
 type Sum = (u32, u32);
 
 impl Damage {
-    fn told(&self, database: &Path) -> Fault {
-        let wal = beside(database, "-wal");
-        let what = match self.what {
-            What::Missing => "is missing".to_owned(),
-            What::Header => "is damaged in its header".to_owned(),
-            What::Frame(frame) => format!("is damaged in frame {frame}"),
-            What::CutOff { frames, of } => format!("is cut off behind frame {frames} of {of}"),
+    fn to_fault(&self, database: &Path) -> Fault {
+        let wal = sibling(database, "-wal");
+        let what = match self.kind {
+            DamageKind::Missing => "is missing".to_owned(),
+            DamageKind::Header => "is damaged in its header".to_owned(),
+            DamageKind::Frame(frame) => format!("is damaged in frame {frame}"),
+            DamageKind::CutOff { frames, of } => format!("is truncated after frame {frames} of {of}"),
         };
         Fault::corrupt(format!(
-            "its WAL {} {what}, and SQLite would drop commits without a word. Put a copy back; to \
-             continue without those commits, call `SqliteStore::assign_new_log_id`",
+            "the WAL {} {what}, so SQLite would silently drop commits. Restore it from a copy; to continue without \
+             those commits, call `SqliteStore::assign_new_log_id`",
             wal.display()
         ))
     }
 }
 
-fn look(database: &Path) -> Option<Damage> {
-    // The index first: the WAL can then only be further on.
-    let index = Index::read(&beside(database, "-shm"));
-    let wal = match File::open(beside(database, "-wal")) {
+fn find_damage(database: &Path) -> Option<Damage> {
+    // Read the index first: the WAL can then only have more frames, not fewer.
+    let index = WalIndex::read(&sibling(database, "-shm"));
+    let wal = match File::open(sibling(database, "-wal")) {
         Ok(wal) => wal,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return index.map(|index| Damage { what: What::Missing, salts: index.salts });
+            return index.map(|index| Damage { kind: DamageKind::Missing, salts: index.salts });
         }
-        // What cannot be read will be told by SQLite.
+        // SQLite reports a WAL that cannot be read.
         Err(_) => return None,
     };
     let mut wal = BufReader::with_capacity(1 << 18, wal);
-    let Some(header) = read::<HEADER>(&mut wal) else {
-        let cut_off = |index: Index| (What::CutOff { frames: 0, of: index.last }, index.salts);
-        return index.map(cut_off).map(|(what, salts)| Damage { what, salts });
+    let Some(header) = read::<HEADER_LENGTH>(&mut wal) else {
+        let cut_off = |index: WalIndex| (DamageKind::CutOff { frames: 0, of: index.last }, index.salts);
+        return index.map(cut_off).map(|(kind, salts)| Damage { kind, salts });
     };
     let Some(format) = Format::of(&header) else {
         let salts = salts(&header, 16);
-        let lost = index.is_some() || goes_on(database);
-        return lost.then_some(Damage { what: What::Header, salts });
+        let lost = index.is_some() || has_commits_without_header(database);
+        return lost.then_some(Damage { kind: DamageKind::Header, salts });
     };
     let scan = scan(&mut wal, &format, Some(format.sum));
     let salts = format.salts;
     let index = index.filter(|index| index.salts == salts && index.last > scan.committed);
-    let what = match scan.broken {
-        Some(frame) if index.is_some() || scan.goes_on => Some(What::Frame(frame)),
-        None => index.map(|index| What::CutOff { frames: scan.frames, of: index.last }),
+    let kind = match scan.broken {
+        Some(frame) if index.is_some() || scan.commits_after_break => Some(DamageKind::Frame(frame)),
+        None => index.map(|index| DamageKind::CutOff { frames: scan.frames, of: index.last }),
         Some(_) => None,
     };
-    what.map(|what| Damage { what, salts })
+    kind.map(|kind| Damage { kind, salts })
 }
 
-/// Whether there are whole transactions in a WAL whose header is not one.
-fn goes_on(database: &Path) -> bool {
+/// Returns whether a WAL with an invalid header holds complete transactions.
+fn has_commits_without_header(database: &Path) -> bool {
     let attempt = |big_endian| {
         let mut start = BufReader::new(File::open(database).ok()?);
         let page = page_size(u32::from(u16::from_be_bytes(read::<18>(&mut start)?[16..].try_into().ok()?)))?;
-        let mut wal = BufReader::with_capacity(1 << 18, File::open(beside(database, "-wal")).ok()?);
-        read::<HEADER>(&mut wal)?;
-        let salts = salts(&read::<FRAME_HEADER>(&mut wal)?, 8);
-        wal.seek_relative(-(FRAME_HEADER as i64)).ok()?;
+        let mut wal = BufReader::with_capacity(1 << 18, File::open(sibling(database, "-wal")).ok()?);
+        read::<HEADER_LENGTH>(&mut wal)?;
+        let salts = salts(&read::<FRAME_HEADER_LENGTH>(&mut wal)?, 8);
+        wal.seek_relative(-(FRAME_HEADER_LENGTH as i64)).ok()?;
         let format = Format { page, big_endian, salts, sum: (0, 0) };
-        Some(scan(&mut wal, &format, None).goes_on)
+        Some(scan(&mut wal, &format, None).commits_after_break)
     };
     [false, true].into_iter().any(|big_endian| attempt(big_endian).unwrap_or_default())
 }
 
-/// How the frames of a WAL are written.
+/// The format of the frames of a WAL.
 struct Format {
     page: usize,
     big_endian: bool,
     salts: Salts,
-    /// The header's checksum, from which that of the first frame goes on.
+    /// The checksum of the header. The checksum of the first frame continues from it.
     sum: Sum,
 }
 
 impl Format {
-    /// `None` if the header is not one.
-    fn of(header: &[u8; HEADER]) -> Option<Self> {
+    /// Returns `None` if the header is not valid.
+    fn of(header: &[u8; HEADER_LENGTH]) -> Option<Self> {
         let magic = word(header, 0);
         let big_endian = magic & 1 == 1;
         let sum = checksum(big_endian, (0, 0), &header[..24]);
@@ -158,33 +158,33 @@ impl Format {
 }
 
 fn page_size(size: u32) -> Option<usize> {
-    // A header of the database has room for two bytes only.
+    // The database header has only two bytes for the page size, and stores 65,536 as 1.
     let size = if size == 1 { 65_536 } else { size };
     (size.is_power_of_two() && (512..=65_536).contains(&size)).then_some(size as usize)
 }
 
-/// What a WAL turned out to hold.
+/// The result of scanning a WAL.
 #[derive(Default)]
 struct Scan {
-    /// Whole frames at its start.
+    /// Number of valid frames at the start.
     frames: u32,
     /// The last of them that ends a transaction.
     committed: u32,
-    /// The first frame that is there and not whole.
+    /// The first invalid frame.
     broken: Option<u32>,
-    /// Whether a whole transaction lies behind another one's end, behind the break.
-    goes_on: bool,
+    /// Set if a complete transaction follows the end of another one after the first invalid frame.
+    commits_after_break: bool,
 }
 
 fn scan(wal: &mut BufReader<File>, format: &Format, mut before: Option<Sum>) -> Scan {
     let mut scan = Scan::default();
-    // Whether all frames behind the last end of a transaction go on from it.
+    // Set while all frames since the last end of a transaction continue from it.
     let mut whole = false;
     let mut page = vec![0; format.page];
     for number in 1.. {
-        let Some(header) = read::<FRAME_HEADER>(wal) else { break };
+        let Some(header) = read::<FRAME_HEADER_LENGTH>(wal) else { break };
         if salts(&header, 8) != format.salts {
-            // Of a former life of the WAL, or damaged. The pages of such a one are not looked at.
+            // The frame is a leftover from before the last restart of the WAL, or damaged. Skip its page.
             scan.broken.get_or_insert(number);
             (before, whole) = (None, false);
             if wal.seek_relative(format.page as i64).is_err() {
@@ -207,7 +207,7 @@ fn scan(wal: &mut BufReader<File>, format: &Format, mut before: Option<Sum>) -> 
         } else {
             scan.broken.get_or_insert(number);
             whole &= follows;
-            scan.goes_on |= whole && commits;
+            scan.commits_after_break |= whole && commits;
             whole |= commits;
         }
         before = Some(stored);
@@ -215,19 +215,20 @@ fn scan(wal: &mut BufReader<File>, format: &Format, mut before: Option<Sum>) -> 
     scan
 }
 
-/// What the index beside the WAL knows.
-struct Index {
+/// The part of the WAL index that this check uses.
+struct WalIndex {
     salts: Salts,
-    /// The last frame that was committed.
+    /// The last committed frame.
     last: u32,
 }
 
-impl Index {
-    /// `None` if it does not know of anything that is in the WAL only.
+impl WalIndex {
+    /// Reads the index. Returns `None` if it lists no frame that is only in the WAL.
     fn read(path: &Path) -> Option<Self> {
-        let index = read::<INDEX>(&mut BufReader::new(File::open(path).ok()?))?;
-        let (header, copy) = (&index[..INDEX_HEADER], &index[INDEX_HEADER..2 * INDEX_HEADER]);
-        // It is written in the words of the machine.
+        let index = read::<INDEX_LENGTH>(&mut BufReader::new(File::open(path).ok()?))?;
+        let (header, copy) =
+            (&index[..INDEX_HEADER_LENGTH], &index[INDEX_HEADER_LENGTH..2 * INDEX_HEADER_LENGTH]);
+        // The index uses the machine's byte order.
         let own = |at: usize| index[at..at + 4].try_into().map(u32::from_ne_bytes).unwrap_or_default();
         let sum = checksum(cfg!(target_endian = "big"), (0, 0), &header[..40]);
         if header != copy || header[12] != 1 || sum != (own(40), own(44)) {
@@ -238,7 +239,7 @@ impl Index {
     }
 }
 
-/// SQLite's checksum, over a number of bytes that 8 divides, going on from an earlier one.
+/// Continues SQLite's checksum over bytes whose number is a multiple of 8.
 fn checksum(big_endian: bool, before: Sum, bytes: &[u8]) -> Sum {
     let word =
         |bytes: [u8; 4]| if big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
@@ -251,7 +252,7 @@ fn checksum(big_endian: bool, before: Sum, bytes: &[u8]) -> Sum {
     (one, two)
 }
 
-/// All of the next bytes, or `None` if there are not so many.
+/// Returns the next `N` bytes, or `None` if there are fewer.
 fn read<const N: usize>(file: &mut BufReader<File>) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     file.read_exact(&mut bytes).ok()?;

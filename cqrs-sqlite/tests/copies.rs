@@ -213,7 +213,7 @@ async fn every_read_of_an_event_compares_it_with_its_checksum() {
             let Err(error) = read else { panic!("{change}: {path} did not notice") };
             assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{change}: {path}: {error}");
             let text = error.to_string();
-            assert!(text.contains("position 33: it is not what was written"), "{change}: {path}: {text}");
+            assert!(text.contains("position 33: the checksum does not match"), "{change}: {path}: {text}");
         };
         told("a fold", fold(&store, 1).await);
         told("a fold of the tail", fold(&store, 31).await);
@@ -234,17 +234,20 @@ async fn every_read_of_an_event_compares_it_with_its_checksum() {
         let bank = engine(store.clone()).await;
         let load = bank.load::<Account>(&1).await.map(drop).unwrap_err();
         assert!(
-            format!("{load:?}").contains("position 33: it is not what was written"),
+            format!("{load:?}").contains("position 33: the checksum does not match"),
             "{change}: {load:?}"
         );
         let command = bank.execute(Deposit { account: 1, cents: 1 }).await.map(drop).unwrap_err();
-        assert!(format!("{command:?}").contains("position 33: it is not what"), "{change}: {command:?}");
+        assert!(
+            format!("{command:?}").contains("position 33: the checksum does not match"),
+            "{change}: {command:?}"
+        );
         let conn = Connection::open(&path).unwrap();
         conn.execute_batch("DELETE FROM cqrs_checkpoints; DELETE FROM cqrs_documents").unwrap();
         if !change.starts_with("name") {
             let caught_up = bank.catch_up().await.unwrap_err();
             assert!(
-                format!("{caught_up:?}").contains("position 33: it is not what"),
+                format!("{caught_up:?}").contains("position 33: the checksum does not match"),
                 "{change}: {caught_up:?}"
             );
         }

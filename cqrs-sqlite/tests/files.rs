@@ -36,7 +36,7 @@ async fn refused(path: &Path, kind: StoreErrorKind, words: &str) {
 #[tokio::test]
 async fn a_directory_is_refused() {
     let dir = dir();
-    refused(dir.path(), StoreErrorKind::Invalid, "it is a directory").await;
+    refused(dir.path(), StoreErrorKind::Invalid, "the path is a directory").await;
 }
 
 #[tokio::test]
@@ -406,30 +406,33 @@ async fn verify_names_the_first_fault() {
         (
             "UPDATE cqrs_events SET version = -version WHERE stream = 'Account/1';
              UPDATE cqrs_events SET version = 21 + version WHERE stream = 'Account/1'",
-            "version 2 of Account/1 lies before the version that it follows",
+            "version 2 of Account/1 has a lower position than the version before it",
         ),
         (
             "UPDATE cqrs_events SET metadata = '{' WHERE position = 7",
-            "position 7: it is not what was written",
+            "position 7: the checksum does not match",
         ),
-        ("UPDATE cqrs_events SET tags = '[1]' WHERE position = 7", "position 7: it is not what was written"),
+        ("UPDATE cqrs_events SET tags = '[1]' WHERE position = 7", "position 7: the checksum does not match"),
         (
             "UPDATE cqrs_events SET stream = 'Account', version = 1 WHERE position = 60",
-            "position 60: it is not what was written",
+            "position 60: the checksum does not match",
         ),
-        ("DELETE FROM cqrs_tags WHERE tag = 'all:1' AND position = 9", "its tag `all:1` is not in the index"),
+        (
+            "DELETE FROM cqrs_tags WHERE tag = 'all:1' AND position = 9",
+            "its tag `all:1` is missing from the index",
+        ),
         ("INSERT INTO cqrs_tags VALUES ('all:2', 9)", "the index of tags has 121 entries"),
         (
             "UPDATE cqrs_events SET payload = CAST('{}' AS BLOB) WHERE position = 8",
-            "position 8: it is not what was written",
+            "position 8: the checksum does not match",
         ),
         (
             "UPDATE cqrs_events SET time = time + 1 WHERE position = 8",
-            "position 8: it is not what was written",
+            "position 8: the checksum does not match",
         ),
-        ("UPDATE cqrs_keys SET position = 61", "stands for nothing in the log"),
+        ("UPDATE cqrs_keys SET position = 61", "refers to a position or versions that do not exist"),
         ("UPDATE cqrs_checkpoints SET position = 61", "the checkpoint of `summary` is at 61"),
-        ("UPDATE cqrs_checkpoints SET position = 59", "an event that it cannot have seen"),
+        ("UPDATE cqrs_checkpoints SET position = 59", "an event that is not in the log at or before"),
     ];
     let dir = dir();
     let path = filled(dir.path()).await;
@@ -524,7 +527,7 @@ mod unix {
             return;
         };
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(told.contains("Failed:") && told.contains("cannot be written"), "{told}");
+        assert!(told.contains("Failed:") && told.contains("the file is read-only"), "{told}");
         assert!(fs::read(&path).unwrap() == before, "the file was changed");
     }
 }

@@ -369,13 +369,13 @@ async fn a_refused_name_leaves_nothing_behind() {
     foreign.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE customers (id)").unwrap();
     drop(foreign);
     let mut names = vec![
-        (String::new(), "the name of the file is empty"),
-        (":memory:".to_owned(), "for a store in memory write `memory:`"),
+        (String::new(), "the path is empty"),
+        (":memory:".to_owned(), "for an in-memory store write `memory:`"),
         (inside("no/such/directory/a.db"), "does not exist; create it first"),
-        (inside("there.db/a.db"), "a part of the path is a file"),
-        (inside("directory"), "it is a directory"),
-        (inside("directory/"), "it is a directory"),
-        (inside("new/"), "it is a directory that does not exist"),
+        (inside("there.db/a.db"), "a component of the path is a file"),
+        (inside("directory"), "the path is a directory"),
+        (inside("directory/"), "the path is a directory"),
+        (inside("new/"), "the path is a directory that does not exist"),
         (inside("a\0.db"), "U+0000"),
         (inside("foreign.db"), "the table `customers`"),
     ];
@@ -392,15 +392,15 @@ async fn a_refused_name_leaves_nothing_behind() {
         "file::memory:?cache=shared".to_owned(),
         "file:".to_owned(),
     ] {
-        names.push((uri, "this is a URI"));
+        names.push((uri, "the path is a URI"));
     }
     #[cfg(unix)]
     {
-        names.push(("/dev/null".to_owned(), "it is not a regular file"));
+        names.push(("/dev/null".to_owned(), "the path is not a regular file"));
         std::os::unix::fs::symlink(dir.path().join("nothing.db"), inside("dangling.db")).unwrap();
         names.push((inside("dangling.db"), "a symbolic link to a file that does not exist"));
         std::os::unix::net::UnixListener::bind(inside("socket")).unwrap();
-        names.push((inside("socket"), "it is not a regular file"));
+        names.push((inside("socket"), "the path is not a regular file"));
     }
     let before = listing(dir.path());
     let refused = |name: &str, words: &str, outcome: Result<(), String>| {
@@ -417,12 +417,12 @@ async fn a_refused_name_leaves_nothing_behind() {
         refused(name, words, SqliteStore::assign_new_log_id(name).await.map(drop).map_err(text));
     }
     let urls = [
-        (format!("sqlite:file:{there}"), "this is a URI"),
-        (format!("SQLITE:file:{there}"), "this is a URI"),
-        (format!("sqlite:{there}?mode=ro"), "are no options here"),
+        (format!("sqlite:file:{there}"), "the path is a URI"),
+        (format!("SQLITE:file:{there}"), "the path is a URI"),
+        (format!("sqlite:{there}?mode=ro"), "options after `?`"),
         (format!("sqlite://{}", "host/a.db"), "names a host"),
         (format!("sqlite:{}", inside("a%20b.db")), "percent-encoding"),
-        ("sqlite:".to_owned(), "the name of the file is empty"),
+        ("sqlite:".to_owned(), "the path is empty"),
     ];
     for (url, words) in urls {
         let opened = cqrs_core::Engine::builder().registry(cqrs_core::Registry::new()).open(&url).await;
@@ -530,7 +530,7 @@ fn what_cannot_be_written_is_named() {
     for (name, file, directory, words) in [
         ("a file that is there", 0o666, 0o555, "its directory"),
         ("a file that is not", 0, 0o555, "its directory"),
-        ("a read-only file", 0o444, 0o777, "the file cannot be written"),
+        ("a read-only file", 0o444, 0o777, "the file is read-only"),
         ("a file without rights", 0o000, 0o777, "cannot be opened"),
         ("a directory without rights", 0o666, 0o000, "cannot be opened"),
     ] {

@@ -194,7 +194,8 @@ async fn an_inline_projection_that_is_new_catches_up_before_the_first_commit() {
 
 #[tokio::test]
 async fn statements_cannot_harm_the_store() {
-    for (cents, says) in (1..=9).map(|cents| (cents, if cents == 9 { "nine is too many" } else { "may not" }))
+    for (cents, says) in
+        (1..=9).map(|cents| (cents, if cents == 9 { "nine is too many" } else { "must not" }))
     {
         let dir = dir();
         let path = dir.path().join("bank.db");

@@ -163,7 +163,7 @@ async fn a_wal_that_is_cut_off_or_gone_is_named() {
         let error = files.with_wal(&files.wal[..length]).open(dir.path()).await.unwrap_err();
         assert_eq!(error.kind(), StoreErrorKind::Corrupt);
         let frames = length.saturating_sub(HEADER) / FRAME;
-        let words = format!("bank.db-wal is cut off behind frame {frames} of");
+        let words = format!("bank.db-wal is truncated after frame {frames} of");
         assert!(error.to_string().contains(&words), "cut at {length}: {error}");
         let seen = files.with_wal(&files.wal[..length]).without_index().open(dir.path()).await;
         match length {

@@ -1,4 +1,4 @@
-//! Who waits for the head to move, and how other processes' appends are noticed.
+//! WaitGuard for the log's head to move, including appends by other processes.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,19 +6,18 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::file::Conn;
-use crate::open::Place;
+use crate::open::Location;
 use crate::read;
 
-/// How often the file is looked at while somebody waits. Nothing tells one process that another has
-/// committed.
-const INTERVAL: Duration = Duration::from_millis(50);
+/// Polling interval while a caller waits. SQLite has no notification across processes.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The last head that this handle has heard of. It may lag behind other processes.
+/// The highest head that this store handle has seen. Other processes may have appended more.
 #[derive(Debug)]
-pub(crate) struct News {
+pub(crate) struct HeadWatch {
     head: watch::Sender<i64>,
     watcher: Mutex<Watcher>,
-    turn: Condvar,
+    wake: Condvar,
     released: Condvar,
 }
 
@@ -26,19 +25,19 @@ pub(crate) struct News {
 struct Watcher {
     waiting: usize,
     running: bool,
-    /// Whether the thread has the file open.
+    /// Set while the watcher thread has the file open.
     connected: bool,
-    /// Whether it is asked to close it.
+    /// Asks the watcher thread to close the file.
     releasing: bool,
     closed: bool,
 }
 
-impl News {
+impl HeadWatch {
     pub(crate) fn new() -> Self {
         Self {
             head: watch::Sender::new(0),
             watcher: Mutex::default(),
-            turn: Condvar::new(),
+            wake: Condvar::new(),
             released: Condvar::new(),
         }
     }
@@ -55,51 +54,51 @@ impl News {
         });
     }
 
-    /// Waits until a head behind `after` was published, by the writer or by the watcher.
-    pub(crate) async fn wait(self: &Arc<Self>, after: i64, place: &Place) {
-        let _waiting = self.begin_waiting(place);
+    /// Waits until the writer or the watcher publishes a head after `after`.
+    pub(crate) async fn wait(self: &Arc<Self>, after: i64, location: &Location) {
+        let _waiting = self.start_waiting(location);
         let mut head = self.head.subscribe();
         // The sender lives as long as `self`.
         let _ = head.wait_for(|head| *head > after).await;
     }
 
-    fn begin_waiting(self: &Arc<Self>, place: &Place) -> Waiting {
+    fn start_waiting(self: &Arc<Self>, location: &Location) -> WaitGuard {
         let mut watcher = self.lock();
         watcher.waiting += 1;
         if !watcher.running {
-            let (news, place) = (Arc::clone(self), place.clone());
+            let (head_watch, location) = (Arc::clone(self), location.clone());
             let thread = std::thread::Builder::new().name("cqrs-sqlite-watch".to_owned());
-            // Without the thread the caller still polls.
-            watcher.running = thread.spawn(move || news.watch(&place)).is_ok();
+            // Without the thread, the engine still polls.
+            watcher.running = thread.spawn(move || head_watch.watch(&location)).is_ok();
         }
         drop(watcher);
-        self.turn.notify_all();
-        Waiting(Arc::clone(self))
+        self.wake.notify_all();
+        WaitGuard(Arc::clone(self))
     }
 
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-        self.turn.notify_all();
+        self.wake.notify_all();
     }
 
-    /// Has the thread close the file, and waits until it has.
+    /// Makes the watcher thread close the file, and waits until it has.
     pub(crate) fn release(&self, until: Instant) {
         let mut watcher = self.lock();
         watcher.releasing = watcher.connected;
-        self.turn.notify_all();
+        self.wake.notify_all();
         let left = until.saturating_duration_since(Instant::now());
         let _ = self.released.wait_timeout_while(watcher, left, |watcher| watcher.connected);
     }
 
-    fn watch(&self, place: &Place) {
+    fn watch(&self, location: &Location) {
         let mut conn = None;
-        while self.somebody_waits(&mut conn) {
+        while self.wait_until_due(&mut conn) {
             if conn.is_none() {
-                conn = place.reader().ok();
+                conn = location.reader().ok();
                 self.lock().connected = conn.is_some();
             }
-            // A fault shows to whoever reads; here it is tried again.
-            match conn.as_ref().map(|conn| (read::last(conn), place.file.check())) {
+            // Ignore errors here: a read reports them. The next round retries.
+            match conn.as_ref().map(|conn| (read::last(conn), location.file.check())) {
                 Some((Ok(last), Ok(()))) => self.publish(last.number),
                 _ => {
                     conn = None;
@@ -117,16 +116,16 @@ impl News {
         self.released.notify_all();
     }
 
-    /// Sleeps until it is time to look; `false` when the store is closed.
-    fn somebody_waits(&self, conn: &mut Option<Conn>) -> bool {
+    /// Sleeps until the next poll is due. Returns `false` when the store is closed.
+    fn wait_until_due(&self, conn: &mut Option<Conn>) -> bool {
         loop {
             let watcher = self.lock();
             let (watcher, _) = self
-                .turn
-                .wait_timeout_while(watcher, INTERVAL, |watcher| !watcher.closed && !watcher.releasing)
+                .wake
+                .wait_timeout_while(watcher, POLL_INTERVAL, |watcher| !watcher.closed && !watcher.releasing)
                 .unwrap_or_else(PoisonError::into_inner);
             let idle = self
-                .turn
+                .wake
                 .wait_while(watcher, |watcher| watcher.waiting == 0 && !watcher.closed && !watcher.releasing);
             let watcher = idle.unwrap_or_else(PoisonError::into_inner);
             if !watcher.releasing {
@@ -138,16 +137,16 @@ impl News {
         }
     }
 
-    // Nothing in here can be left half-changed by a panic.
+    // A panic cannot leave the state half-changed.
     fn lock(&self) -> MutexGuard<'_, Watcher> {
         self.watcher.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Counts one who waits, until it is dropped.
-struct Waiting(Arc<News>);
+/// Counts a waiting caller until it is dropped.
+struct WaitGuard(Arc<HeadWatch>);
 
-impl Drop for Waiting {
+impl Drop for WaitGuard {
     fn drop(&mut self) {
         self.0.lock().waiting -= 1;
     }
