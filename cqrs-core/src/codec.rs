@@ -48,6 +48,13 @@ pub trait Storable: Sized {
     /// [`CodecError`] if the value's `Serialize` fails.
     fn to_bytes<C: Codec>(&self) -> Result<Bytes, CodecError>;
 
+    /// As the payload of an event, which nests at most [`MAX_EVENT_DEPTH`] levels deep in JSON.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the value's `Serialize` fails, or it nests deeper.
+    #[doc(hidden)]
+    fn to_event_bytes<C: Codec>(&self) -> Result<Bytes, CodecError>;
+
     /// From the bytes of a codec.
     ///
     /// # Errors
@@ -71,6 +78,11 @@ impl<T: Serialize + DeserializeOwned> Storable for T {
         C::encode(self)
     }
 
+    fn to_event_bytes<C: Codec>(&self) -> Result<Bytes, CodecError> {
+        let _limit = Limit::set(MAX_EVENT_DEPTH);
+        C::encode(self)
+    }
+
     fn from_bytes<C: Codec>(bytes: &[u8]) -> Result<Self, CodecError> {
         C::decode(bytes)
     }
@@ -88,13 +100,37 @@ impl<T: Serialize + DeserializeOwned> Storable for T {
 
 /// JSON, as `serde_json` writes it.
 ///
-/// Values nest at most [`MAX_DEPTH`] levels deep, which is what `serde_json` reads. Writing stops at that
-/// level, so a deeper value is an error and never exhausts the stack.
+/// Documents and snapshots nest at most [`MAX_DEPTH`] levels deep, which is what `serde_json` reads, and events at most
+/// [`MAX_EVENT_DEPTH`] when they are written. Writing stops at that level, so a deeper value is an error and never
+/// exhausts the stack.
 #[derive(Clone, Copy, Debug)]
 pub struct Json;
 
 /// The deepest nesting of arrays and objects that [`Json`] writes and reads.
 pub const MAX_DEPTH: usize = 127;
+
+/// The deepest nesting of arrays and objects that [`Json`] writes in an event. It is less than [`MAX_DEPTH`], because a
+/// document or a snapshot may keep a part of an event some levels deeper, and must not fail when the event is stored.
+pub const MAX_EVENT_DEPTH: usize = 100;
+
+thread_local!(static LIMIT: Cell<usize> = const { Cell::new(MAX_DEPTH) });
+
+/// How deep what is written meanwhile may nest, also by a codec that makes something else of JSON.
+struct Limit {
+    before: usize,
+}
+
+impl Limit {
+    fn set(levels: usize) -> Self {
+        Self { before: LIMIT.replace(levels) }
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        LIMIT.set(self.before);
+    }
+}
 
 impl Json {
     /// Writes a value and lends the bytes.
@@ -103,7 +139,8 @@ impl Json {
         thread_local!(static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
         let mut scratch = SCRATCH.take();
         scratch.clear();
-        let mut serializer = serde_json::Serializer::with_formatter(&mut scratch, Bounded { depth: 0 });
+        let mut serializer =
+            serde_json::Serializer::with_formatter(&mut scratch, Bounded { depth: 0, limit: LIMIT.get() });
         value.serialize(&mut serializer).map_err(CodecError::new)?;
         let end = read(&scratch);
         if scratch.capacity() <= KEPT {
@@ -129,13 +166,13 @@ const KEPT: usize = 16 << 10;
 /// Compact JSON that ends at the depth which can be read.
 struct Bounded {
     depth: usize,
+    limit: usize,
 }
 
 impl Bounded {
     fn enter(&mut self) -> io::Result<()> {
-        if self.depth == MAX_DEPTH {
-            let message =
-                format!("the value nests deeper than {MAX_DEPTH} levels, which JSON readers reject");
+        if self.depth == self.limit {
+            let message = format!("the value nests deeper than {} levels, which is the limit", self.limit);
             return Err(io::Error::other(message));
         }
         self.depth += 1;

@@ -57,7 +57,7 @@ pub type Text<'a> = Cow<'a, str>;
 /// `#[derive(Event)]`, in an enum of events: the event's bytes with its name and tags.
 pub fn encode<E: Event>(event: &E) -> EncodeResult {
     let (name, version) = (E::NAME, E::VERSION);
-    let payload = event.to_bytes::<E::Codec>();
+    let payload = event.to_event_bytes::<E::Codec>();
     let payload = payload.map_err(|error| EncodeError::unwritten(name, version, error))?;
     let mut tags = Tags::default();
     event.tags(&mut tags);

@@ -100,7 +100,7 @@ pub(crate) fn round_trip<S: EventSet>(image: &Image, what: &str) -> Result<S, Fa
 pub(crate) fn image_of<E: Event>(event: &E, what: &str) -> Result<Image, Failure> {
     let mut tags = Tags::default();
     event.tags(&mut tags);
-    let payload = event.to_bytes::<E::Codec>().map_err(|error| unwritable(what, &error))?;
+    let payload = event.to_event_bytes::<E::Codec>().map_err(|error| unwritable(what, &error))?;
     Ok(Image { name: E::NAME.into(), version: E::VERSION, payload, tags })
 }
 
