@@ -30,8 +30,8 @@
 //!   those before it, and commits them together. A rejected write does not affect the others.
 //! - **Readers never wait for the writer**, and the writer never waits for readers.
 //! - **Positions have no gaps** and follow the order of commits. There is one partition.
-//! - **File identity.** If the open file is deleted, moved, replaced, or overwritten, calls fail with `Corrupt`. So does
-//!   opening a file that was copied without its WAL.
+//! - **File identity.** If the open file is deleted, moved, replaced, or overwritten, calls fail with `Corrupt`. So
+//!   does opening a file that was copied without its WAL.
 //!
 //! A file that is restored from a backup while it is closed keeps its log id, and the store cannot detect that it went
 //! back in time. Call [`SqliteStore::assign_new_log_id`] after such a restore.
@@ -183,10 +183,10 @@ impl SqliteStore {
 
     /// Assigns a new id to the log in a file, and returns it.
     ///
-    /// Call it for a copy that you use in addition to its original, and for a file that went back in time because it was
-    /// restored from a backup or lost its WAL. The same transaction moves the checkpoints and snapshots in the file to
-    /// the new id, so that its read models continue. Afterwards, receipts of the original log and checkpoints in other
-    /// stores are rejected, because their log has another id.
+    /// Call it for a copy that you use in addition to its original, and for a file that went back in time because it
+    /// was restored from a backup or lost its WAL. The same transaction moves the checkpoints and snapshots in the
+    /// file to the new id, so that its read models continue. Afterwards, receipts of the original log and checkpoints
+    /// in other stores are rejected, because their log has another id.
     ///
     /// # Errors
     /// As [`open`](Self::open), except that a missing WAL is accepted; [`StoreErrorKind::Invalid`] if the file has no
@@ -202,9 +202,10 @@ impl SqliteStore {
         SqliteBuilder { path, patience: Duration::from_secs(5), readers: 4, limits: Limits::standard() }
     }
 
-    /// Writes the WAL back to the main file and closes the file, unless another process has it open. You can then copy or
-    /// move the main file alone. A later call opens it again. [`Engine::shutdown`](cqrs_core::Engine::shutdown) calls
-    /// this. Dropping the last handle also closes the file, on the store's own thread.
+    /// Writes the WAL back to the main file and closes the file, unless another process has it open. You can then
+    /// copy or move the main file alone. A later call opens it again.
+    /// [`Engine::shutdown`](cqrs_core::Engine::shutdown) calls this. Dropping the last handle also closes the file,
+    /// on the store's own thread.
     ///
     /// It waits for all writes queued before, and up to [`patience`](SqliteBuilder::patience) for reads and for other
     /// processes.
@@ -217,8 +218,8 @@ impl SqliteStore {
     }
 
     /// Verifies the whole file, and returns what it contains or the first fault: damaged pages, gaps in positions or
-    /// versions, an index that differs from the log, metadata that cannot be decoded, a checkpoint or key past the end of
-    /// the log, or a snapshot that does not match the log. It does not decode payloads; the engine does.
+    /// versions, an index that differs from the log, metadata that cannot be decoded, a checkpoint or key past the
+    /// end of the log, or a snapshot that does not match the log. It does not decode payloads; the engine does.
     ///
     /// It reads one snapshot without blocking other work, and takes time in proportion to the file.
     ///

@@ -228,8 +228,8 @@ impl Writer {
         turn.await.unwrap_or_else(|_| Err(stopped(RESERVE, StoreErrorKind::Failed)))
     }
 
-    /// Writes in a reserved turn. Without a turn, or after it has timed out, queues the write for the next group. If the
-    /// future is dropped, the write happens completely or not at all.
+    /// Writes in a reserved turn. Without a turn, or after it has timed out, queues the write for the next group. If
+    /// the future is dropped, the write happens completely or not at all.
     pub(crate) async fn write_in<W: Write>(&self, turn: Option<Turn>, write: W) -> Result<W::Done, W::Error> {
         let (answer, outcome) = oneshot::channel();
         let job: Box<dyn Job> = Box::new(Task { write, outcome: None, answer });

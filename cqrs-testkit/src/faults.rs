@@ -1,4 +1,4 @@
-//! A store that fails on request: each fault is asked for by call, and comes once.
+//! Fault injection: a store in which chosen calls fail once each.
 //!
 //! ```
 //! use cqrs_core::error::StoreErrorKind;
@@ -6,7 +6,7 @@
 //! use cqrs_testkit::faults::{Call, Fault, Faulty};
 //!
 //! let store = Faulty::new(MemoryStore::new());
-//! // The next append is carried out, but its caller does not get to know.
+//! // The next append succeeds, but its caller gets an error.
 //! store.next(Call::Append, Fault::After(StoreErrorKind::Unknown));
 //! ```
 
@@ -24,13 +24,13 @@ use cqrs_core::store::{
 };
 use cqrs_core::{Partition, Position, StreamId};
 
-/// A call that can fail.
+/// A call that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
     /// [`EventStore::append`].
     Append,
-    /// [`EventStore::reserve`]. The append of what it gives is an [`Append`](Self::Append).
+    /// [`EventStore::reserve`]. The append through the reservation counts as [`Append`](Self::Append).
     Reserve,
     /// [`EventStore::find_key`].
     FindKey,
@@ -54,29 +54,27 @@ pub enum Call {
     Get,
 }
 
-/// How a call fails.
+/// The way in which a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It is not carried out.
+    /// Fails without doing its work.
     Before(StoreErrorKind),
-    /// It is carried out, but answers with an error: what a crash between commit and answer looks
-    /// like.
+    /// Does its work, then returns an error, as after a crash between the commit and the response.
     After(StoreErrorKind),
-    /// It is not carried out and never answers.
+    /// Never returns, and does not do its work.
     Hang,
-    /// It is carried out and never answers.
+    /// Does its work, then never returns.
     HangAfter,
-    /// It waits for some turns of the other tasks, then works.
+    /// Yields to other tasks several times, then works.
     Slow,
-    /// The process ends here, as if it were killed: it is not carried out, and nothing after it is.
+    /// Aborts the process before the call does its work, as if it were killed.
     AbortBefore,
-    /// It is carried out, whatever comes of it, and the process ends before anybody gets to know.
+    /// Aborts the process after the call has finished, before its caller sees the result.
     AbortAfter,
 }
 
-/// A log and read store in which chosen calls fail. Cloning gives another handle on the same store
-/// and the same faults.
+/// A log and read store in which chosen calls fail. Clones share the same store and the same faults.
 #[derive(Clone)]
 pub struct Faulty<S> {
     inner: S,
@@ -85,60 +83,60 @@ pub struct Faulty<S> {
 
 #[derive(Default)]
 struct Faults {
-    /// What becomes of the next calls; nothing becomes of those that have none.
+    /// Plans for the next calls. A call without a plan works normally.
     plans: Mutex<HashMap<Call, VecDeque<Plan>>>,
     counts: Mutex<HashMap<Call, usize>>,
     to_come: AtomicUsize,
 }
 
-/// What becomes of one call.
+/// The plan for one call.
 enum Plan {
-    /// It works.
+    /// It works normally.
     Work,
     Fail(Fault),
-    /// It works, and this comes before its answer.
+    /// It works, and this future runs before the call returns.
     Meanwhile(BoxFuture<'static, ()>),
 }
 
 impl<S> Faulty<S> {
-    /// Wraps a store; nothing fails until asked for.
+    /// Wraps a store. No call fails until you request a fault.
     pub fn new(inner: S) -> Self {
         Self { inner, faults: Arc::default() }
     }
 
-    /// Lets the next such call fail, behind those that were asked for before.
+    /// Makes the next such call fail, after the faults that were already requested for it.
     pub fn next(&self, call: Call, fault: Fault) {
         self.faults.to_come.fetch_add(1, Ordering::SeqCst);
         self.faults.queue(call, [Plan::Fail(fault)]);
     }
 
-    /// Lets the next such call work, and has something else happen before its caller hears of it: another
-    /// owner takes over, say, while somebody is in the midst of a batch. It counts as a fault to come.
+    /// Runs `what` after the next such call has done its work and before it returns. Another owner can take over in the
+    /// middle of a batch, for example. It counts as a pending fault.
     pub fn meanwhile(&self, call: Call, what: impl Future<Output = ()> + Send + 'static) {
         self.faults.to_come.fetch_add(1, Ordering::SeqCst);
         self.faults.queue(call, [Plan::Meanwhile(Box::pin(what))]);
     }
 
-    /// Lets so many of these calls work before the next fault that is asked for.
+    /// Lets this many such calls work before the next requested fault.
     pub fn skip(&self, call: Call, calls: usize) {
         self.faults.queue(call, std::iter::repeat_with(|| Plan::Work).take(calls));
     }
 
-    /// How many of the faults that were asked for have not come yet. One that comes after its call was
-    /// carried out has come when it was.
+    /// Returns the number of requested faults that have not happened yet. A fault that comes after the work of a call
+    /// counts as happened once the work is done.
     #[must_use]
     pub fn to_come(&self) -> usize {
         self.faults.to_come.load(Ordering::SeqCst)
     }
 
-    /// How often this has been called.
+    /// Returns how often this call was made.
     #[must_use]
     pub fn count(&self, call: Call) -> usize {
         let counts = self.faults.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.get(&call).copied().unwrap_or_default()
     }
 
-    /// The store below.
+    /// Returns the wrapped store.
     #[must_use]
     pub fn inner(&self) -> &S {
         &self.inner
@@ -168,9 +166,8 @@ impl Faults {
         call: Call,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
-        let error = |kind, when| {
-            E::from(StoreError::new(kind, format!("a fault was asked for {when} this call of {call:?}")))
-        };
+        let error =
+            |kind, when| E::from(StoreError::new(kind, format!("injected fault {when} this {call:?} call")));
         let fault = match self.take(call) {
             None | Some(Plan::Work) => return work.await,
             Some(Plan::Meanwhile(what)) => {
@@ -270,7 +267,7 @@ impl<S: EventStore> EventStore for Faulty<S> {
     }
 
     fn read_log(&self, read: LogRead) -> BoxFuture<'_, Result<LogSlice, StoreError>> {
-        // It reads no events, and looks at the head and at two positions.
+        // Such a read returns no events, only the head and two positions.
         let call = if read.query == Query::none() { Call::Head } else { Call::ReadLog };
         Box::pin(self.through(call, self.inner.read_log(read)))
     }

@@ -1,4 +1,4 @@
-//! What a test fixes, so that it gives the same every time: the time and the ids.
+//! The fixed time and ids of a test, so that it behaves the same in every run.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use cqrs_core::Timestamp;
 use cqrs_core::context::IdSource;
 use uuid::Uuid;
 
-/// The time in a test that does not say another with `.at(…)`: 2020-01-01T00:00:00Z.
+/// The time of a test, unless it sets another with `.at(…)`: 2020-01-01T00:00:00Z.
 ///
 /// ```
 /// use cqrs_testkit::fixed::START;
@@ -17,8 +17,7 @@ use uuid::Uuid;
 /// ```
 pub const START: Timestamp = Timestamp::from_micros(1_577_836_800_000_000);
 
-/// The id that [`Context::new_id`](cqrs_core::Context::new_id) gives when it is called for the
-/// `n`th time in a test, counted from 1.
+/// Returns the id of the `n`th call of [`Context::new_id`](cqrs_core::Context::new_id) in a test, counted from 1.
 ///
 /// ```
 /// use cqrs_testkit::fixed::nth_id;
@@ -27,11 +26,11 @@ pub const START: Timestamp = Timestamp::from_micros(1_577_836_800_000_000);
 /// ```
 #[must_use]
 pub fn nth_id(n: u64) -> Uuid {
-    // The version and the variant of a UUIDv7, so that what checks them is content.
+    // The version and variant bits of a UUIDv7, for code that checks them.
     Uuid::from_u128((0x7000_8000_u128 << 48) | u128::from(n))
 }
 
-/// Ids that count up from 1: [`nth_id`]. What a test uses unless it says otherwise.
+/// An id source that counts up from 1 with [`nth_id`]. It is the default in tests.
 ///
 /// ```
 /// use cqrs::context::IdSource;
@@ -49,8 +48,7 @@ impl IdSource for CountingIds {
     }
 }
 
-/// What `.at(…)` takes: a [`Timestamp`], a [`SystemTime`], or a text such as
-/// `"2024-05-01T12:30:00Z"`.
+/// An argument of `.at(…)`: a [`Timestamp`], a [`SystemTime`], or a string such as `"2024-05-01T12:30:00Z"`.
 ///
 /// ```
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -67,13 +65,13 @@ impl IdSource for CountingIds {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a time",
     label = "not a time",
-    note = "write `.at(\"2024-05-01T12:30:00Z\")`, or give a `Timestamp` or a `SystemTime`"
+    note = "write `.at(\"2024-05-01T12:30:00Z\")`, or pass a `Timestamp` or a `SystemTime`"
 )]
 pub trait IntoTime {
-    /// As an instant, or why it is none.
+    /// Converts to a timestamp.
     ///
     /// # Errors
-    /// The reason, if it is a text that does not read as a time.
+    /// Returns the reason if a string cannot be parsed as a time.
     fn into_time(self) -> Result<Timestamp, String>;
 }
 
@@ -95,16 +93,16 @@ impl IntoTime for &str {
     }
 }
 
-/// Prints what a test gave as a time, or stops it with the reason.
+/// Converts an argument of `.at(…)`, or fails the test with the reason.
 #[track_caller]
 pub(crate) fn time(time: impl IntoTime) -> Timestamp {
     match time.into_time() {
         Ok(time) => time,
-        Err(reason) => crate::report::stop(&reason),
+        Err(reason) => crate::report::fail_test(&reason),
     }
 }
 
-/// A list that prints as its length: what a test holds need not be `Debug`.
+/// Prints the length of a list whose elements need not be `Debug`.
 pub(crate) struct Count(pub(crate) usize);
 
 impl fmt::Debug for Count {

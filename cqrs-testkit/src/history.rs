@@ -1,4 +1,4 @@
-//! What has happened to a stream: what a projection is fed with.
+//! Histories: past events of streams, to test projections with.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -11,10 +11,10 @@ use cqrs_core::{Aggregate, Event, Metadata, StreamId, Timestamp};
 
 use crate::fixed::{Count, IntoTime, time};
 use crate::id;
-use crate::report::{Failure, stop};
+use crate::report::{Failure, fail_test};
 use crate::stored::{Image, image_of, images, round_trip, round_trip_of};
 
-/// Gives every aggregate [`history`](Self::history).
+/// Adds [`history`](Self::history) to every aggregate.
 ///
 /// ```
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -24,7 +24,7 @@ use crate::stored::{Image, image_of, images, round_trip, round_trip_of};
 /// assert_eq!(format!("{history:?}"), r#"History { stream: StreamId("Account/7"), events: [1], .. }"#);
 /// ```
 pub trait AggregateHistory: Aggregate {
-    /// Events of the aggregate with this id, to feed a projection with.
+    /// Returns a history with events of the aggregate with this id.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -37,7 +37,7 @@ pub trait AggregateHistory: Aggregate {
     /// # Panics
     /// If the id cannot name a stream, or an event cannot be stored.
     #[track_caller]
-    #[must_use = "give it to a projection"]
+    #[must_use = "pass it to a projection"]
     fn history(id: impl Borrow<Self::Id>, events: impl IntoEvents<Self>) -> History {
         let stream = match id::stream(Self::NAME, id.borrow()) {
             Ok(stream) => stream,
@@ -58,8 +58,8 @@ impl<A: Aggregate> AggregateHistory for A {}
 
 /// Events of one stream, in order.
 ///
-/// Made by [`AggregateHistory::history`] from the events of an aggregate, or by [`of`](Self::of)
-/// from any events.
+/// Create it with [`AggregateHistory::history`] from the events of an aggregate, or with [`of`](Self::of) from any
+/// events.
 ///
 /// ```
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -71,14 +71,14 @@ impl<A: Aggregate> AggregateHistory for A {}
 #[derive(Clone)]
 pub struct History {
     pub(crate) stream: StreamId,
-    pub(crate) events: Vec<Past>,
+    pub(crate) events: Vec<PastEvent>,
     pub(crate) time: Option<Timestamp>,
     pub(crate) metadata: Arc<Metadata>,
 }
 
-/// An event of a history, and what is wrong with its way to the store and back.
+/// An event of a history, and the failure if it changed when it was serialized and read back.
 #[derive(Clone)]
-pub(crate) struct Past {
+pub(crate) struct PastEvent {
     pub(crate) image: Image,
     pub(crate) fault: Option<Failure>,
 }
@@ -88,7 +88,7 @@ impl History {
         Self { stream, events: Vec::new(), time: None, metadata: Arc::default() }
     }
 
-    /// The history of a stream, named `category/id`, to which nothing has happened yet.
+    /// Returns an empty history of a stream, named `category/id`.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -98,17 +98,17 @@ impl History {
     /// ```
     ///
     /// # Panics
-    /// If that does not name a stream.
+    /// If `stream` is not a valid stream id.
     #[track_caller]
-    #[must_use = "go on with `.event(…)`"]
+    #[must_use = "add events with `.event(…)`"]
     pub fn of(stream: &str) -> Self {
         match stream.parse() {
             Ok(stream) => Self::new(stream),
-            Err(error) => stop(&cqrs_core::id::InvalidStreamId::to_string(&error)),
+            Err(error) => fail_test(&cqrs_core::id::InvalidStreamId::to_string(&error)),
         }
     }
 
-    /// Then this event happened.
+    /// Adds an event.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -119,9 +119,9 @@ impl History {
     /// ```
     ///
     /// # Panics
-    /// If it cannot be stored.
+    /// If the event cannot be stored.
     #[track_caller]
-    #[must_use = "give it to a projection"]
+    #[must_use = "pass it to a projection"]
     #[expect(clippy::needless_pass_by_value, reason = "an event is written where it is used")]
     pub fn event<E: Event>(self, event: E) -> Self {
         match image_of(&event, &self.next()) {
@@ -130,21 +130,21 @@ impl History {
         }
     }
 
-    /// Then an event happened that some release stored in this shape.
+    /// Adds an event in its stored form, as some release has written it.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
     /// # use cqrs_testkit::prelude::*;
     /// Summary::given(History::of("Account/7").stored("Opened", 1, r#"{"owner":"Ada"}"#)).then_document_count(1);
     /// ```
-    #[must_use = "give it to a projection"]
+    #[must_use = "pass it to a projection"]
     pub fn stored(self, name: &str, version: u32, payload: impl AsRef<[u8]>) -> Self {
         let payload = Bytes::copy_from_slice(payload.as_ref());
         let image = Image { name: name.to_owned().into(), version, payload, tags: Tags::default() };
         self.with(vec![image], |_, _| None)
     }
 
-    /// When its events happened; without it, [`START`](crate::fixed::START).
+    /// Sets the time of its events (default: [`START`](crate::fixed::START)).
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -154,13 +154,13 @@ impl History {
     /// Summary::given(history).then_document_count(1);
     /// ```
     #[track_caller]
-    #[must_use = "give it to a projection"]
+    #[must_use = "pass it to a projection"]
     pub fn at(mut self, at: impl IntoTime) -> Self {
         self.time = Some(time(at));
         self
     }
 
-    /// The metadata of its events.
+    /// Sets the metadata of its events.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -171,7 +171,7 @@ impl History {
     /// let history = Account::history(7, ada()).with_metadata(Metadata::new().actor("teller"));
     /// Summary::given(history).then_document_count(1);
     /// ```
-    #[must_use = "give it to a projection"]
+    #[must_use = "pass it to a projection"]
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.metadata = Arc::new(metadata);
         self
@@ -184,7 +184,7 @@ impl History {
     fn with(mut self, images: Vec<Image>, fault: impl Fn(&Image, &str) -> Option<Failure>) -> Self {
         for image in images {
             let fault = fault(&image, &self.next());
-            self.events.push(Past { image, fault });
+            self.events.push(PastEvent { image, fault });
         }
         self
     }
@@ -199,8 +199,8 @@ impl fmt::Debug for History {
     }
 }
 
-/// What a projection can be given: a [`History`], or a tuple, an array or a vector of them, or `()`
-/// for nothing. They happen one after the other.
+/// Arguments of a projection's `given`: a [`History`], a tuple, array, or vector of them, or `()` for none. Their
+/// events happen in this order.
 ///
 /// ```
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -211,12 +211,12 @@ impl fmt::Debug for History {
 /// Summary::given((Account::history(7, ada()), History::of("Account/8").event(ada()))).then_document_count(2);
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not say to which stream it happened",
+    message = "`{Self}` does not name the stream of its events",
     label = "not a history",
     note = "write `Account::history(id, events)` for the events of an aggregate, or `History::of(\"Account/7\").event(…)`"
 )]
 pub trait IntoHistory {
-    /// Puts it behind `histories`, in order.
+    /// Appends itself to `histories`, in order.
     fn into_history(self, histories: &mut Vec<History>);
 }
 

@@ -1,10 +1,10 @@
-//! Ids as text: what is stored of them.
+//! Ids in their stored form, which is text.
 
 use cqrs_core::{Id, StreamId};
 
 use crate::report::Failure;
 
-/// The id's text, if it keeps what [`Id`] promises: to parse back to an equal value.
+/// Returns the id's text. Fails if it does not parse back to an equal value, as [`Id`] requires.
 pub(crate) fn text<I: Id>(id: &I) -> Result<String, Failure> {
     let text = id.as_text().to_string();
     let kind = std::any::type_name::<I>();
@@ -20,7 +20,7 @@ pub(crate) fn text<I: Id>(id: &I) -> Result<String, Failure> {
     }
 }
 
-/// The stream of the aggregate `category` with this id.
+/// Returns the stream of the aggregate `category` with this id.
 pub(crate) fn stream<I: Id>(category: &str, id: &I) -> Result<StreamId, Failure> {
     let text = text(id)?;
     StreamId::new(category, &text)

@@ -1,17 +1,17 @@
-//! Where a test stands: it can only ask for results once it has asked for something to happen.
+//! The step of a test, as a type: it can check results only after a command or another action.
 
-/// Nothing has happened yet but what was given.
+/// The test has given events, and has not done anything yet.
 ///
 /// ```compile_fail,E0599
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
 /// # use cqrs_testkit::prelude::*;
-/// // There is no command whose events could be compared.
+// No command was run, so there are no new events to compare.
 /// Account::given([Opened { owner: "Ada".into() }]).then(Deposited { cents: 5 });
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Given {}
 
-/// Something has happened, and the test can look at what came of it.
+/// The test has run something, and can check the result.
 ///
 /// ```
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;

@@ -1,4 +1,4 @@
-//! Events as they are stored: what the testkit compares, shows and folds.
+//! Events in their stored form, which the test kit compares, prints, and folds.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::report::leaves::{Ignored, Leaves};
 use crate::report::table::Table;
 use crate::report::{Failure, chain};
 
-/// An event as it is stored: its name, version, payload and tags.
+/// An event in its stored form: name, version, payload, and tags.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
     pub(crate) name: Cow<'static, str>,
@@ -37,24 +37,24 @@ impl Image {
         Leaves::of_bytes(&self.payload)
     }
 
-    /// The event at its place in a log.
+    /// Returns the event as recorded in a log.
     pub(crate) fn recorded(&self, meta: EventMeta) -> RecordedEvent {
         let Self { name, version, payload, tags } = self.clone();
         RecordedEvent { meta, name, schema_version: version, payload, tags }
     }
 
-    /// The name, with the version if it is not the first.
+    /// Returns the name, followed by the version if it is not 1.
     pub(crate) fn title(&self) -> String {
         if self.version == 1 { self.name.to_string() } else { format!("{} v{}", self.name, self.version) }
     }
 
-    /// The event on one line: `Deposited { cents: 5 }`.
+    /// Returns the event on one line: `Deposited { cents: 5 }`.
     pub(crate) fn inline(&self) -> String {
         format!("{}{}", self.title(), self.leaves().inline(90))
     }
 }
 
-/// Events of a set as they are stored. `what` names each in a failure.
+/// Encodes events of a set. `what` names each of them in a failure.
 pub(crate) fn images<S: EventSet>(
     events: &[S],
     what: &dyn Fn(usize) -> String,
@@ -70,7 +70,7 @@ pub(crate) fn unwritable(what: &str, error: &CodecError) -> Failure {
     Failure::new(format!("{what} cannot be stored")).cause(format!("its `Serialize` fails: {}", chain(error)))
 }
 
-/// Reads a stored event back as events of a set. `what` names it in a failure.
+/// Decodes a stored event as events of a set. `what` names it in a failure.
 pub(crate) fn read<S: EventSet>(image: &Image, what: &str) -> Result<Vec<S>, Failure> {
     let mut events = Vec::new();
     event::decode::<S>(&image.stored(), &mut |event| events.push(event))
@@ -88,7 +88,7 @@ fn unreadable(image: &Image, what: &str, why: &str) -> Failure {
         .cause(why)
 }
 
-/// Reads a stored event back and makes sure that nothing of it changed on the way.
+/// Decodes a stored event, and checks that encoding it again does not change it.
 pub(crate) fn round_trip<S: EventSet>(image: &Image, what: &str) -> Result<S, Failure> {
     let event = only(read::<S>(image, what)?, image, what)?;
     let again = event.encode().map_err(|error| unwritable(&format!("{what}, read back,"), error.cause()))?;
@@ -96,7 +96,7 @@ pub(crate) fn round_trip<S: EventSet>(image: &Image, what: &str) -> Result<S, Fa
     Ok(event)
 }
 
-/// An event without a set as it is stored.
+/// Encodes an event that need not be in a set.
 pub(crate) fn image_of<E: Event>(event: &E, what: &str) -> Result<Image, Failure> {
     let mut tags = Tags::default();
     event.tags(&mut tags);
@@ -104,7 +104,7 @@ pub(crate) fn image_of<E: Event>(event: &E, what: &str) -> Result<Image, Failure
     Ok(Image { name: E::NAME.into(), version: E::VERSION, payload, tags })
 }
 
-/// As [`round_trip`], for an event without a set.
+/// Does the same as [`round_trip`] for an event that need not be in a set.
 pub(crate) fn round_trip_of<E: Event>(image: &Image, what: &str) -> Result<(), Failure> {
     let mut read = None;
     cqrs_core::__private::decode::<E>(&image.stored(), &mut |event| read = Some(event))
@@ -142,10 +142,11 @@ fn unchanged(first: &Image, again: &Image, what: &str) -> Result<(), Failure> {
         .cause(cause);
     if !differing.is_empty() && left.same_values(&right) {
         return Err(failure.note(
-            "the same values in another order: a `HashSet` has another every time, a `BTreeSet` has not",
+            "the same values in another order: the order of a `HashSet` changes every time, that of a `BTreeSet` does not",
         ));
     }
-    Err(failure.note("look at its `#[serde(…)]` attributes; if it is meant so, add `.without_round_trip()`"))
+    Err(failure
+        .note("check its `#[serde(…)]` attributes; if the change is intended, add `.without_round_trip()`"))
 }
 
 fn changed(name: &str, differing: &[Difference]) -> String {

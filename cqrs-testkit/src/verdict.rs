@@ -1,8 +1,8 @@
-//! What a closure in a test may give back.
+//! Return types of closures in tests.
 
-/// What the closure of a `then_…` gives back: `bool`, or `()` if it asserts by itself.
+/// The return type of a closure in a `then_…`: `bool`, or `()` if the closure asserts by itself.
 ///
-/// So both `|account| account.balance == 5` and `|account| assert_eq!(account.balance, 5)` do.
+/// Both `|account| account.balance == 5` and `|account| assert_eq!(account.balance, 5)` are accepted.
 ///
 /// ```
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -12,12 +12,12 @@
 /// Account::given(ada()).then_state(|account| assert_eq!(account.balance, 0));
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "the closure of a `then_…` gives `bool` or `()`, not `{Self}`",
+    message = "the closure of a `then_…` must return `bool` or `()`, not `{Self}`",
     label = "neither `bool` nor `()`",
-    note = "compare something with `==`, or put `assert_eq!(…)` into the closure"
+    note = "compare with `==`, or use `assert_eq!(…)` in the closure"
 )]
 pub trait Verdict {
-    /// Whether what was asked holds.
+    /// Returns whether the check passed.
     fn holds(self) -> bool;
 }
 

@@ -1,4 +1,4 @@
-//! What the log holds in the end, and what does not agree with it.
+//! The audit at the end of a run: compares the log with what writers and readers saw.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -7,12 +7,12 @@ use cqrs_core::event::RecordedEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::store::{EventStore, LogRead, Query};
 
-use super::ground::{Ground, Serial};
-use super::reader::{Got, KINDS};
+use super::reader::{Delivered, KINDS};
 use super::report::{ReaderReport, Report};
-use super::writer::{Fate, Told};
+use super::run::{RunState, Serial};
+use super::writer::{AppendOutcome, Outcome};
 
-/// The log up to where it ended for the readers.
+/// The log up to the end that was fixed for the readers.
 #[derive(Debug, Default)]
 pub(super) struct Audit {
     entries: Vec<Entry>,
@@ -23,28 +23,28 @@ struct Entry {
     partition: Partition,
     position: Position,
     serial: Serial,
-    /// Which of the readers' queries it matches.
+    /// For each kind of reader, whether its query matches the event.
     matches: [bool; KINDS.len()],
 }
 
 impl Audit {
-    pub(super) async fn read(log: &dyn EventStore, ground: &Ground) -> Self {
+    pub(super) async fn read(log: &dyn EventStore, run: &RunState) -> Self {
         let mut audit = Self::default();
-        for partition in ground.partitions() {
-            let end = ground.ends(partition).unwrap_or_default();
-            let mut order = Order { gapless: ground.gapless, ..Order::default() };
+        for partition in run.partitions() {
+            let end = run.ends(partition).unwrap_or_default();
+            let mut order = Order { gapless: run.gapless, ..Order::default() };
             let mut after = Position::START;
             while after < end {
                 let read = LogRead { partition, after, up_to: Some(end), query: Query::all(), limit: 1_000 };
-                let slice = ground.retried("the whole log", || log.read_log(read.clone())).await;
+                let slice = run.retried("read the whole log", || log.read_log(read.clone())).await;
                 let Some(slice) = slice else { break };
                 if slice.read_to <= after {
-                    ground.fault(format!("the log ends at {end}, but is read to {after} only"));
+                    run.fault(format!("the log ends at {end}, but can only be read to {after}"));
                     break;
                 }
                 for event in &slice.events {
-                    order.check(event, ground);
-                    audit.keep(event, partition, ground);
+                    order.check(event, run);
+                    audit.keep(event, partition, run);
                 }
                 after = slice.read_to;
             }
@@ -52,43 +52,51 @@ impl Audit {
         audit
     }
 
-    fn keep(&mut self, event: &RecordedEvent, partition: Partition, ground: &Ground) {
+    fn keep(&mut self, event: &RecordedEvent, partition: Partition, run: &RunState) {
         let position = event.meta.position;
         let Some(serial) = Serial::of(event) else {
-            return ground.fault(format!("the event at {position} is none of the adversary's"));
+            return run.fault(format!("the event at {position} was not written by the adversary"));
         };
         let matches = KINDS.map(|kind| (kind.query)().matches(&event.name, &event.tags));
         self.entries.push(Entry { partition, position, serial, matches });
     }
 
-    pub(super) fn report(self, seed: u64, ground: &Ground, told: &[Told], read: Vec<Got>) -> Report {
-        self.whole(ground);
-        let vanished = self.hold(told, ground);
+    pub(super) fn report(
+        self,
+        seed: u64,
+        run: &RunState,
+        outcomes: &[AppendOutcome],
+        read: Vec<Delivered>,
+    ) -> Report {
+        self.check_appends(run);
+        let vanished = self.check_outcomes(outcomes, run);
         let mut readers: BTreeMap<String, ReaderReport> = BTreeMap::new();
         for got in read {
-            let report = self.compare(&got, ground.ends(got.partition).unwrap_or_default());
+            let report = self.compare(&got, run.ends(got.partition).unwrap_or_default());
             readers.entry(got.name).or_default().add(&report);
         }
         let readers = readers.into_iter().map(|(name, report)| ReaderReport { name, ..report });
-        let count = |wanted: fn(&Fate) -> bool| told.iter().filter(|told| wanted(&told.fate)).count() as u64;
-        let (fault_count, faults) = ground.faults();
+        let count = |wanted: fn(&Outcome) -> bool| {
+            outcomes.iter().filter(|append| wanted(&append.outcome)).count() as u64
+        };
+        let (fault_count, faults) = run.faults();
         Report {
             seed,
-            acknowledged: count(|fate| matches!(fate, Fate::Written(..))),
-            refused: count(|fate| *fate == Fate::Refused),
-            open: count(|fate| *fate == Fate::Open),
+            acknowledged: count(|outcome| matches!(outcome, Outcome::Written(..))),
+            refused: count(|outcome| *outcome == Outcome::Refused),
+            open: count(|outcome| *outcome == Outcome::Open),
             committed: self.entries.len() as u64,
             vanished,
             readers: readers.collect(),
-            unavailable: ground.unavailable.load(Ordering::Relaxed),
-            unknown: ground.unknown.load(Ordering::Relaxed),
+            unavailable: run.unavailable.load(Ordering::Relaxed),
+            unknown: run.unknown.load(Ordering::Relaxed),
             fault_count: fault_count as u64,
             faults,
         }
     }
 
-    /// The events of each append are all there, beside each other in their order.
-    fn whole(&self, ground: &Ground) {
+    /// Checks that the events of each append are complete, consecutive, and in order.
+    fn check_appends(&self, run: &RunState) {
         let (mut at, mut torn) = (0, HashSet::new());
         while let Some(first) = self.entries.get(at) {
             let of = usize::from(first.serial.of).max(1);
@@ -104,49 +112,50 @@ impl Audit {
             let Serial { writer, number, .. } = first.serial;
             if torn.insert((writer, number)) {
                 let place = first.position;
-                ground.fault(format!("append {writer}/{number} is torn, or others are in it, at {place}"));
+                run.fault(format!("append {writer}/{number} is torn or interleaved at {place}"));
             }
         }
     }
 
-    /// Holds what writers were told against the log, and counts the events of acknowledged appends that
-    /// are not there.
-    fn hold(&self, told: &[Told], ground: &Ground) -> u64 {
+    /// Checks the outcomes that writers saw, and returns the number of missing events of acknowledged appends.
+    fn check_outcomes(&self, outcomes: &[AppendOutcome], run: &RunState) -> u64 {
         let mut there: HashMap<(u32, u32), (u16, Partition, Position)> = HashMap::new();
         for Entry { partition, position, serial, .. } in &self.entries {
             let append = there.entry((serial.writer, serial.number)).or_insert((0, *partition, *position));
             *append = (append.0 + 1, *partition, *position);
         }
         let mut vanished = 0;
-        for Told { writer, number, events, fate } in told {
+        for AppendOutcome { writer, number, events, outcome } in outcomes {
             let found = there.get(&(*writer, *number)).copied();
             let count = found.map_or(0, |(count, ..)| count);
-            vanished += match fate {
-                Fate::Written(..) => u64::from(events.saturating_sub(count)),
-                Fate::Refused | Fate::Open => 0,
+            vanished += match outcome {
+                Outcome::Written(..) => u64::from(events.saturating_sub(count)),
+                Outcome::Refused | Outcome::Open => 0,
             };
             let name = format_args!("append {writer}/{number}").to_string();
-            match (fate, found) {
-                (Fate::Written(partition, position), Some((_, there, last)))
+            match (outcome, found) {
+                (Outcome::Written(partition, position), Some((_, there, last)))
                     if (*partition, *position) != (there, last) =>
                 {
-                    ground.fault(format!("{name} was said to end at {position}, and ends at {last}"));
+                    run.fault(format!(
+                        "{name} was acknowledged with the position {position}, but ends at {last}"
+                    ));
                 }
-                (Fate::Written(_, position), None) => {
-                    ground.fault(format!("{name} was acknowledged at {position}, and is not in the log"));
+                (Outcome::Written(_, position), None) => {
+                    run.fault(format!("{name} was acknowledged at {position}, but is not in the log"));
                 }
-                (Fate::Refused, Some((_, _, last))) => {
-                    ground.fault(format!("{name} was refused, and is in the log at {last}"));
+                (Outcome::Refused, Some((_, _, last))) => {
+                    run.fault(format!("{name} was refused, but is in the log at {last}"));
                 }
-                _ if count > *events => ground.fault(format!("{name} is in the log more than once")),
+                _ if count > *events => run.fault(format!("{name} is in the log more than once")),
                 _ => {}
             }
         }
         vanished
     }
 
-    /// Up to where the log ended; a reader may have gone on behind that.
-    fn compare(&self, got: &Got, end: Position) -> ReaderReport {
+    /// Compares what a reader received with the log, up to its end. The reader may have read further.
+    fn compare(&self, got: &Delivered, end: Position) -> ReaderReport {
         let kind = KINDS.iter().position(|kind| (kind.query)() == got.query).unwrap_or_default();
         let wanted = |entry: &&Entry| entry.partition == got.partition && entry.matches[kind];
         let expected: Vec<_> =
@@ -169,7 +178,7 @@ impl Audit {
     }
 }
 
-/// The order of one partition as it is read from the beginning.
+/// Checks the order of one partition while it is read from the start.
 #[derive(Debug, Default)]
 struct Order {
     gapless: bool,
@@ -178,16 +187,16 @@ struct Order {
 }
 
 impl Order {
-    fn check(&mut self, event: &RecordedEvent, ground: &Ground) {
+    fn check(&mut self, event: &RecordedEvent, run: &RunState) {
         let meta = &event.meta;
         let next = self.last.next();
         if meta.position < next || (self.gapless && meta.position != next) {
-            ground.fault(format!("behind position {} of the log comes {}", self.last, meta.position));
+            run.fault(format!("in the log, position {} is followed by {}", self.last, meta.position));
         }
         self.last = meta.position;
         let version = self.versions.entry(meta.stream.clone()).or_default();
         if meta.version != version.next() {
-            ground.fault(format!("{} goes on from version {version} with {}", meta.stream, meta.version));
+            run.fault(format!("in {}, version {version} is followed by {}", meta.stream, meta.version));
         }
         *version = meta.version;
     }

@@ -1,9 +1,9 @@
-//! The adversary: many writers and many readers on one log, in any number of processes, and a check of
-//! what every reader was given against what every writer was told.
+//! The adversary: many concurrent writers and readers on one log, in one or several processes. It checks everything
+//! that readers received against every response that writers got.
 //!
-//! The conformance suite asks for each clause by itself. This asks for all of them at once, for as long
-//! as you like, while you make trouble for the store. It is for the clause that most stores on SQL break:
-//! a reader that has seen position p never finds a new event at or below p.
+//! The conformance suite checks each clause of the contract by itself. The adversary checks all of them at once, for
+//! as long as you like, while you disturb the store. It targets the clause that most SQL stores break: a reader that
+//! has seen position p never finds a new event at or below p.
 //!
 //! ```
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -24,25 +24,24 @@
 //! # });
 //! ```
 //!
-//! Writers append to streams of their own and to shared ones, to several at once, with guards that hold,
-//! that race and that cannot hold, with command keys and without. They repeat commands, pause, drop
-//! appends that are under way, and sometimes reserve their turn. After [`Unknown`](cqrs_core::error::StoreErrorKind::Unknown) they look up
-//! what became of it. Readers go by position, all of the log or by a query, looking again and again or
-//! waiting for news.
+//! Writers append to their own streams, to shared ones, and to several at once. They use guards that hold, that race,
+//! and that cannot hold, with and without idempotency keys. They repeat commands, pause, drop pending appends, and
+//! sometimes reserve a turn. After [`Unknown`](cqrs_core::error::StoreErrorKind::Unknown) they look up the outcome.
+//! Readers follow the whole log or a query by position, either polling or waiting for new events.
 //!
-//! Then it holds these against each other: what writers were told, what each reader was given, and what
-//! the log holds in the end. The [`Report`] counts what does not agree.
+//! At the end, the adversary compares the responses that writers got, the events that each reader received, and the
+//! log. The [`Report`] counts the differences.
 //!
-//! What one handle cannot do by itself is yours to bring: [`trouble`](Adversary::trouble) runs beside the
-//! writers, to hold locks, kill connections or restart the server.
+//! Add disturbances that a single handle cannot cause with [`trouble`](Adversary::trouble): it runs concurrently with
+//! the writers, and can hold locks, kill connections, or restart the server.
 //!
-//! **Several processes** run it on one log at the same time, each with a [`part`](Adversary::part) of its
-//! own. Each examines what its own writers were told, and that its readers were given the events of all.
+//! **Several processes** can run it on one log at the same time, each with its own [`part`](Adversary::part). Each
+//! checks the responses that its own writers got, and that its readers received the events of all processes.
 
 mod audit;
-mod ground;
 mod reader;
 mod report;
+mod run;
 mod writer;
 
 use std::future::Future;
@@ -53,18 +52,18 @@ use cqrs_core::store::{BoxFuture, EventStore};
 use tokio::task::JoinSet;
 
 use self::audit::Audit;
-use self::ground::{Ground, Random};
 use self::reader::Reader;
 pub use self::report::{ReaderReport, Report};
+use self::run::{Random, RunState};
 use self::writer::Writer;
 
-/// How many appends to make: what the variable `CQRS_ADVERSARY_APPENDS` says, else `unless_set`.
+/// Returns the number of appends in the variable `CQRS_ADVERSARY_APPENDS`, or `default`.
 ///
 /// # Panics
 /// If the variable is not a number.
 #[must_use]
-pub fn appends(unless_set: u64) -> u64 {
-    number("CQRS_ADVERSARY_APPENDS").unwrap_or(unless_set)
+pub fn appends(default: u64) -> u64 {
+    number("CQRS_ADVERSARY_APPENDS").unwrap_or(default)
 }
 
 #[allow(clippy::panic, reason = "this is how a test fails")]
@@ -74,7 +73,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|_| panic!("{variable} is {text:?}, which is not a number")))
 }
 
-/// A run, before it begins.
+/// A run of the adversary, before it starts.
 pub struct Adversary {
     appends: u64,
     seed: u64,
@@ -94,7 +93,7 @@ struct Handle {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Whole,
-    /// It may be behind the others.
+    /// It may lag.
     Replica,
 }
 
@@ -106,14 +105,14 @@ impl std::fmt::Debug for Adversary {
 }
 
 impl Adversary {
-    /// A run of this many appends over all writers. The seed is that of the variable
-    /// `CQRS_ADVERSARY_SEED`, else a random one.
+    /// Creates a run with this many appends over all writers. The seed comes from the variable `CQRS_ADVERSARY_SEED`,
+    /// or is random.
     ///
     /// # Panics
     /// If the variable is not a number.
     #[must_use]
     pub fn new(appends: u64) -> Self {
-        let seed = number("CQRS_ADVERSARY_SEED").unwrap_or_else(ground::any_seed);
+        let seed = number("CQRS_ADVERSARY_SEED").unwrap_or_else(run::any_seed);
         Self {
             appends,
             seed,
@@ -125,29 +124,30 @@ impl Adversary {
         }
     }
 
-    /// Decides what each writer does, and how long it pauses. It does not decide who comes first.
+    /// Sets the seed, which decides what each writer does and how long it pauses. It does not decide the outcome of
+    /// races.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// Which of several runs on one log this is, each in a process of its own.
+    /// Sets the number of this run, for several runs on one log in different processes.
     #[must_use]
     pub fn part(mut self, part: u16) -> Self {
         self.part = part;
         self
     }
 
-    /// How many writers each handle gets; 8 unless set, and 0 counts as 1.
+    /// Sets the number of writers for each handle, at least 1 (default: 8).
     #[must_use]
     pub fn writers(mut self, writers: usize) -> Self {
         self.writers = writers.max(1);
         self
     }
 
-    /// How long a call may take, and readers may need to reach the end once the writers are done, before
-    /// that counts as a fault; 30 seconds unless set.
+    /// Sets the maximum duration of a call, and the time that readers have to reach the end once the writers are done
+    /// (default: 30 s). Taking longer is a fault.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -161,65 +161,65 @@ impl Adversary {
         self
     }
 
-    /// Reads through this handle too, which may be behind the others, such as that of a standby.
+    /// Reads through this handle, which may lag behind the others, such as the handle of a standby.
     #[must_use]
     pub fn replica(mut self, name: impl Into<String>, log: Arc<dyn EventStore>) -> Self {
         self.handles.push(Handle { name: name.into(), log, role: Role::Replica });
         self
     }
 
-    /// Does this beside the writers; it is dropped as soon as they are done.
+    /// Runs this future concurrently with the writers. It is dropped as soon as they are done.
     #[must_use]
     pub fn trouble(mut self, trouble: impl Future<Output = ()> + Send + 'static) -> Self {
         self.troubles.push(Box::pin(trouble));
         self
     }
 
-    /// Runs until all writers are done and all readers have been given what there is; then examines it.
+    /// Runs until all writers are done and all readers have reached the end, then audits the log.
     ///
-    /// It needs a tokio runtime, and for races one with several threads.
+    /// It requires a tokio runtime, and one with several threads for real races.
     pub async fn run(self) -> Report {
         let Some(first) = self.handles.iter().find(|handle| handle.role == Role::Whole) else {
-            return Report::fault(self.seed, "the adversary was given no log");
+            return Report::fault(self.seed, "no handle to write through; add one with `on`");
         };
         let log = Arc::clone(&first.log);
-        let ground = Arc::new(Ground::new(&*log, self.patience));
-        let readers = self.read(&ground);
+        let run = Arc::new(RunState::new(&*log, self.patience));
+        let readers = self.read(&run);
         let monitor = tokio::spawn(reader::watch(
-            Arc::clone(&ground),
+            Arc::clone(&run),
             readers.iter().map(|reader| Arc::clone(&reader.progress)).collect(),
         ));
         let reading: Vec<_> = readers.into_iter().map(|reader| tokio::spawn(reader.run())).collect();
-        let writing = self.write(&ground);
+        let writing = self.write(&run);
         let mut troubles = JoinSet::new();
         self.troubles.into_iter().for_each(|trouble| drop(troubles.spawn(trouble)));
-        let told: Vec<_> = all(&ground, writing).await.into_iter().flatten().collect();
+        let outcomes: Vec<_> = all(&run, writing).await.into_iter().flatten().collect();
         troubles.shutdown().await;
 
-        ground.end(&*log).await;
-        let read = all(&ground, reading).await;
+        run.end(&*log).await;
+        let read = all(&run, reading).await;
         monitor.abort();
-        let audit = Audit::read(&*log, &ground).await;
-        audit.report(self.seed, &ground, &told, read)
+        let audit = Audit::read(&*log, &run).await;
+        audit.report(self.seed, &run, &outcomes, read)
     }
 
-    /// One of each kind for each handle and each partition.
-    fn read(&self, ground: &Arc<Ground>) -> Vec<Reader> {
+    /// Creates one reader of each kind for each handle and each partition.
+    fn read(&self, run: &Arc<RunState>) -> Vec<Reader> {
         let mut readers = Vec::new();
         for Handle { name, log, role } in &self.handles {
             let tags = log.capabilities().tags;
             for kind in reader::KINDS.into_iter().filter(|kind| tags || !kind.tags) {
-                for partition in ground.partitions() {
+                for partition in run.partitions() {
                     let random = Random::new(self.seed ^ (readers.len() as u64 + 1) << 24);
                     let (log, replica) = (Arc::clone(log), *role == Role::Replica);
-                    readers.push(Reader::new(name, log, replica, kind, partition, ground, random));
+                    readers.push(Reader::new(name, log, replica, kind, partition, run, random));
                 }
             }
         }
         readers
     }
 
-    fn write(&self, ground: &Arc<Ground>) -> Vec<tokio::task::JoinHandle<Vec<writer::Told>>> {
+    fn write(&self, run: &Arc<RunState>) -> Vec<tokio::task::JoinHandle<Vec<writer::AppendOutcome>>> {
         let logs = self.handles.iter().filter(|handle| handle.role == Role::Whole);
         let logs: Vec<_> = logs.flat_map(|handle| std::iter::repeat_n(&handle.log, self.writers)).collect();
         let count = logs.len() as u64;
@@ -227,19 +227,19 @@ impl Adversary {
             let share = self.appends / count + u64::from(at < self.appends % count);
             let id = u32::from(self.part) * 1_000 + at as u32;
             let random = Random::new(self.seed ^ (u64::from(id) << 32));
-            tokio::spawn(Writer::new(id, Arc::clone(log), Arc::clone(ground), random).run(share))
+            tokio::spawn(Writer::new(id, Arc::clone(log), Arc::clone(run), random).run(share))
         };
         (0..).zip(logs).map(one).collect()
     }
 }
 
-/// What the tasks give; one that panics is a fault.
-async fn all<T>(ground: &Ground, tasks: Vec<tokio::task::JoinHandle<T>>) -> Vec<T> {
+/// Collects the results of tasks. A task that panics is a fault.
+async fn all<T>(run: &RunState, tasks: Vec<tokio::task::JoinHandle<T>>) -> Vec<T> {
     let mut done = Vec::new();
     for task in tasks {
         match task.await {
             Ok(result) => done.push(result),
-            Err(error) => ground.fault(format!("a task of the adversary ended early: {error}")),
+            Err(error) => run.fault(format!("a task of the adversary failed: {error}")),
         }
     }
     done

@@ -1,4 +1,4 @@
-//! A reader: follows one partition by position, and keeps what it was given.
+//! A reader: follows one partition by position, and records what it receives.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -12,20 +12,20 @@ use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::store::{EventStore, LogRead, LogSlice, Query};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::ground::{Ground, Random, Serial, whole};
+use super::run::{Random, RunState, Serial, error_chain};
 use super::writer::{NAMES, TAG};
 
-/// How a reader goes about it.
+/// The strategy of a reader.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kind {
     name: &'static str,
     pub(super) query: fn() -> Query,
-    /// Whether it waits for news, or looks again after a pause.
+    /// Set if it waits for new events. Otherwise it polls.
     waits: bool,
-    /// Whether it goes on behind the last event that it was given, or from where the store says that it
-    /// has looked.
+    /// Set if it continues after the last event that it received. Otherwise it continues from the position up to
+    /// which the store has searched.
     plain: bool,
-    /// Whether it asks for tags.
+    /// Set if its query uses tags.
     pub(super) tags: bool,
 }
 
@@ -44,19 +44,19 @@ fn by_tag() -> Query {
     Query::tags([TAG.into()])
 }
 
-/// How far a reader is, for whoever watches it.
+/// The progress of a reader, as seen by the watchdog.
 #[derive(Debug)]
 pub(super) struct Progress {
     partition: Partition,
     after: AtomicU64,
     done: AtomicBool,
-    /// In microseconds.
+    /// The longest stall in microseconds.
     stall: AtomicU64,
 }
 
-/// What a reader was given.
+/// The events that a reader received.
 #[derive(Debug)]
-pub(super) struct Got {
+pub(super) struct Delivered {
     pub(super) name: String,
     pub(super) query: Query,
     pub(super) partition: Partition,
@@ -68,16 +68,16 @@ pub(super) struct Got {
 #[derive(Debug)]
 pub(super) struct Reader {
     log: Arc<dyn EventStore>,
-    ground: Arc<Ground>,
+    run: Arc<RunState>,
     kind: Kind,
     replica: bool,
     pub(super) progress: Arc<Progress>,
     random: Random,
-    /// Behind which it reads on.
+    /// The position after which it continues.
     after: Position,
     head: Position,
     versions: HashMap<StreamId, Version>,
-    got: Got,
+    got: Delivered,
 }
 
 impl Reader {
@@ -87,7 +87,7 @@ impl Reader {
         replica: bool,
         kind: Kind,
         partition: Partition,
-        ground: &Arc<Ground>,
+        run: &Arc<RunState>,
         random: Random,
     ) -> Self {
         let progress = Progress {
@@ -96,7 +96,7 @@ impl Reader {
             done: AtomicBool::new(false),
             stall: AtomicU64::new(0),
         };
-        let got = Got {
+        let got = Delivered {
             name: format!("{handle}: {}", kind.name),
             query: (kind.query)(),
             partition,
@@ -106,7 +106,7 @@ impl Reader {
         };
         Self {
             log,
-            ground: Arc::clone(ground),
+            run: Arc::clone(run),
             kind,
             replica,
             progress: Arc::new(progress),
@@ -118,24 +118,24 @@ impl Reader {
         }
     }
 
-    /// Reads until the end that the ground will have, or for as long behind that as there is patience.
-    pub(super) async fn run(mut self) -> Got {
+    /// Reads until the end of the log, or until the time limit after the writers are done.
+    pub(super) async fn run(mut self) -> Delivered {
         let mut deadline = None;
         loop {
-            if let Some(end) = self.ground.ends(self.got.partition) {
-                let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.ground.patience);
+            if let Some(end) = self.run.ends(self.got.partition) {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.run.patience);
                 if self.after >= end {
                     break;
                 }
                 if Instant::now() > deadline {
-                    self.fault(format_args!("stands at {}, and the log ends at {end}", self.after));
+                    self.fault(format_args!("stopped at {}, but the log ends at {end}", self.after));
                     break;
                 }
             }
             let before = self.after;
             self.step().await;
             if self.after == before {
-                self.rest().await;
+                self.wait_for_events().await;
             }
         }
         self.progress.done.store(true, Ordering::SeqCst);
@@ -152,20 +152,20 @@ impl Reader {
             query: self.got.query.clone(),
             limit,
         };
-        let floor = if self.replica { self.head } else { self.ground.floor(self.got.partition) };
-        match timeout(self.ground.patience, self.log.read_log(read)).await {
+        let floor = if self.replica { self.head } else { self.run.floor(self.got.partition) };
+        match timeout(self.run.patience, self.log.read_log(read)).await {
             Ok(Ok(slice)) => self.take(&slice, floor),
-            Ok(Err(error)) if self.ground.tolerates(&error) => {}
-            Ok(Err(error)) => self.fault(format_args!("{} ({:?})", whole(&error), error.kind())),
-            Err(_) => self.fault(format_args!("read the log, and had no answer")),
+            Ok(Err(error)) if self.run.tolerates(&error) => {}
+            Ok(Err(error)) => self.fault(format_args!("{} ({:?})", error_chain(&error), error.kind())),
+            Err(_) => self.fault(format_args!("read the log and got no response")),
         }
     }
 
     fn take(&mut self, slice: &LogSlice, floor: Position) {
-        self.ground.shown(&self.got.name, slice.head, floor);
+        self.run.check_head(&self.got.name, slice.head, floor);
         self.head = self.head.max(slice.head.position);
         if !self.replica {
-            self.ground.reached(self.got.partition, slice.head.position);
+            self.run.raise_floor(self.got.partition, slice.head.position);
         }
         let mut last = self.got.delivered.last().map_or(Position::START, |(position, _)| *position);
         for event in &slice.events {
@@ -184,41 +184,41 @@ impl Reader {
         self.progress.after.store(self.after.get(), Ordering::SeqCst);
     }
 
-    /// Until there may be news.
-    async fn rest(&mut self) {
-        let ended = self.ground.ends(self.got.partition).is_some();
+    /// Waits until there may be new events.
+    async fn wait_for_events(&mut self) {
+        let ended = self.run.ends(self.got.partition).is_some();
         if ended || !self.kind.waits {
             return sleep(Duration::from_micros(self.random.below(4_000))).await;
         }
-        // A wait may return late. If it never does, the stall shows it.
+        // A wait may return late. If it never returns, the stall shows it.
         let mut waiting =
             pin!(timeout(Duration::from_secs(5), self.log.wait(self.got.partition, self.after)));
-        let mut ended = pin!(self.ground.ended());
-        // Nobody appends any more once the end is known.
+        let mut ended = pin!(self.run.ended());
+        // After the end is known, no writer appends.
         let waited = poll_fn(|context| match ended.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Ok(Ok(()))),
             Poll::Pending => waiting.as_mut().poll(context),
         });
         if let Ok(Err(error)) = waited.await {
-            if !self.ground.tolerates(&error) {
-                self.fault(format_args!("waited: {} ({:?})", whole(&error), error.kind()));
+            if !self.run.tolerates(&error) {
+                self.fault(format_args!("failed to wait: {} ({:?})", error_chain(&error), error.kind()));
             }
             sleep(Duration::from_millis(5)).await;
         }
     }
 
-    fn fault(&self, words: std::fmt::Arguments<'_>) {
-        self.ground.fault(format!("{} {words}", self.got.name));
+    fn fault(&self, description: std::fmt::Arguments<'_>) {
+        self.run.fault(format!("{} {description}", self.got.name));
     }
 }
 
-/// Notes for how long each reader stands still at most while it is behind what is known to be there.
-pub(super) async fn watch(ground: Arc<Ground>, readers: Vec<Arc<Progress>>) {
+/// Records for each reader the longest time without progress while the log was known to have more events.
+pub(super) async fn watch(run: Arc<RunState>, readers: Vec<Arc<Progress>>) {
     let mut since: Vec<(u64, Option<Instant>)> = vec![(0, None); readers.len()];
     loop {
         for (reader, (at, behind)) in readers.iter().zip(&mut since) {
             let after = reader.after.load(Ordering::SeqCst);
-            let known = ground.floor(reader.partition).get();
+            let known = run.floor(reader.partition).get();
             if after != *at || after >= known || reader.done.load(Ordering::SeqCst) {
                 (*at, *behind) = (after, None);
                 continue;

@@ -1,56 +1,56 @@
-//! What came of a run.
+//! The result of a run.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What came of a run. It prints as a table with the seed.
+/// The result of a run. It prints as a table with the seed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[must_use]
 pub struct Report {
     /// The seed of the run.
     pub seed: u64,
-    /// Appends that were acknowledged.
+    /// Acknowledged appends.
     pub acknowledged: u64,
-    /// Appends that were refused: a guard did not hold, or the store could not take them.
+    /// Refused appends: a guard did not hold, or the store was unavailable.
     pub refused: u64,
-    /// Appends whose writer did not wait for the answer, or had no way to learn it.
+    /// Appends with unknown outcome: the writer did not wait for it, or could not look it up.
     pub open: u64,
-    /// Events in the log in the end, those of other parts included.
+    /// Events in the log at the end, including those of other parts.
     pub committed: u64,
-    /// Events of acknowledged appends that are not in the log in the end.
+    /// Events of acknowledged appends that are missing from the log at the end.
     pub vanished: u64,
-    /// What each reader was given.
+    /// The results of each reader.
     pub readers: Vec<ReaderReport>,
-    /// Calls that the store answered with `Unavailable`, which it may.
+    /// Calls that failed with `Unavailable`, which is allowed.
     pub unavailable: u64,
-    /// Appends that the store answered with `Unknown`, which it may; those that could be resolved count as
-    /// acknowledged or refused, the others as open.
+    /// Appends that failed with `Unknown`, which is allowed. They count as acknowledged or refused if the writer
+    /// could look up the outcome, and as open otherwise.
     pub unknown: u64,
-    /// How often something else happened that must not: a refused append is in the log, an append is torn,
-    /// a head went back, a version is missing, a call was not answered, and so on.
+    /// Number of other violations: a refused append in the log, a torn append, a head that went back, a missing
+    /// version, a call without a response, and so on.
     pub fault_count: u64,
-    /// The first of these in words.
+    /// Descriptions of the first violations.
     pub faults: Vec<String>,
 }
 
-/// What one reader was given, over all partitions.
+/// The results of one reader, over all partitions.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ReaderReport {
-    /// The handle and how the reader went about it.
+    /// The handle, and the strategy of the reader.
     pub name: String,
-    /// Events that are in the log and were given to it.
+    /// Events of the log that it received.
     pub delivered: u64,
-    /// Events that are in the log and were never given to it, though it has gone past them.
+    /// Events of the log that it passed without receiving them.
     pub lost: u64,
-    /// Times that an event was given to it once more.
+    /// Repeated deliveries of an event.
     pub duplicates: u64,
-    /// Events that came behind a later position, or behind a later version of their stream.
+    /// Events that came after a later position, or after a later version of their stream.
     pub inversions: u64,
-    /// Events that were given to it and are not in the log.
+    /// Events that it received and that are not in the log.
     pub phantoms: u64,
-    /// The longest time that it stood still, though something that it had not seen was known to be there.
+    /// The longest time without progress while the log was known to have more events.
     pub stall: Duration,
 }
 
@@ -66,7 +66,7 @@ impl ReaderReport {
 }
 
 impl Report {
-    pub(super) fn fault(seed: u64, words: &str) -> Self {
+    pub(super) fn fault(seed: u64, description: &str) -> Self {
         Self {
             seed,
             acknowledged: 0,
@@ -78,57 +78,57 @@ impl Report {
             unavailable: 0,
             unknown: 0,
             fault_count: 1,
-            faults: vec![words.to_owned()],
+            faults: vec![description.to_owned()],
         }
     }
 
-    /// Events that are lost: to some reader, counted for each, or to all of them.
+    /// Returns the number of lost events, counted for each reader.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.vanished + self.sum(|reader| reader.lost)
     }
 
-    /// Events that came out of order, counted for each reader.
+    /// Returns the number of events out of order, counted for each reader.
     #[must_use]
     pub fn inversions(&self) -> u64 {
         self.sum(|reader| reader.inversions)
     }
 
-    /// Times that an event was given to a reader once more, counted for each.
+    /// Returns the number of repeated deliveries, counted for each reader.
     #[must_use]
     pub fn duplicates(&self) -> u64 {
         self.sum(|reader| reader.duplicates)
     }
 
-    /// Events that are not in the log, counted for each reader that was given them.
+    /// Returns the number of received events that are not in the log, counted for each reader.
     #[must_use]
     pub fn phantoms(&self) -> u64 {
         self.sum(|reader| reader.phantoms)
     }
 
-    /// The longest time that a reader stood still; see [`ReaderReport::stall`].
+    /// Returns the longest time without progress of any reader; see [`ReaderReport::stall`].
     #[must_use]
     pub fn stall(&self) -> Duration {
         self.readers.iter().map(|reader| reader.stall).max().unwrap_or_default()
     }
 
-    /// Whether all agrees.
+    /// Returns whether the run found no violation.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.lost() + self.inversions() + self.duplicates() + self.phantoms() + self.fault_count == 0
     }
 
-    /// Fails the test unless all agrees and something was acknowledged.
+    /// Fails the test if the run found a violation, or if no append was acknowledged.
     ///
     /// # Panics
-    /// With the whole report.
+    /// Panics with the whole report.
     #[allow(clippy::panic, reason = "this is how a test fails")]
     pub fn assert_clean(&self) {
         if !self.is_clean() {
-            panic!("the store does not keep its contract:\n{self}");
+            panic!("the store violates its contract:\n{self}");
         }
         if self.acknowledged == 0 {
-            panic!("the store has acknowledged nothing:\n{self}");
+            panic!("the store acknowledged no append:\n{self}");
         }
     }
 
@@ -143,7 +143,7 @@ impl fmt::Display for Report {
         let appends = acknowledged + refused + open;
         writeln!(f, "adversary, CQRS_ADVERSARY_SEED={seed}")?;
         writeln!(f, "{appends} appends: {acknowledged} acknowledged, {refused} refused, {open} open")?;
-        writeln!(f, "{unknown} appends were answered with Unknown, {unavailable} calls with Unavailable")?;
+        writeln!(f, "{unknown} appends failed with Unknown, {unavailable} calls with Unavailable")?;
         writeln!(f, "{committed} events committed, {vanished} vanished")?;
         let width = self.readers.iter().map(|reader| reader.name.chars().count()).max().unwrap_or_default();
         let head = ["delivered", "lost", "inversions", "duplicates", "phantoms", "stall"];

@@ -1,4 +1,4 @@
-//! A writer: appends of all kinds, one after the other, and what it was told of each.
+//! A writer: makes one append of any kind after another, and records the outcomes.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
@@ -16,31 +16,31 @@ use cqrs_core::store::{
 
 use tokio::time::timeout;
 
-use super::ground::{Ground, Random, Serial, whole};
+use super::run::{Random, RunState, Serial, error_chain};
 
-/// The names and the tag that readers ask for.
+/// The event names and the tag that readers query.
 pub(super) const NAMES: [&str; 2] = ["Even", "Odd"];
 pub(super) const TAG: &str = "third:1";
 
-/// How many streams all writers of a partition share.
+/// Number of streams that all writers of a partition share.
 const SHARED: usize = 3;
 
-/// What a writer was told of one append.
+/// The outcome of one append, as the writer saw it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told {
+pub(super) struct AppendOutcome {
     pub(super) writer: u32,
     pub(super) number: u32,
     pub(super) events: u16,
-    pub(super) fate: Fate,
+    pub(super) outcome: Outcome,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It is in the log, and its last event is here.
+pub(super) enum Outcome {
+    /// It is in the log, and its last event is at this position.
     Written(Partition, Position),
     /// It is not in the log, and never will be.
     Refused,
-    /// Nobody waited for the answer, or there was none: it is there as a whole or not at all.
+    /// Unknown: the writer dropped the future, or got no response. The append is complete or absent.
     Open,
 }
 
@@ -48,52 +48,52 @@ pub(super) enum Fate {
 pub(super) struct Writer {
     id: u32,
     log: Arc<dyn EventStore>,
-    ground: Arc<Ground>,
+    run: Arc<RunState>,
     random: Random,
     own: StreamId,
-    /// The version of its own stream, as far as it knows.
+    /// The last known version of its own stream.
     version: Version,
     shared: Vec<StreamId>,
-    told: Vec<Told>,
+    outcomes: Vec<AppendOutcome>,
 }
 
-/// What was asked of the store, and is needed to judge its answer.
-struct Asked {
+/// The properties of an append that are needed to classify its outcome.
+struct AppendInfo {
     number: u32,
     streams: Vec<StreamId>,
     key: Option<CommandKey>,
-    /// Without a guard.
-    free: bool,
-    hopeless: bool,
+    /// It has no guard.
+    unguarded: bool,
+    must_conflict: bool,
 }
 
-/// One append, ready to be made.
+/// A prepared append.
 struct Attempt {
     number: u32,
     append: Append,
-    /// A guard that cannot hold.
-    hopeless: bool,
+    /// Its guard cannot hold.
+    must_conflict: bool,
 }
 
 impl Writer {
-    pub(super) fn new(id: u32, log: Arc<dyn EventStore>, ground: Arc<Ground>, random: Random) -> Self {
+    pub(super) fn new(id: u32, log: Arc<dyn EventStore>, run: Arc<RunState>, random: Random) -> Self {
         let own = stream(&format!("Writer/{id}"));
         let partition = log.partition_of(&own);
         let near = |stream: &StreamId| log.partition_of(stream) == partition;
         let shared = (0..1_000).map(|at| stream(&format!("Shared/{at}"))).filter(near).take(SHARED).collect();
-        Self { id, log, ground, random, own, version: Version::NONE, shared, told: Vec::new() }
+        Self { id, log, run, random, own, version: Version::NONE, shared, outcomes: Vec::new() }
     }
 
-    pub(super) async fn run(mut self, appends: u64) -> Vec<Told> {
+    pub(super) async fn run(mut self, appends: u64) -> Vec<AppendOutcome> {
         for number in 0..appends {
             self.pause().await;
             let attempt = self.prepare(number as u32).await;
             self.attempt(attempt).await;
         }
-        self.told
+        self.outcomes
     }
 
-    /// Mostly none, so that appends meet; sometimes one that is longer than most commits.
+    /// Pauses between appends: mostly not at all, so that appends race; sometimes longer than most commits.
     async fn pause(&mut self) {
         match self.random.below(20) {
             0 => tokio::time::sleep(Duration::from_millis(self.random.below(20))).await,
@@ -119,10 +119,10 @@ impl Writer {
         let events = (0..).zip(streams).map(|(index, stream)| event(serial(index), stream)).collect();
         let key = CommandKey { stream: self.own.clone(), key: format!("{}-{number}", self.id) };
         let key = self.random.percent(50).then_some(key);
-        Attempt { number, append: Append::new(events, guard).with_key(key), hopeless: kind >= 95 }
+        Attempt { number, append: Append::new(events, guard).with_key(key), must_conflict: kind >= 95 }
     }
 
-    /// Goes on from the version that a shared stream has, as others do.
+    /// Appends to the current version of a shared stream, in a race with other writers.
     async fn race(&mut self) -> (Vec<StreamId>, Guard) {
         let shared = self.one_shared();
         let version = self.version_of(&shared).await;
@@ -130,7 +130,7 @@ impl Writer {
         (vec![shared.clone()], Guard::stream(shared, Expected::Version(version)))
     }
 
-    /// Its own stream and shared ones, if one append may write to several.
+    /// Returns its own stream and shared ones, if one append may write to several.
     fn several(&mut self) -> Vec<StreamId> {
         if !self.log.capabilities().multi_stream_append {
             return vec![self.own.clone()];
@@ -144,132 +144,131 @@ impl Writer {
         self.shared.get(at).unwrap_or(&self.own).clone()
     }
 
-    async fn attempt(&mut self, Attempt { number, append, hopeless }: Attempt) {
+    async fn attempt(&mut self, Attempt { number, append, must_conflict }: Attempt) {
         let events = append.events.len() as u16;
         let impatient = self.random.percent(3).then(|| Duration::from_micros(self.random.below(3_000)));
         let again = (append.key.is_some() && self.random.percent(10)).then(|| append.clone());
-        let asked = Asked {
+        let info = AppendInfo {
             number,
             streams: append.events.iter().map(|event| event.stream.clone()).collect(),
             key: append.key.clone(),
-            free: append.guard == Guard::Any,
-            hopeless,
+            unguarded: append.guard == Guard::Any,
+            must_conflict,
         };
-        let patience = impatient.unwrap_or(self.ground.patience);
+        let patience = impatient.unwrap_or(self.run.patience);
         let turn = self.turn().await;
         let appending = match turn {
             Some(turn) => turn.append(append),
             None => self.log.append(append),
         };
-        let fate = match timeout(patience, appending).await {
-            Ok(answer) => self.judge(&asked, answer).await,
-            Err(_) if impatient.is_some() => Fate::Open,
+        let outcome = match timeout(patience, appending).await {
+            Ok(answer) => self.classify(&info, answer).await,
+            Err(_) if impatient.is_some() => Outcome::Open,
             Err(_) => {
-                self.fault(number, format_args!("had no answer in {patience:?}"));
-                Fate::Open
+                self.fault(number, format_args!("got no response within {patience:?}"));
+                Outcome::Open
             }
         };
-        if !matches!(fate, Fate::Written(..)) {
+        if !matches!(outcome, Outcome::Written(..)) {
             self.version = self.version_of(&self.own).await;
         }
-        self.told.push(Told { writer: self.id, number, events, fate });
-        if let (Some(again), Fate::Written(_, position)) = (again, fate) {
+        self.outcomes.push(AppendOutcome { writer: self.id, number, events, outcome });
+        if let (Some(again), Outcome::Written(_, position)) = (again, outcome) {
             self.repeat(again, number, position).await;
         }
     }
 
-    /// Sometimes a turn of its own, which it may also keep for a while or not use at all.
+    /// Sometimes reserves a turn, and holds it for a while or does not use it.
     async fn turn(&mut self) -> Option<Reservation> {
         if !self.log.capabilities().reservations || !self.random.percent(4) {
             return None;
         }
         let reserve = || self.log.reserve(&self.own);
-        let turn = self.ground.retried("a turn", reserve).await.flatten();
+        let turn = self.run.retried("a turn", reserve).await.flatten();
         self.pause().await;
         turn.filter(|_| self.random.percent(80))
     }
 
-    /// What the answer says about the append, and whether it may be given.
-    async fn judge(&mut self, asked: &Asked, answer: Result<Appended, AppendError>) -> Fate {
+    /// Converts a response to an outcome, and records a fault if the response is not allowed.
+    async fn classify(&mut self, info: &AppendInfo, answer: Result<Appended, AppendError>) -> Outcome {
         let error = match answer {
             Ok(appended) => {
-                if asked.hopeless {
-                    self.fault(asked.number, format_args!("has a guard that cannot hold, and was accepted"));
+                if info.must_conflict {
+                    self.fault(info.number, format_args!("has a guard that cannot hold, but was accepted"));
                 }
                 return self.written(&appended);
             }
             Err(AppendError::Store(error)) => error,
-            Err(AppendError::Conflict(_)) if !asked.free => return Fate::Refused,
+            Err(AppendError::Conflict(_)) if !info.unguarded => return Outcome::Refused,
             Err(other) => {
-                self.fault(asked.number, format_args!("was given an answer that cannot be: {other}"));
-                return Fate::Refused;
+                self.fault(info.number, format_args!("got a response that is not allowed: {other}"));
+                return Outcome::Refused;
             }
         };
         if error.kind() == StoreErrorKind::Unknown {
-            return self.settle(asked).await;
+            return self.resolve_unknown(info).await;
         }
-        if !self.ground.tolerates(&error) {
-            self.fault(asked.number, format_args!("{} ({:?})", whole(&error), error.kind()));
+        if !self.run.tolerates(&error) {
+            self.fault(info.number, format_args!("{} ({:?})", error_chain(&error), error.kind()));
         }
-        Fate::Refused
+        Outcome::Refused
     }
 
-    fn written(&mut self, appended: &Appended) -> Fate {
-        self.ground.same_log(appended.log);
-        self.ground.reached(appended.partition, appended.position);
+    fn written(&mut self, appended: &Appended) -> Outcome {
+        self.run.check_log_id(appended.log);
+        self.run.raise_floor(appended.partition, appended.position);
         self.version = appended.version_of(&self.own).unwrap_or(self.version);
-        Fate::Written(appended.partition, appended.position)
+        Outcome::Written(appended.partition, appended.position)
     }
 
-    /// A command that is delivered twice is told what came of it the first time.
+    /// Repeats an append with its key, which must return the first result.
     async fn repeat(&self, append: Append, number: u32, position: Position) {
-        match timeout(self.ground.patience, self.log.append(append)).await {
+        match timeout(self.run.patience, self.log.append(append)).await {
             Ok(Err(AppendError::Duplicate(first))) if first.position == position => {}
             Ok(Err(AppendError::Store(error)))
-                if error.kind() == StoreErrorKind::Unknown || self.ground.tolerates(&error) => {}
+                if error.kind() == StoreErrorKind::Unknown || self.run.tolerates(&error) => {}
             other => {
-                self.fault(number, format_args!("stands at {position}, was repeated, and got {other:?}"));
+                self.fault(number, format_args!("is at {position}, was repeated, and got {other:?}"));
             }
         }
     }
 
-    /// What became of an append whose outcome the store did not know. Its key or its stream tells; one
-    /// that has neither stays open.
-    async fn settle(&mut self, asked: &Asked) -> Fate {
-        self.ground.unknown.fetch_add(1, Ordering::Relaxed);
-        if let Some(key) = &asked.key {
+    /// Looks up the outcome of an append after `Unknown`, by its key or in its stream. Without either, it stays open.
+    async fn resolve_unknown(&mut self, info: &AppendInfo) -> Outcome {
+        self.run.unknown.fetch_add(1, Ordering::Relaxed);
+        if let Some(key) = &info.key {
             let found =
-                self.ground.retried("a key after an unknown outcome", || self.log.find_key(key)).await;
+                self.run.retried("look up a key after an unknown outcome", || self.log.find_key(key)).await;
             return match found {
                 Some(Some(first)) => self.written(&first),
-                Some(None) => Fate::Refused,
-                None => Fate::Open,
+                Some(None) => Outcome::Refused,
+                None => Outcome::Open,
             };
         }
-        if !asked.streams.contains(&self.own) {
-            return Fate::Open;
+        if !info.streams.contains(&self.own) {
+            return Outcome::Open;
         }
         let read = || self.log.read_stream(self.last(&self.own, 20));
-        let slice = self.ground.retried("a stream after an unknown outcome", read).await;
-        let Some(slice) = slice else { return Fate::Open };
+        let slice = self.run.retried("read a stream after an unknown outcome", read).await;
+        let Some(slice) = slice else { return Outcome::Open };
         let mine = |event: &&Arc<RecordedEvent>| {
-            Serial::of(event).is_some_and(|serial| (serial.writer, serial.number) == (self.id, asked.number))
+            Serial::of(event).is_some_and(|serial| (serial.writer, serial.number) == (self.id, info.number))
         };
         match slice.events.iter().find(mine) {
-            // Where the last event of the append lies is not known from its own stream.
-            Some(_) if asked.streams.iter().any(|stream| *stream != self.own) => Fate::Open,
-            Some(event) => Fate::Written(event.meta.partition, event.meta.position),
-            None => Fate::Refused,
+            // Its own stream does not show where the last event of the append is.
+            Some(_) if info.streams.iter().any(|stream| *stream != self.own) => Outcome::Open,
+            Some(event) => Outcome::Written(event.meta.partition, event.meta.position),
+            None => Outcome::Refused,
         }
     }
 
-    fn fault(&self, number: u32, words: std::fmt::Arguments<'_>) {
-        self.ground.fault(format!("append {}/{number} {words}", self.id));
+    fn fault(&self, number: u32, description: std::fmt::Arguments<'_>) {
+        self.run.fault(format!("append {}/{number} {description}", self.id));
     }
 
     async fn version_of(&self, stream: &StreamId) -> Version {
         let read = || self.log.read_stream(self.last(stream, 1));
-        let slice = self.ground.retried("a stream's version", read).await;
+        let slice = self.run.retried("read a stream's version", read).await;
         slice.map_or(Version::NONE, |slice| slice.version)
     }
 

@@ -1,4 +1,4 @@
-//! Commands that are given instead of events.
+//! Commands as the starting point of a test, instead of events.
 
 use std::fmt;
 use std::panic::Location;
@@ -8,7 +8,7 @@ use cqrs_core::{Aggregate, Command, Handle};
 use super::world::{Act, Step, World};
 use crate::fixed::Count;
 
-/// Commands to bring an aggregate into its state, in order. Each must be accepted.
+/// Commands that bring an aggregate into its state, in order. Each must be accepted.
 ///
 /// ```
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -34,7 +34,7 @@ impl<A: Aggregate> Commands<A> {
         Self(Vec::new())
     }
 
-    /// Adds one behind the others.
+    /// Appends a command.
     pub fn add<C: Command>(&mut self, command: C)
     where
         A: Handle<C>,
@@ -42,8 +42,8 @@ impl<A: Aggregate> Commands<A> {
         self.0.push(Box::new(|world: &mut World<A>, moment| world.given_command(command, moment)));
     }
 
-    pub(crate) fn steps(self, place: &'static Location<'static>) -> impl Iterator<Item = Step<A>> {
-        self.0.into_iter().map(move |act| Step { place, now: None, metadata: None, act })
+    pub(crate) fn steps(self, location: &'static Location<'static>) -> impl Iterator<Item = Step<A>> {
+        self.0.into_iter().map(move |act| Step { location, now: None, metadata: None, act })
     }
 }
 
@@ -53,8 +53,7 @@ impl<A: Aggregate> fmt::Debug for Commands<A> {
     }
 }
 
-/// Several commands for the aggregate `A`: a tuple of different ones, an array or a vector of one
-/// kind.
+/// Several commands for the aggregate `A`: a tuple of different ones, or an array or vector of one type.
 ///
 /// ```
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -66,10 +65,10 @@ impl<A: Aggregate> fmt::Debug for Commands<A> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a list of commands for `{A}`",
     label = "not commands that `{A}` handles",
-    note = "give a tuple of commands, `(Open {{ … }}, Deposit {{ … }})`, or an array or `Vec` of one kind"
+    note = "pass a tuple of commands, `(Open {{ … }}, Deposit {{ … }})`, or an array or `Vec` of one type"
 )]
 pub trait IntoCommands<A: Aggregate> {
-    /// Puts them behind `commands`, in order.
+    /// Appends its commands to `commands`, in order.
     fn into_commands(self, commands: &mut Commands<A>);
 }
 

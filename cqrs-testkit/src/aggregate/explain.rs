@@ -1,4 +1,4 @@
-//! What became of a command, in words.
+//! Describes the outcome of a command.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ use crate::report::leaves::clip;
 use crate::report::{Failure, chain, count};
 use crate::stored::Image;
 
-/// A value is shown on one line up to this many characters.
+/// Maximum number of characters of a value on one line.
 const LINE: usize = 50;
-/// A refusal is shown up to this many characters.
+/// Maximum number of characters of a printed refusal.
 const LIMIT: usize = 240;
 
-/// What a command came to, a line each, as the story tells it.
+/// Returns the outcome as lines of the story.
 pub(crate) fn results<A: Aggregate>(outcome: &Outcome<A>) -> Vec<String> {
     match outcome {
         Outcome::Accepted(accepted) if accepted.images.is_empty() => vec!["no event".to_owned()],
@@ -30,8 +30,8 @@ pub(crate) fn results<A: Aggregate>(outcome: &Outcome<A>) -> Vec<String> {
     }
 }
 
-/// What a command came to, in a sentence with the reason.
-pub(crate) fn came_to<A: Aggregate>(world: &World<A>, outcome: &Outcome<A>, command: &str) -> String {
+/// Returns the outcome as a sentence with the reason.
+pub(crate) fn outcome_reason<A: Aggregate>(world: &World<A>, outcome: &Outcome<A>, command: &str) -> String {
     match outcome {
         Outcome::Accepted(accepted) if accepted.images.is_empty() => {
             "the handler accepted the command and returned no event".to_owned()
@@ -47,7 +47,7 @@ pub(crate) fn came_to<A: Aggregate>(world: &World<A>, outcome: &Outcome<A>, comm
     }
 }
 
-/// What a command came to instead of events, as the lines of a table.
+/// Returns the outcome as lines of a table, where events were expected.
 pub(crate) fn lines<A: Aggregate>(outcome: &Outcome<A>) -> Vec<String> {
     match outcome {
         Outcome::Accepted(accepted) => event_lines(&accepted.images),
@@ -60,7 +60,8 @@ pub(crate) fn lines<A: Aggregate>(outcome: &Outcome<A>) -> Vec<String> {
     }
 }
 
-/// Why something exists, although the test says that it should not, or the other way round.
+/// Explains why a command was accepted, when the test expected it to be refused because the aggregate is missing or
+/// exists.
 pub(crate) fn why_accepted<A: Aggregate>(
     world: &World<A>,
     outcome: &Outcome<A>,
@@ -70,13 +71,13 @@ pub(crate) fn why_accepted<A: Aggregate>(
     let before = events_of(world).saturating_sub(accepted.images.len());
     Some(match (wants_missing, before) {
         (true, _) if A::ALWAYS_EXISTS => {
-            format!("no `#[apply]` of `{}` creates, so it exists from the start", A::NAME)
+            format!("no `#[apply]` of `{}` creates it, so it always exists", A::NAME)
         }
-        (true, 0) => "its handler does not take `&self`, so it does not ask for something that exists".to_owned(),
+        (true, 0) => "its handler does not take `&self`, so it does not require an existing aggregate".to_owned(),
         (true, n) => format!("{} exists: {} came before", world.subject(), count(n, "event")),
-        (false, 0) => "no event came before, so nothing exists already: give it with `given`".to_owned(),
+        (false, 0) => "no event came before, so nothing exists yet; add an event with `given`".to_owned(),
         (false, _) => {
-            "its handler takes `&self` or `Option<&Self>`; only a handler without `self` asks that nothing exists"
+            "its handler takes `&self` or `Option<&Self>`; only a handler without `self` requires that nothing exists"
                 .to_owned()
         }
     })
@@ -86,7 +87,7 @@ fn events_of<A: Aggregate>(world: &World<A>) -> usize {
     usize::try_from(world.version.get()).unwrap_or(usize::MAX)
 }
 
-/// An error of the domain: `` `Overdraft { balance: 0 }` (the balance is 0) ``.
+/// Formats an error of the domain: `` `Overdraft { balance: 0 }` (the balance is 0) ``.
 pub(crate) fn domain(error: &(impl std::error::Error + 'static)) -> String {
     let (debug, display) = (clip(&format!("{error:?}"), LIMIT), clip(&chain(error), LIMIT));
     if debug == display { format!("`{debug}`") } else { format!("`{debug}` ({display})") }
@@ -94,14 +95,14 @@ pub(crate) fn domain(error: &(impl std::error::Error + 'static)) -> String {
 
 fn missing<A: Aggregate>(world: &World<A>, command: &str) -> String {
     format!(
-        "{} does not exist: the handler of `{command}` takes `&self`, so give it its first event with `given`",
+        "{} does not exist: the handler of `{command}` takes `&self`; add the event that creates it with `given`",
         world.subject()
     )
 }
 
 fn exists<A: Aggregate>(world: &World<A>, command: &str) -> String {
     format!(
-        "{} exists already: the handler of `{command}` has no `self` and so creates, but {} came before",
+        "{} already exists: the handler of `{command}` has no `self` and so creates it, but {} came before",
         world.subject(),
         count(events_of(world), "event")
     )
@@ -109,7 +110,7 @@ fn exists<A: Aggregate>(world: &World<A>, command: &str) -> String {
 
 fn conflict<A: Aggregate>(world: &World<A>, command: &str, expected: Version, actual: Version) -> String {
     format!(
-        "`{command}` expects version {expected} of {}, which is at version {actual}: each event given or returned counts one",
+        "`{command}` expects version {expected} of {}, which is at version {actual}; each given or returned event adds 1",
         world.subject()
     )
 }
@@ -118,23 +119,23 @@ pub(crate) fn no_service(command: &str, missing: MissingService, given: &Service
     let service = missing.service();
     let of = match service.strip_prefix("dyn ") {
         Some(interface) => format!(
-            "`.service::<dyn {0}>(Arc::new(…))` with a stand-in that implements `{0}`",
+            "`.service::<dyn {0}>(Arc::new(…))` with a test double that implements `{0}`",
             short(interface)
         ),
         None => format!("`.service(Arc::new({} …))`", short(service)),
     };
     let failure = Failure::new(format!("the handler of `{command}` needs the service `{service}`"))
-        .cause(format!("the test does not give it: before `.when(…)`, add {of}"));
-    // A stand-in given as itself is not found as the interface that it implements.
+        .cause(format!("the test does not provide it: before `.when(…)`, add {of}"));
+    // A test double that is registered under its own type is not found under the trait that it implements.
     if given.is_empty() { failure } else { failure.note(format!("given: {given:?}")) }
 }
 
-/// The name of a type without its module.
+/// Returns the name of a type without its module path.
 fn short(name: &str) -> &str {
     name.rsplit("::").next().unwrap_or(name)
 }
 
-/// The lines of a value's `Debug`: one, if that is short.
+/// Returns the `Debug` output of a value as lines, or as one line if it is short.
 pub(crate) fn debug_lines(value: &dyn fmt::Debug) -> Vec<String> {
     let line = format!("{value:?}");
     if line.chars().count() <= LINE {

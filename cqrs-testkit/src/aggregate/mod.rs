@@ -1,7 +1,7 @@
-//! Tests of an aggregate: given events, when a command, then events or a refusal.
+//! Tests of an aggregate: given events, when a command is sent, then events or a refusal.
 //!
-//! A handler only ever gets `&self`, so no test needs to ask whether it changed the state behind
-//! the back of `#[apply]`: that does not compile.
+//! Handlers get `&self` at most, so the compiler ensures that only `#[apply]` changes the state. No test needs to check
+//! that.
 
 mod commands;
 mod explain;
@@ -31,7 +31,7 @@ pub use crate::step::{Given, When};
 use crate::stored::Image;
 use crate::verdict::Verdict;
 
-/// Starts the test of an aggregate. Every aggregate has it.
+/// Adds the constructors of tests to every aggregate.
 ///
 /// ```
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -40,8 +40,7 @@ use crate::verdict::Verdict;
 /// Account::given(()).when(Open { account: 7, owner: "Ada".into() }).then(Opened { owner: "Ada".into() });
 /// ```
 pub trait AggregateTest: Aggregate {
-    /// An aggregate to which these events have happened: one, a tuple, an array or a vector of
-    /// them, or `()` for none.
+    /// Starts with these past events: one, a tuple, an array or vector of them, or `()` for none.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -55,13 +54,12 @@ pub trait AggregateTest: Aggregate {
     ///     .then_error(AccountError::Overdraft { balance: 5 });
     /// ```
     #[track_caller]
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     fn given(events: impl IntoEvents<Self>) -> AggregateScenario<Self> {
         AggregateScenario::new().and_given(events)
     }
 
-    /// An aggregate that has accepted this command. Says what was asked instead of what happened,
-    /// where the events are not the point of the test.
+    /// Starts with this accepted command. Use it where the events do not matter for the test.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -71,7 +69,7 @@ pub trait AggregateTest: Aggregate {
     ///     .then_error(AccountError::Overdraft { balance: 0 });
     /// ```
     #[track_caller]
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     fn given_command<C: Command>(command: C) -> AggregateScenario<Self>
     where
         Self: Handle<C>,
@@ -79,8 +77,7 @@ pub trait AggregateTest: Aggregate {
         AggregateScenario::new().and_given_command(command)
     }
 
-    /// An aggregate that has accepted these commands, in order: a tuple of them, or an array or a
-    /// vector of one kind.
+    /// Starts with these accepted commands, in order: a tuple of them, or an array or vector of one type.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -90,13 +87,13 @@ pub trait AggregateTest: Aggregate {
     ///     .then_error(AccountError::Overdraft { balance: 5 });
     /// ```
     #[track_caller]
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     fn given_commands(commands: impl IntoCommands<Self>) -> AggregateScenario<Self> {
         AggregateScenario::new().and_given_commands(commands)
     }
 
-    /// An aggregate with an event as some release stored it: its stored name, schema version and
-    /// payload. Tells whether old events can still be read.
+    /// Starts with an event in its stored form: name, schema version, and payload. Use it to test that old events can
+    /// still be read.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -106,7 +103,7 @@ pub trait AggregateTest: Aggregate {
     ///     .then(Deposited { cents: 5 });
     /// ```
     #[track_caller]
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     fn given_stored(name: &str, version: u32, payload: impl AsRef<[u8]>) -> AggregateScenario<Self> {
         AggregateScenario::new().and_given_stored(name, version, payload)
     }
@@ -114,10 +111,9 @@ pub trait AggregateTest: Aggregate {
 
 impl<A: Aggregate> AggregateTest for A {}
 
-/// The test of an aggregate: what is given, what is asked, and what came of it.
+/// A test of an aggregate: its past events, its commands, and their outcomes.
 ///
-/// `S` says where the test stands: [`Given`], or [`When`] behind `.when(…)`, which brings the
-/// `then…` methods.
+/// `S` is the phase of the test: [`Given`], or [`When`] after `.when(…)`, which adds the `then…` methods.
 ///
 /// ```
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -134,13 +130,13 @@ impl<A: Aggregate> AggregateTest for A {}
 /// ```
 pub struct AggregateScenario<A: Aggregate, S = Given> {
     world: World<A>,
-    /// What is given but has not been folded yet.
+    /// Given steps that have not run yet.
     pending: Vec<Step<A>>,
     now: Option<Timestamp>,
     metadata: Option<Arc<Metadata>>,
     ignored: Ignored,
     outcome: Option<Outcome<A>>,
-    stands: PhantomData<S>,
+    phase: PhantomData<S>,
 }
 
 impl<A: Aggregate> AggregateScenario<A> {
@@ -152,14 +148,14 @@ impl<A: Aggregate> AggregateScenario<A> {
             metadata: None,
             ignored: Ignored::default(),
             outcome: None,
-            stands: PhantomData,
+            phase: PhantomData,
         }
     }
 }
 
-/// What is given and fixed.
+/// The setup of a test.
 impl<A: Aggregate, S> AggregateScenario<A, S> {
-    /// Further events that have happened.
+    /// Adds past events.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -170,14 +166,14 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     ///     .then_state(|account| account.balance == 11);
     /// ```
     #[track_caller]
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     pub fn and_given(self, events: impl IntoEvents<A>) -> AggregateScenario<A> {
         let mut all = Vec::new();
         events.into_events(&mut all);
         self.step(Box::new(|world, _| world.given(all)))
     }
 
-    /// A further command that was accepted.
+    /// Adds an accepted command.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -188,7 +184,7 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     ///     .then_state(|account| account.balance == 5);
     /// ```
     #[track_caller]
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     pub fn and_given_command<C: Command>(self, command: C) -> AggregateScenario<A>
     where
         A: Handle<C>,
@@ -196,7 +192,7 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
         self.and_given_commands([command])
     }
 
-    /// Further commands that were accepted, in order.
+    /// Adds accepted commands, in order.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -207,17 +203,17 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     ///     .then_state(|account| account.balance == 11);
     /// ```
     #[track_caller]
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     pub fn and_given_commands(mut self, commands: impl IntoCommands<A>) -> AggregateScenario<A> {
         let mut all = Commands::new();
         commands.into_commands(&mut all);
         let (now, metadata) = (self.now, self.metadata.clone());
         let fixed = |step: Step<A>| Step { now, metadata: metadata.clone(), ..step };
         self.pending.extend(all.steps(Location::caller()).map(fixed));
-        self.stand()
+        self.into_phase()
     }
 
-    /// A further event as some release stored it.
+    /// Adds a past event in its stored form.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -228,7 +224,7 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     ///     .then_state(|account| account.balance == 5);
     /// ```
     #[track_caller]
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     pub fn and_given_stored(
         self,
         name: &str,
@@ -240,9 +236,8 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
         self.step(Box::new(move |world, _| world.given_stored(&image)))
     }
 
-    /// The time of what follows: a text such as `"2024-05-01T12:30:00Z"`, a [`Timestamp`], or a
-    /// [`SystemTime`](std::time::SystemTime). Until a test says it for the first time, it is
-    /// that time from the start; a test that says nothing runs at [`START`].
+    /// Sets the time of the following steps: a string such as `"2024-05-01T12:30:00Z"`, a [`Timestamp`], or a
+    /// [`SystemTime`](std::time::SystemTime). The first call also applies to the steps before it (default: [`START`]).
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -254,7 +249,7 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     ///     .then_recorded(|events| events[0].meta.time.to_string().starts_with("2024-05-01T12:30"));
     /// ```
     #[track_caller]
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     pub fn at(mut self, now: impl IntoTime) -> Self {
         let now = time(now);
         self.now = Some(now);
@@ -262,7 +257,7 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
         self
     }
 
-    /// Lets time pass before what follows.
+    /// Moves the time of the following steps forward.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -277,7 +272,7 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     ///     .when(Deposit { account: 7, cents: 5 })
     ///     .then_recorded(|events| events[0].meta.time.to_string().starts_with("2024-05-02T12:30"));
     /// ```
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     pub fn later(mut self, passed: Duration) -> Self {
         let now = self.now.unwrap_or(START);
         self.pending.iter_mut().for_each(|step| _ = step.now.get_or_insert(now));
@@ -286,8 +281,7 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
         self
     }
 
-    /// The ids that handlers get from their context, in place of those that count up:
-    /// [`nth_id`](crate::fixed::nth_id).
+    /// Sets the source of ids for handlers (default: ids that count up, [`nth_id`](crate::fixed::nth_id)).
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -308,13 +302,13 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     ///
     /// Account::given(ada()).with_ids(AlwaysMax).when(Deposit { account: 7, cents: 5 }).then_accepted();
     /// ```
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     pub fn with_ids(mut self, ids: impl IdSource) -> Self {
         self.world.ids = Arc::new(ids);
         self
     }
 
-    /// The metadata of what follows, as a caller of the engine sends it along.
+    /// Sets the metadata of the following commands, as a caller of the engine does.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -327,7 +321,7 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     ///     .when(Deposit { account: 7, cents: 5 })
     ///     .then_metadata(Metadata::new().actor("teller"));
     /// ```
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         let metadata = Arc::new(metadata);
         self.pending
@@ -337,7 +331,7 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
         self
     }
 
-    /// A service that handlers ask for. For one that they ask for as `&dyn Mailer`, say which:
+    /// Provides a service to handlers. If they request it as a trait object such as `&dyn Mailer`, name the trait:
     /// `.service::<dyn Mailer>(Arc::new(Outbox::default()))`.
     ///
     /// ```
@@ -381,17 +375,17 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     ///     .when(Price { order: 1, pieces: 3 })
     ///     .then(Priced { cents: 12 });
     /// ```
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     pub fn service<T: Service + ?Sized>(mut self, service: Arc<T>) -> Self {
         self.world.services.insert(service);
         self
     }
 
-    /// Fields whose values are not compared from here on, such as a random number.
+    /// Excludes fields from the following comparisons, such as a random number.
     ///
-    /// `"at"` is every field of that name at any depth, `"lines.price"` every `price` directly in
-    /// `lines`, and `"/lines/0/price"` is one place from the top, as a JSON pointer; `*` stands for
-    /// any one name or index. What lies inside of an ignored field is ignored too.
+    /// `"at"` matches every field of that name at any depth. `"lines.price"` matches every `price` directly in `lines`.
+    /// `"/lines/0/price"` matches a single field from the top, as a JSON pointer. `*` matches any one name or index. A
+    /// pattern also covers everything inside the field.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -402,14 +396,13 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     ///     .when(Deposit { account: 7, cents: 5 })
     ///     .then(Deposited { cents: 0 });
     /// ```
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     pub fn ignoring<T: AsRef<str>>(mut self, fields: impl IntoIterator<Item = T>) -> Self {
         fields.into_iter().for_each(|field| self.ignored.add(field.as_ref()));
         self
     }
 
-    /// Does not check that events are the same after storing and reading back, and folds them as
-    /// they are.
+    /// Disables the check that events survive serialization. Events are then folded without being read back.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -417,13 +410,13 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     /// # let ada = || Opened { owner: "Ada".into() };
     /// Account::given(ada()).without_round_trip().when(Deposit { account: 7, cents: 5 }).then_accepted();
     /// ```
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     pub fn without_round_trip(mut self) -> Self {
         self.world.round_trip = false;
         self
     }
 
-    /// How long an `async` handler may take, in place of 30 seconds.
+    /// Sets the time limit of an `async` handler (default: 30 s).
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -436,13 +429,13 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     ///     .when(Deposit { account: 7, cents: 5 })
     ///     .then_accepted();
     /// ```
-    #[must_use = "go on with `.when(…)`"]
+    #[must_use = "continue with `.when(…)`"]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.world.patience = patience;
         self
     }
 
-    /// Sends a command. Its events are folded, so that the next one sees them.
+    /// Sends a command, and folds its events so that the next command sees them.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -456,25 +449,25 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     /// ```
     ///
     /// # Panics
-    /// If what was given does not fold, the handler needs a service that is not given, or an event
-    /// does not survive storing.
+    /// If a given event cannot be folded, the handler needs a service that the test does not provide, or an event does
+    /// not survive serialization.
     #[track_caller]
-    #[must_use = "say with `.then(…)` what should come of it"]
+    #[must_use = "check the outcome with `.then(…)`"]
     pub fn when<C: Command>(mut self, command: C) -> AggregateScenario<A, When>
     where
         A: Handle<C>,
     {
         let moment = self.moment(self.now, self.metadata.clone());
-        match self.settle().and_then(|()| self.world.when(command, &moment)) {
+        match self.run_pending().and_then(|()| self.world.when(command, &moment)) {
             Ok(outcome) => {
                 self.outcome = Some(outcome);
-                self.stand()
+                self.into_phase()
             }
             Err(failure) => failure.raise(),
         }
     }
 
-    /// The state so far satisfies the closure, which compares (and gives `bool`) or asserts.
+    /// Checks the current state with a closure, which returns `bool` or asserts.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -487,10 +480,10 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     /// ```
     ///
     /// # Panics
-    /// If it does not, or there is no state.
+    /// If the check fails, or there is no state.
     #[track_caller]
     pub fn then_state<V: Verdict>(mut self, check: impl FnOnce(&A) -> V) -> Self {
-        if let Err(failure) = self.settle() {
+        if let Err(failure) = self.run_pending() {
             failure.raise();
         }
         let Some(state) = &self.world.state else { self.no_state().raise() };
@@ -498,8 +491,8 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
             let title = format!("the state of {} is not as expected", self.world.subject());
             Failure::new(title)
                 .story(self.world.story(true))
-                .cause("the closure of `then_state` gave `false`")
-                .note("put `assert_eq!(…)` into the closure to see the values")
+                .cause("the closure of `then_state` returned `false`")
+                .note("use `assert_eq!(…)` in the closure to see the values")
                 .raise();
         }
         self
@@ -510,26 +503,26 @@ impl<A: Aggregate, S> AggregateScenario<A, S> {
     #[track_caller]
     fn step(mut self, act: Act<A>) -> AggregateScenario<A> {
         let (now, metadata) = (self.now, self.metadata.clone());
-        self.pending.push(Step { place: Location::caller(), now, metadata, act });
-        self.stand()
+        self.pending.push(Step { location: Location::caller(), now, metadata, act });
+        self.into_phase()
     }
 
-    /// The same test, standing elsewhere.
-    fn stand<T>(self) -> AggregateScenario<A, T> {
-        let Self { world, pending, now, metadata, ignored, outcome, stands: _ } = self;
-        AggregateScenario { world, pending, now, metadata, ignored, outcome, stands: PhantomData }
+    /// Moves the test to another phase.
+    fn into_phase<T>(self) -> AggregateScenario<A, T> {
+        let Self { world, pending, now, metadata, ignored, outcome, phase: _ } = self;
+        AggregateScenario { world, pending, now, metadata, ignored, outcome, phase: PhantomData }
     }
 
     fn moment(&self, now: Option<Timestamp>, metadata: Option<Arc<Metadata>>) -> Moment {
         Moment { now: now.unwrap_or(START), metadata: metadata.unwrap_or_default() }
     }
 
-    /// Does what is given and not done yet.
-    fn settle(&mut self) -> Checked {
-        for Step { place, now, metadata, act } in mem::take(&mut self.pending) {
+    /// Runs the given steps that have not run yet.
+    fn run_pending(&mut self) -> Checked {
+        for Step { location, now, metadata, act } in mem::take(&mut self.pending) {
             let moment = self.moment(now, metadata);
             act(&mut self.world, &moment)
-                .map_err(|failure| failure.story(self.world.story(true)).given_at(place))?;
+                .map_err(|failure| failure.story(self.world.story(true)).given_at(location))?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Runs what a handler came to, now or later.
+//! Runs a handler's decision, which may be a future.
 
 use std::panic::resume_unwind;
 use std::thread;
@@ -11,8 +11,8 @@ use crate::report::Failure;
 
 /// Waits for the decision.
 ///
-/// An `async` handler runs on a thread of its own with its own runtime: blocking on a runtime
-/// inside of another panics, and a plain `#[test]` has none.
+/// An `async` handler runs on its own thread with its own runtime: blocking inside another runtime panics, and a plain
+/// `#[test]` has no runtime.
 pub(crate) fn finish<A: Aggregate>(
     decision: Decision<'_, A>,
     command: &str,
@@ -22,12 +22,12 @@ pub(crate) fn finish<A: Aggregate>(
         Decision::Ready(decided) => return Ok(decided),
         Decision::Later(later) => later,
     };
-    // A panic of the handler is reported under the name of the test.
+    // Rust reports a panic of the handler with the thread's name, which is then the name of the test.
     let name = thread::current().name().unwrap_or("test").to_owned();
     let joined = thread::scope(|scope| {
         let run = move || block_on(later, patience);
         let thread = thread::Builder::new().name(name).spawn_scoped(scope, run)?;
-        // The handler's own panic, which has been printed with its own place.
+        // The handler's own panic, which was already printed with its location.
         thread.join().unwrap_or_else(|panic| resume_unwind(panic))
     });
     match joined {
@@ -40,7 +40,7 @@ pub(crate) fn finish<A: Aggregate>(
     }
 }
 
-/// `None` if it takes longer than `patience`.
+/// Returns `None` if it takes longer than `patience`.
 fn block_on<T>(future: impl Future<Output = T>, patience: Duration) -> std::io::Result<Option<T>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Ok(runtime.block_on(async { tokio::time::timeout(patience, future).await.ok() }))
@@ -48,10 +48,10 @@ fn block_on<T>(future: impl Future<Output = T>, patience: Duration) -> std::io::
 
 fn stuck(command: &str, patience: Duration) -> Failure {
     Failure::new(format!("the async handler of `{command}` has not finished after {patience:?}"))
-        .cause("it waits for something that does not come")
+        .cause("it waits for something that never happens")
         .note(
-            "it runs on a runtime of its own while the test's thread waits: what it waits for cannot be a \
-             task of the test, unless that is `#[tokio::test(flavor = \"multi_thread\")]`",
+            "it runs on its own runtime while the test's thread waits: it cannot wait for a task of the test, unless \
+             the test is `#[tokio::test(flavor = \"multi_thread\")]`",
         )
-        .note("`.patience(…)` lets it take longer")
+        .note("raise the time limit with `.patience(…)`")
 }

@@ -1,10 +1,10 @@
-//! What a test says about the outcome of a command.
+//! Checks of the outcome of a command.
 
 use cqrs_core::aggregate::{IntoEvents, Refusal};
 use cqrs_core::event::RecordedEvent;
 use cqrs_core::{Aggregate, Metadata};
 
-use super::explain::{came_to, debug_lines, domain, lines, why_accepted};
+use super::explain::{debug_lines, domain, lines, outcome_reason, why_accepted};
 use super::world::{Accepted, Outcome};
 use super::{AggregateScenario, When};
 use crate::report::compare::{Comparison, event_lines, names};
@@ -14,13 +14,13 @@ use crate::report::{Checked, Failure};
 use crate::stored::{Image, images};
 use crate::verdict::Verdict;
 
-/// What came of the command. Each gives the test back, so that several can follow each other, and
-/// a further [`when`](AggregateScenario::when) can follow them.
+/// Checks of the command's outcome. Each returns the test, so that you can chain several checks and a further
+/// [`when`](AggregateScenario::when).
 ///
-/// Events are compared as they are stored: by name, schema version and payload. They need neither
-/// `PartialEq` nor `Debug`.
+/// Events are compared in their stored form: by name, schema version, and payload. They need neither `PartialEq` nor
+/// `Debug`.
 impl<A: Aggregate> AggregateScenario<A, When> {
-    /// The command led to exactly these events, in this order.
+    /// Checks that the command produced exactly these events, in this order.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -38,7 +38,7 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         self.checked(|test| test.check_exact(expected))
     }
 
-    /// The command led to these events among others, in any order.
+    /// Checks that the command produced at least these events, in any order.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -56,7 +56,7 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         self.checked(|test| test.check_contains(expected))
     }
 
-    /// The command led to these events in this order, others before, between and behind them.
+    /// Checks that the command produced these events in this order, possibly with others between them.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -74,7 +74,7 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         self.checked(|test| test.check_sequence(expected))
     }
 
-    /// The first events that the command led to are these.
+    /// Checks that the command produced these events first, possibly followed by others.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -86,14 +86,13 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     /// ```
     ///
     /// # Panics
-    /// If they are not.
+    /// If it did not.
     #[track_caller]
     pub fn then_starts_with(self, expected: impl IntoEvents<A>) -> Self {
         self.checked(|test| test.check_start(expected))
     }
 
-    /// The command was accepted, and its events satisfy the closure, which compares (and gives
-    /// `bool`) or asserts.
+    /// Checks the events of an accepted command with a closure, which returns `bool` or asserts.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -105,16 +104,16 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     /// ```
     ///
     /// # Panics
-    /// If it was not, or they do not.
+    /// If the command was refused, or the check fails.
     #[track_caller]
     pub fn then_matches<V: Verdict>(self, check: impl FnOnce(&[A::Event]) -> V) -> Self {
         self.checked(|test| {
             let accepted = test.accepted("did not lead to events", &["(events that match)"])?;
-            test.asked(check(&accepted.events), "then_matches")
+            test.check_verdict(check(&accepted.events), "then_matches")
         })
     }
 
-    /// The command was accepted and nothing happened.
+    /// Checks that the command was accepted without events.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -124,13 +123,13 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     /// ```
     ///
     /// # Panics
-    /// If it was refused, or something happened.
+    /// If it was refused, or produced events.
     #[track_caller]
     pub fn then_nothing(self) -> Self {
         self.checked(|test| test.check_exact(()))
     }
 
-    /// The command was accepted, whatever happened.
+    /// Checks that the command was accepted, with any events.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -146,10 +145,9 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         self.checked(|test| test.accepted("was not accepted", &["(accepted)"]).map(|_| ()))
     }
 
-    /// The handler refused with this error.
+    /// Checks that the handler refused with this error.
     ///
-    /// An error without `PartialEq` can be looked at with
-    /// [`then_error_matches`](Self::then_error_matches) or by its text with
+    /// For an error without `PartialEq`, use [`then_error_matches`](Self::then_error_matches) or
     /// [`then_error_text`](Self::then_error_text).
     ///
     /// ```
@@ -172,8 +170,7 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         self.checked(|test| test.check_error(&expected))
     }
 
-    /// The handler refused with an error that satisfies the closure, which compares (and gives
-    /// `bool`) or asserts.
+    /// Checks the error that the handler refused with, by a closure that returns `bool` or asserts.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -185,16 +182,16 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     /// ```
     ///
     /// # Panics
-    /// If it did not.
+    /// If the handler did not refuse, or the check fails.
     #[track_caller]
     pub fn then_error_matches<V: Verdict>(self, check: impl FnOnce(&A::Error) -> V) -> Self {
         self.checked(|test| {
             let error = test.refused(&["(an error that matches)".to_owned()])?;
-            test.asked(check(error), "then_error_matches")
+            test.check_verdict(check(error), "then_error_matches")
         })
     }
 
-    /// The handler refused with an error that displays as this text.
+    /// Checks that the handler refused with an error that displays as this text.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -212,7 +209,7 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         self.checked(|test| test.check_error_text(expected))
     }
 
-    /// The command needs an aggregate that exists (its handler has `&self`), but it does not.
+    /// Checks that the command was refused because the aggregate does not exist (its handler takes `&self`).
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -222,16 +219,18 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     /// ```
     ///
     /// # Panics
-    /// If anything else came of it.
+    /// If the outcome is a different one.
     #[track_caller]
     pub fn then_missing(self) -> Self {
         self.checked(|test| match test.outcome() {
             Outcome::Refused(Refusal::Missing) => Ok(()),
-            _ => Err(test.other("was not refused as missing", "(refused: does not exist)", Some(true))),
+            _ => {
+                Err(test.wrong_outcome("was not refused as missing", "(refused: does not exist)", Some(true)))
+            }
         })
     }
 
-    /// The command creates (its handler has no `self`), but the aggregate exists already.
+    /// Checks that the command was refused because the aggregate already exists (its handler has no `self`).
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -241,12 +240,12 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     /// ```
     ///
     /// # Panics
-    /// If anything else came of it.
+    /// If the outcome is a different one.
     #[track_caller]
     pub fn then_exists(self) -> Self {
         self.checked(|test| match test.outcome() {
             Outcome::Refused(Refusal::Exists) => Ok(()),
-            _ => Err(test.other(
+            _ => Err(test.wrong_outcome(
                 "was not refused as existing already",
                 "(refused: exists already)",
                 Some(false),
@@ -254,7 +253,7 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         })
     }
 
-    /// The command expects another version of the stream than there is.
+    /// Checks that the command was refused because it expects another version of the stream.
     ///
     /// ```
     /// use cqrs::Version;
@@ -290,16 +289,18 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     /// ```
     ///
     /// # Panics
-    /// If anything else came of it.
+    /// If the outcome is a different one.
     #[track_caller]
     pub fn then_conflict(self) -> Self {
         self.checked(|test| match test.outcome() {
             Outcome::Conflict { .. } => Ok(()),
-            _ => Err(test.other("was not refused as a conflict", "(conflict: another version)", None)),
+            _ => {
+                Err(test.wrong_outcome("was not refused as a conflict", "(conflict: another version)", None))
+            }
         })
     }
 
-    /// The events carry this metadata.
+    /// Checks that all events carry this metadata.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -321,8 +322,8 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         self.checked(|test| test.check_metadata(&expected))
     }
 
-    /// The events, as the log would hand them out, satisfy the closure: their tags, time, versions
-    /// and metadata.
+    /// Checks the events as the log would return them, with tags, time, versions, and metadata. The closure returns
+    /// `bool` or asserts.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -334,12 +335,12 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     /// ```
     ///
     /// # Panics
-    /// If they do not, or the command was not accepted.
+    /// If the command was refused, or the check fails.
     #[track_caller]
     pub fn then_recorded<V: Verdict>(self, check: impl FnOnce(&[RecordedEvent]) -> V) -> Self {
         self.checked(|test| {
             let accepted = test.accepted("did not lead to events", &["(events that match)"])?;
-            test.asked(check(&accepted.recorded), "then_recorded")
+            test.check_verdict(check(&accepted.recorded), "then_recorded")
         })
     }
 }
@@ -354,7 +355,7 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     }
 
     fn outcome(&self) -> &Outcome<A> {
-        // Only `when` leads here, and it leaves an outcome; a refusal would show the mistake.
+        // Only `when` creates this phase, and it sets an outcome. The fallback would make the mistake visible.
         self.outcome.as_ref().unwrap_or(&Outcome::Refused(Refusal::Missing))
     }
 
@@ -363,10 +364,10 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     }
 
     fn why(&self) -> String {
-        came_to(&self.world, self.outcome(), self.world.command())
+        outcome_reason(&self.world, self.outcome(), self.world.command())
     }
 
-    /// The events, or a failure that shows what the test wanted beside what came instead.
+    /// Returns the accepted events, or a failure with the expected lines next to the actual outcome.
     fn accepted<T: AsRef<str>>(&self, title: &str, wanted: &[T]) -> Result<&Accepted<A>, Failure> {
         match self.outcome() {
             Outcome::Accepted(accepted) => Ok(accepted),
@@ -392,8 +393,8 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         }
     }
 
-    /// A failure for an outcome that is not even of the expected kind.
-    fn other(&self, title: &str, wanted: &str, wants_missing: Option<bool>) -> Failure {
+    /// Returns a failure for an outcome of another kind than the expected one.
+    fn wrong_outcome(&self, title: &str, wanted: &str, wants_missing: Option<bool>) -> Failure {
         let table = Table::new("expected", "actual").opposed(&[wanted.to_owned()], &lines(self.outcome()));
         let failure = self.failure(title, false).table(table);
         let why = wants_missing.and_then(|missing| why_accepted(&self.world, self.outcome(), missing));
@@ -403,18 +404,21 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         }
     }
 
-    fn asked(&self, verdict: impl Verdict, method: &str) -> Checked {
+    fn check_verdict(&self, verdict: impl Verdict, method: &str) -> Checked {
         if verdict.holds() {
             return Ok(());
         }
         Err(self
-            .failure(&format!("did not lead to what `{method}` asks for"), true)
-            .cause("the closure gave `false`")
-            .note("put `assert_eq!(…)` into the closure to see the values"))
+            .failure(&format!("did not pass the check of `{method}`"), true)
+            .cause("the closure returned `false`")
+            .note("use `assert_eq!(…)` in the closure to see the values"))
     }
 
-    /// The expected events as they are stored, and those that came.
-    fn both(&self, expected: impl IntoEvents<A>) -> Result<(Vec<Image>, &Accepted<A>), Failure> {
+    /// Returns the expected events in their stored form, and the actual ones.
+    fn expected_and_accepted(
+        &self,
+        expected: impl IntoEvents<A>,
+    ) -> Result<(Vec<Image>, &Accepted<A>), Failure> {
         let mut events = Vec::new();
         expected.into_events(&mut events);
         let expected = images(&events, &|at| format!("expected event {}", at + 1))?;
@@ -427,21 +431,26 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         Comparison { expected, actual: &accepted.images, ignored: &self.ignored }
     }
 
-    fn unlike(&self, title: &str, table: Table, cause: String, compared: &Comparison<'_>) -> Checked {
-        Err(self.failure(title, false).table(table).cause(cause).notes(compared.idle_notes()))
+    fn event_failure(&self, title: &str, table: Table, cause: String, compared: &Comparison<'_>) -> Checked {
+        Err(self.failure(title, false).table(table).cause(cause).notes(compared.unused_notes()))
     }
 
     fn check_exact(&self, expected: impl IntoEvents<A>) -> Checked {
-        let (expected, accepted) = self.both(expected)?;
+        let (expected, accepted) = self.expected_and_accepted(expected)?;
         let compared = self.compared(&expected, accepted);
         if compared.is_same() {
             return Ok(());
         }
-        self.unlike("did not lead to the expected events", compared.table(), compared.cause(), &compared)
+        self.event_failure(
+            "did not lead to the expected events",
+            compared.table(),
+            compared.cause(),
+            &compared,
+        )
     }
 
     fn check_contains(&self, expected: impl IntoEvents<A>) -> Checked {
-        let (expected, accepted) = self.both(expected)?;
+        let (expected, accepted) = self.expected_and_accepted(expected)?;
         let compared = self.compared(&expected, accepted);
         let missing: Vec<Image> = compared.missing().iter().map(|&at| expected[at].clone()).collect();
         if missing.is_empty() {
@@ -449,32 +458,32 @@ impl<A: Aggregate> AggregateScenario<A, When> {
         }
         let cause = format!("not among the returned events: {}", names(&missing));
         let table = compared.table_in_any_order();
-        self.unlike("did not lead to all of the expected events", table, cause, &compared)
+        self.event_failure("did not lead to all of the expected events", table, cause, &compared)
     }
 
     fn check_sequence(&self, expected: impl IntoEvents<A>) -> Checked {
-        let (expected, accepted) = self.both(expected)?;
+        let (expected, accepted) = self.expected_and_accepted(expected)?;
         let compared = self.compared(&expected, accepted);
         let Some(at) = compared.first_out_of_sequence() else { return Ok(()) };
         let name = &expected[at].name;
         let cause = match (compared.missing().contains(&at), at) {
             (true, _) if compared.expected_before(at) => format!("`{name}` was returned less often"),
             (true, _) | (_, 0) => format!("`{name}` is not among the returned events"),
-            (false, _) => format!("`{name}` was returned, but not behind `{}`", expected[at - 1].name),
+            (false, _) => format!("`{name}` was returned, but not after `{}`", expected[at - 1].name),
         };
         let table = compared.table_of_sequence();
-        self.unlike("did not lead to the expected sequence of events", table, cause, &compared)
+        self.event_failure("did not lead to the expected sequence of events", table, cause, &compared)
     }
 
     fn check_start(&self, expected: impl IntoEvents<A>) -> Checked {
-        let (expected, accepted) = self.both(expected)?;
+        let (expected, accepted) = self.expected_and_accepted(expected)?;
         let compared = self.compared(&expected, accepted);
         if compared.matching() == expected.len() {
             return Ok(());
         }
         let start = compared.start();
         let table = compared.table_of_start();
-        self.unlike("did not begin with the expected events", table, start.cause(), &compared)
+        self.event_failure("did not begin with the expected events", table, start.cause(), &compared)
     }
 
     fn check_error(&self, expected: &A::Error) -> Checked
@@ -516,7 +525,7 @@ impl<A: Aggregate> AggregateScenario<A, When> {
             }
         }
         if accepted.recorded.is_empty() {
-            return Err(self.failure("led to no event that could carry metadata", true));
+            return Err(self.failure("produced no event that could carry metadata", true));
         }
         Ok(())
     }
@@ -524,9 +533,9 @@ impl<A: Aggregate> AggregateScenario<A, When> {
     fn other_metadata(&self, expected: &Metadata, actual: &Metadata) -> Failure {
         let table =
             Table::new("expected", "actual").lines(&metadata_lines(expected), &metadata_lines(actual));
-        self.failure("led to events with other metadata", true)
+        self.failure("produced events with other metadata", true)
             .table(table)
-            .cause("the events carry what `.with_metadata(…)` gave before `.when(…)`")
+            .cause("events carry the metadata that `.with_metadata(…)` sets before `.when(…)`")
     }
 }
 

@@ -1,4 +1,4 @@
-//! What happens behind a scenario: loading, deciding and folding, as the engine does it.
+//! The simulated engine of a scenario: it loads, decides, and folds as the engine does.
 
 use std::panic::Location;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::id;
 use crate::report::{Chapter, Checked, Failure};
 use crate::stored::{Image, images, read, round_trip};
 
-/// An aggregate in the making, with what its handlers are given.
+/// An aggregate, and everything that its handlers can use.
 pub(crate) struct World<A: Aggregate> {
     pub(crate) state: Option<A>,
     pub(crate) version: Version,
@@ -33,20 +33,20 @@ pub(crate) struct World<A: Aggregate> {
     log: Vec<Entry>,
 }
 
-/// When a step happens, and with which metadata.
+/// The time and the metadata of a step.
 #[derive(Clone, Debug)]
 pub(crate) struct Moment {
     pub(crate) now: Timestamp,
     pub(crate) metadata: Arc<Metadata>,
 }
 
-/// A part of the story.
+/// An entry of the story.
 enum Entry {
     Given(String),
     When { command: &'static str, stream: String, results: Vec<String> },
 }
 
-/// What became of a command.
+/// The outcome of a command.
 pub(crate) enum Outcome<A: Aggregate> {
     Accepted(Accepted<A>),
     Refused(Refusal<A::Error>),
@@ -57,15 +57,15 @@ pub(crate) enum Outcome<A: Aggregate> {
     },
 }
 
-/// The events that a handler returned: as the aggregate's own, as stored, and as the log has them.
+/// The events that a handler returned: as the aggregate's type, in their stored form, and as recorded in the log.
 pub(crate) struct Accepted<A: Aggregate> {
     pub(crate) events: Vec<A::Event>,
     pub(crate) images: Vec<Image>,
     pub(crate) recorded: Vec<RecordedEvent>,
 }
 
-/// An `async` handler may take this long unless the test says otherwise.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Default time limit of an `async` handler.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(30);
 
 impl<A: Aggregate> World<A> {
     pub(crate) fn new() -> Self {
@@ -76,13 +76,13 @@ impl<A: Aggregate> World<A> {
             services: Services::new(),
             ids: Arc::new(CountingIds::default()),
             round_trip: true,
-            patience: PATIENCE,
+            patience: DEFAULT_PATIENCE,
             given: 0,
             log: Vec::new(),
         }
     }
 
-    /// Takes events as if they had been read from the log.
+    /// Folds events as if they were read from the log.
     pub(crate) fn given(&mut self, events: Vec<A::Event>) -> Checked {
         let from = self.given;
         let what = |at: usize| format!("given event {}", from + at + 1);
@@ -93,7 +93,7 @@ impl<A: Aggregate> World<A> {
         Ok(())
     }
 
-    /// Takes an event in the shape in which some release stored it.
+    /// Folds an event in its stored form.
     pub(crate) fn given_stored(&mut self, image: &Image) -> Checked {
         self.given += 1;
         let what = format!("given event {}", self.given);
@@ -105,7 +105,7 @@ impl<A: Aggregate> World<A> {
         Ok(())
     }
 
-    /// Decides a command that is part of what is given: it must be accepted.
+    /// Runs a command of the setup, which must be accepted.
     pub(crate) fn given_command<C: Command>(&mut self, command: C, moment: &Moment) -> Checked
     where
         A: Handle<C>,
@@ -118,14 +118,14 @@ impl<A: Aggregate> World<A> {
                 self.log.extend(accepted.images.iter().map(of));
                 return Ok(());
             }
-            _ => explain::came_to(self, &outcome, C::NAME),
+            _ => explain::outcome_reason(self, &outcome, C::NAME),
         };
         Err(Failure::new(format!("the given command `{}` was not accepted", C::NAME))
             .story(self.story(true))
             .cause(refused))
     }
 
-    /// Decides a command and folds what it leads to.
+    /// Runs a command, and folds its events.
     pub(crate) fn when<C: Command>(&mut self, command: C, moment: &Moment) -> Result<Outcome<A>, Failure>
     where
         A: Handle<C>,
@@ -149,43 +149,43 @@ impl<A: Aggregate> World<A> {
     {
         let stream = self.route(&command)?;
         let actual = self.version;
-        // Here events have no ids, so the version alone counts.
+        // Events have no ids here, so only the version is compared.
         let expected = command.expected_version().map(|expected| expected.version());
         if let Some(expected) = expected.filter(|expected| *expected != actual) {
             return Ok(Outcome::Conflict { expected, actual });
         }
-        self.pass_through_a_snapshot()?;
+        self.restore_from_snapshot()?;
         let (ids, metadata) = (Arc::clone(&self.ids), Arc::clone(&moment.metadata));
         let context = Context::new(stream.clone(), actual, moment.now, metadata, ids);
-        let around = Surroundings { context: &context, services: &self.services };
+        let surroundings = Surroundings { context: &context, services: &self.services };
         let current = Current::new(self.state.as_ref(), actual);
-        match super::run::finish(A::handle(current, command, &around), C::NAME, self.patience)? {
+        match super::run::finish(A::handle(current, command, &surroundings), C::NAME, self.patience)? {
             Ok(events) => self.accept(events, C::NAME, &stream, moment).map(Outcome::Accepted),
             Err(Refusal::NoService(missing)) => Err(explain::no_service(C::NAME, missing, &self.services)),
             Err(refusal) => Ok(Outcome::Refused(refusal)),
         }
     }
 
-    /// Takes the state as it comes back from a snapshot, if the aggregate has some: so a field that is
-    /// not kept shows in what is decided.
-    fn pass_through_a_snapshot(&mut self) -> Checked {
+    /// Saves the state as a snapshot and restores it, if the aggregate uses snapshots. A field that is not serialized
+    /// then affects the decision, and the test shows it.
+    fn restore_from_snapshot(&mut self) -> Checked {
         if let (true, Some(snapshots), Some(state)) = (self.round_trip, A::SNAPSHOTS, &self.state) {
             let kept = snapshots.freeze(state).and_then(|bytes| snapshots.thaw(&bytes));
             let broken = |error: CodecError| {
-                Failure::new("the state does not come back from a snapshot").cause(error.to_string())
+                Failure::new("the state cannot be restored from a snapshot").cause(error.to_string())
             };
             self.state = Some(kept.map_err(broken)?);
         }
         Ok(())
     }
 
-    /// The stream of the command, which is that of all commands of one test.
+    /// Returns the stream of the command. All commands of a test must have the same one.
     fn route<C: Command>(&mut self, command: &C) -> Result<StreamId, Failure> {
         let stream = id::stream(A::NAME, command.id())?;
         match &self.stream {
             Some(other) if *other != stream => {
                 Err(Failure::new(format!("this test is about {other}, but `{}` is for {stream}", C::NAME))
-                    .cause("given events and all commands of one test belong to one aggregate"))
+                    .cause("all given events and commands of a test must belong to one aggregate"))
             }
             _ => Ok(self.stream.insert(stream).clone()),
         }
@@ -207,7 +207,7 @@ impl<A: Aggregate> World<A> {
         Ok(Accepted { events, images, recorded })
     }
 
-    /// Folds events, as they read back from what is stored.
+    /// Folds events after reading them back from their stored form.
     fn fold(
         &mut self,
         events: Vec<A::Event>,
@@ -229,7 +229,7 @@ impl<A: Aggregate> World<A> {
         Ok(())
     }
 
-    /// The command that was decided last, with its stream.
+    /// Returns the name of the last command.
     pub(crate) fn command(&self) -> &'static str {
         let command = |entry: &Entry| match entry {
             Entry::When { command, .. } => Some(*command),
@@ -238,13 +238,12 @@ impl<A: Aggregate> World<A> {
         self.log.iter().rev().find_map(command).unwrap_or_default()
     }
 
-    /// The stream, or words for it if no command has named it.
+    /// Returns the stream, or a description of it if no command has named it.
     pub(crate) fn subject(&self) -> String {
         self.stream.as_ref().map_or_else(|| format!("the {}", A::NAME), StreamId::to_string)
     }
 
-    /// What was given and asked so far. What came of the last command can be left out, when it is
-    /// shown otherwise.
+    /// Returns the steps of the test so far. It can omit the outcome of the last command, which a table then shows.
     pub(crate) fn story(&self, with_last_result: bool) -> Vec<Chapter> {
         let mut story: Vec<Chapter> = Vec::new();
         if !matches!(self.log.first(), Some(Entry::Given(_))) {
@@ -275,14 +274,14 @@ impl<A: Aggregate> World<A> {
 fn does_not_fold(what: &str, name: &str, misfit: Misfit) -> Failure {
     let cause = match misfit {
         Misfit::Missing => {
-            "its `#[apply]` takes `&mut self`, but nothing exists yet: an event whose `#[apply]` creates must come first"
+            "its `#[apply]` takes `&mut self`, but nothing exists yet; an event whose `#[apply]` creates it must come first"
         }
-        Misfit::Exists => "its `#[apply]` has no `self` and so creates, but something exists already",
+        Misfit::Exists => "its `#[apply]` has no `self` and so creates, but something already exists",
     };
     Failure::new(format!("{what}, `{name}`, does not fold")).cause(cause)
 }
 
-/// The event as a log that holds this stream alone would have it.
+/// Returns the event as recorded in a log that contains only this stream.
 fn record(image: &Image, stream: &StreamId, version: u64, moment: &Moment) -> RecordedEvent {
     let meta = EventMeta {
         id: nth_id(version),
@@ -296,10 +295,10 @@ fn record(image: &Image, stream: &StreamId, version: u64, moment: &Moment) -> Re
     image.recorded(meta)
 }
 
-/// Something that is given, to be done when the test first asks for a result: by then it knows all
-/// services.
+/// A step of the setup. It runs when the test sends a command or checks a result, because all services are known by
+/// then.
 pub(crate) struct Step<A: Aggregate> {
-    pub(crate) place: &'static Location<'static>,
+    pub(crate) location: &'static Location<'static>,
     pub(crate) now: Option<Timestamp>,
     pub(crate) metadata: Option<Arc<Metadata>>,
     pub(crate) act: Act<A>,

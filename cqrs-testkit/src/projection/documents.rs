@@ -1,4 +1,4 @@
-//! The documents behind a projection's test, kept as a store keeps them.
+//! The documents of a projection's test, in their stored form.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -20,7 +20,7 @@ use crate::report::{Checked, Failure, chain};
 /// The documents by the text of their key.
 pub(crate) struct Documents<P> {
     pub(crate) all: BTreeMap<String, Document>,
-    /// Which event removed a document last.
+    /// For each removed document, the event that removed it last.
     pub(crate) removed: BTreeMap<String, String>,
     kind: PhantomData<fn() -> P>,
 }
@@ -35,7 +35,7 @@ impl<P> Clone for Documents<P> {
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
     pub(crate) json: Bytes,
-    /// Which event changed it last.
+    /// The event that changed it last.
     pub(crate) by: String,
 }
 
@@ -45,7 +45,7 @@ impl Document {
     }
 }
 
-/// An event could not be folded.
+/// An event that could not be folded.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
     pub(crate) kind: FaultKind,
@@ -56,7 +56,7 @@ pub(crate) struct Fault {
 pub(crate) enum FaultKind {
     Misfit(Misfit),
     NotAKey,
-    /// Something that no test can want.
+    /// A failure that no test can expect.
     Broken,
 }
 
@@ -66,12 +66,12 @@ impl From<Failure> for Fault {
     }
 }
 
-/// What became of an event.
-pub(crate) enum Fed {
+/// The result of feeding an event.
+pub(crate) enum FeedResult {
     /// The projection has no `#[on]` for it.
     NotRead,
-    /// It went into the documents with these keys.
-    Into(Vec<String>),
+    /// It was folded into the documents with these keys.
+    Folded(Vec<String>),
 }
 
 impl<P: Projection> Documents<P> {
@@ -79,12 +79,17 @@ impl<P: Projection> Documents<P> {
         Self { all: BTreeMap::new(), removed: BTreeMap::new(), kind: PhantomData }
     }
 
-    /// Folds one event of the log, as the engine does it. `what` names it in failures.
-    pub(crate) fn feed(&mut self, event: &RecordedEvent, what: &str, check: bool) -> Result<Fed, Fault> {
+    /// Folds one event of the log, as the engine does. `what` names it in failures.
+    pub(crate) fn feed(
+        &mut self,
+        event: &RecordedEvent,
+        what: &str,
+        check: bool,
+    ) -> Result<FeedResult, Fault> {
         let mut events = Vec::new();
         match event::decode::<P::Event>(&event.stored(), &mut |event| events.push(event)) {
             Ok(()) => {}
-            Err(DecodeError::UnknownEvent { .. }) => return Ok(Fed::NotRead),
+            Err(DecodeError::UnknownEvent { .. }) => return Ok(FeedResult::NotRead),
             Err(error) => {
                 return Err(Failure::new(format!("{what} does not decode")).cause(chain(&error)).into());
             }
@@ -99,11 +104,11 @@ impl<P: Projection> Documents<P> {
                 texts.push(text);
             }
         }
-        Ok(Fed::Into(texts))
+        Ok(FeedResult::Folded(texts))
     }
 
-    /// Makes sure that documents are the same if all events so far are one batch that is folded in memory.
-    pub(crate) fn unbatched(
+    /// Checks that folding all events so far in memory, as one batch, produces the same documents.
+    pub(crate) fn check_folded_in_memory(
         &self,
         events: &[&RecordedEvent],
         keys: &[String],
@@ -128,7 +133,7 @@ impl<P: Projection> Documents<P> {
                         *document = P::initial();
                     }
                     P::apply(document, one, &recorded.meta)
-                        .map_err(|misfit| does_not_fit(&format!("{what}, in memory,"), &text, misfit))?;
+                        .map_err(|misfit| misfit_fault(&format!("{what}, in memory,"), &text, misfit))?;
                 }
             }
         }
@@ -151,7 +156,7 @@ impl<P: Projection> Documents<P> {
                     "after {what}, it differs in {}",
                     fields(&differing, ["stored between events", "folded in memory"])
                 ))
-                .note("let serde store all that its `#[on]` methods use, or take `fold_in_memory` off")
+                .note("store everything that its `#[on]` methods use, or remove `fold_in_memory`")
                 .into());
         }
         Ok(())
@@ -169,7 +174,7 @@ impl<P: Projection> Documents<P> {
             Some(stored) => Some(read::<P>(key, &stored.json, &stored.by)?),
             None => P::initial(),
         };
-        P::apply(&mut document, event, &recorded.meta).map_err(|misfit| does_not_fit(what, key, misfit))?;
+        P::apply(&mut document, event, &recorded.meta).map_err(|misfit| misfit_fault(what, key, misfit))?;
         let Some(document) = document else {
             self.all.remove(key);
             self.removed.insert(key.to_owned(), what.to_owned());
@@ -184,7 +189,7 @@ impl<P: Projection> Documents<P> {
     }
 }
 
-/// A document as it is stored.
+/// Serializes a document.
 pub(crate) fn write<P: Projection>(key: &str, document: &P, what: &str) -> Result<Bytes, Failure> {
     document.to_bytes::<Json>().map_err(|error| {
         Failure::new(format!("the document `{key}` of `{}` cannot be stored ({what})", P::NAME))
@@ -219,7 +224,7 @@ fn round_trip<P: Projection>(key: &str, json: &Bytes, what: &str) -> Checked {
     Err(Failure::new(title)
         .table(table)
         .cause(format!("after {what}, it changes in {}", fields(&differing, ["stored", "read back"])))
-        .note("look at its `#[serde(…)]` attributes; if it is meant so, add `.without_round_trip()`"))
+        .note("check its `#[serde(…)]` attributes; if the change is intended, add `.without_round_trip()`"))
 }
 
 fn not_a_key(what: &str, error: &NotAKey) -> Fault {
@@ -227,10 +232,10 @@ fn not_a_key(what: &str, error: &NotAKey) -> Fault {
     Fault { kind: FaultKind::NotAKey, failure }
 }
 
-fn does_not_fit(what: &str, key: &str, misfit: Misfit) -> Fault {
+fn misfit_fault(what: &str, key: &str, misfit: Misfit) -> Fault {
     let cause = match misfit {
         Misfit::Missing => format!(
-            "its `#[on]` needs a document, but there is none with the key `{key}`: an event whose `#[on]` creates must come first"
+            "its `#[on]` needs a document, but there is none with the key `{key}`; an event whose `#[on]` creates it must come first"
         ),
         Misfit::Exists => {
             format!("its `#[on]` has no `self` and so creates, but there is a document with the key `{key}`")

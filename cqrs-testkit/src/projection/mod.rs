@@ -1,4 +1,4 @@
-//! Tests of a projection: given what has happened to some streams, then documents.
+//! Tests of a projection: given events of some streams, then documents.
 
 mod documents;
 mod then;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use cqrs_core::event::{EventSet as _, RecordedEvent};
 use cqrs_core::{EventMeta, Partition, Position, Projection, StreamId, Version};
 
-use self::documents::{Documents, Fault, Fed};
+use self::documents::{Documents, Fault, FeedResult};
 use crate::fixed::{Count, START, nth_id};
 use crate::history::{History, IntoHistory};
 use crate::report::leaves::Ignored;
@@ -21,7 +21,7 @@ use crate::report::{Chapter, Failure, listed};
 pub use crate::step::{Given, When};
 use crate::stored::Image;
 
-/// Starts the test of a projection. Every projection has it.
+/// Adds `given` to every projection.
 ///
 /// ```
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -30,8 +30,8 @@ use crate::stored::Image;
 /// Summary::given(Account::history(7, [Opened { owner: "Ada".into() }])).then_document_count(1);
 /// ```
 pub trait ProjectionTest: Projection {
-    /// A projection that has been fed with this: `Account::history(id, events)`, a
-    /// [`History`], a tuple, an array or a vector of them, or `()` for nothing.
+    /// Starts with these events: `Account::history(id, events)`, a [`History`], a tuple, array, or vector of them, or
+    /// `()` for none.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -45,7 +45,7 @@ pub trait ProjectionTest: Projection {
     /// .then_document(8, Summary { owner: "Bob".into(), balance: 0, postings: 0 });
     /// ```
     #[track_caller]
-    #[must_use = "say with `.then_document(…)` what should come of it"]
+    #[must_use = "check the documents with `.then_document(…)`"]
     fn given(history: impl IntoHistory) -> ProjectionScenario<Self> {
         ProjectionScenario::new().and_given(history)
     }
@@ -53,13 +53,12 @@ pub trait ProjectionTest: Projection {
 
 impl<P: Projection> ProjectionTest for P {}
 
-/// The test of a projection: what has happened, and the documents that came of it.
+/// A test of a projection: the events it was fed, and the resulting documents.
 ///
-/// Documents are stored and read back between two events, as the engine does it. With `fold_in_memory` they are also
-/// folded without that, and the test fails at the first event after which a document is not the same both ways.
+/// Documents are stored and read back between two events, as the engine does. With `fold_in_memory` they are also
+/// folded in memory, and the test fails at the first event after which the results differ.
 ///
-/// `S` says where the test stands: [`Given`], or [`When`] behind `.when(…)`, which brings
-/// `then_unchanged`.
+/// `S` is the phase of the test: [`Given`], or [`When`] after `.when(…)`, which adds `then_unchanged`.
 ///
 /// ```
 /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -82,20 +81,20 @@ pub struct ProjectionScenario<P: Projection, S = Given> {
     ignored: Ignored,
     twice: bool,
     round_trip: bool,
-    stands: PhantomData<S>,
+    phase: PhantomData<S>,
 }
 
 /// A history that has not been fed yet.
 struct Pending {
     history: History,
     label: &'static str,
-    place: &'static Location<'static>,
+    location: &'static Location<'static>,
 }
 
 /// An event that has been fed.
 struct Entry {
     label: &'static str,
-    /// How many `when` came before; each has its own part of the story.
+    /// The number of `when` calls before it. Each has its own part of the story.
     step: usize,
     event: RecordedEvent,
     line: String,
@@ -115,14 +114,14 @@ impl<P: Projection> ProjectionScenario<P> {
             ignored: Ignored::default(),
             twice: false,
             round_trip: true,
-            stands: PhantomData,
+            phase: PhantomData,
         }
     }
 }
 
-/// What is given and fixed.
+/// The setup of a test.
 impl<P: Projection, S> ProjectionScenario<P, S> {
-    /// What has happened further.
+    /// Feeds further events.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -133,13 +132,13 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     ///     .then_document(7, Summary { owner: "Ada".into(), balance: 5, postings: 1 });
     /// ```
     #[track_caller]
-    #[must_use = "say with `.then_document(…)` what should come of it"]
+    #[must_use = "check the documents with `.then_document(…)`"]
     pub fn and_given(mut self, history: impl IntoHistory) -> ProjectionScenario<P> {
-        self.wait(history, "given", Location::caller());
-        self.stand()
+        self.enqueue(history, "given", Location::caller());
+        self.into_phase()
     }
 
-    /// What happens now, so that a test can ask what it changes.
+    /// Feeds events whose effect the test can check.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -150,20 +149,20 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     ///     .then_unchanged();
     /// ```
     #[track_caller]
-    #[must_use = "say with `.then_document(…)` what should come of it"]
+    #[must_use = "check the documents with `.then_document(…)`"]
     pub fn when(mut self, history: impl IntoHistory) -> ProjectionScenario<P, When> {
-        self.settle();
+        self.run_pending();
         self.before = self.documents.clone();
         self.steps += 1;
-        self.wait(history, "when", Location::caller());
-        self.stand()
+        self.enqueue(history, "when", Location::caller());
+        self.into_phase()
     }
 
-    /// Feeds each event twice in a row, from the start of what has not been looked at yet.
+    /// Feeds each event twice in a row, starting with the events since the last check.
     ///
-    /// The engine does not do so: the checkpoint moves in the same commit as the documents. It
-    /// shows what would happen if something else fed the projection at least once.
-    /// [`then_idempotent`](Self::then_idempotent) asks that it changes nothing.
+    /// The engine does not do this: the checkpoint moves in the same commit as the documents. Use it for a projection
+    /// that something else feeds at least once. [`then_idempotent`](Self::then_idempotent) checks that a repetition
+    /// changes nothing.
     ///
     /// ```
     /// use cqrs::prelude::*;
@@ -189,15 +188,14 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     ///     .fed_twice()
     ///     .then_document("home".to_owned(), Visits { count: 2 });
     /// ```
-    #[must_use = "say with `.then_document(…)` what should come of it"]
+    #[must_use = "check the documents with `.then_document(…)`"]
     pub fn fed_twice(mut self) -> Self {
         self.twice = true;
         self
     }
 
-    /// Fields of documents whose values are not compared from here on, such as a time of
-    /// refreshing. They are named as in
-    /// [`AggregateScenario::ignoring`](crate::aggregate::AggregateScenario::ignoring).
+    /// Excludes fields of documents from the following comparisons, such as the time of a refresh. Patterns are those
+    /// of [`AggregateScenario::ignoring`](crate::aggregate::AggregateScenario::ignoring).
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -207,13 +205,13 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     ///     .ignoring(["postings"])
     ///     .then_document(7, Summary { owner: "Ada".into(), balance: 5, postings: 0 });
     /// ```
-    #[must_use = "say with `.then_document(…)` what should come of it"]
+    #[must_use = "check the documents with `.then_document(…)`"]
     pub fn ignoring<T: AsRef<str>>(mut self, fields: impl IntoIterator<Item = T>) -> Self {
         fields.into_iter().for_each(|field| self.ignored.add(field.as_ref()));
         self
     }
 
-    /// Does not check that events and documents are the same after storing and reading back.
+    /// Disables the check that events and documents survive serialization.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -223,7 +221,7 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     ///     .without_round_trip()
     ///     .then_document_count(1);
     /// ```
-    #[must_use = "say with `.then_document(…)` what should come of it"]
+    #[must_use = "check the documents with `.then_document(…)`"]
     pub fn without_round_trip(mut self) -> Self {
         self.round_trip = false;
         self
@@ -231,14 +229,19 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
 }
 
 impl<P: Projection, S> ProjectionScenario<P, S> {
-    fn wait(&mut self, history: impl IntoHistory, label: &'static str, place: &'static Location<'static>) {
+    fn enqueue(
+        &mut self,
+        history: impl IntoHistory,
+        label: &'static str,
+        location: &'static Location<'static>,
+    ) {
         let mut all = Vec::new();
         history.into_history(&mut all);
-        self.pending.extend(all.into_iter().map(|history| Pending { history, label, place }));
+        self.pending.extend(all.into_iter().map(|history| Pending { history, label, location }));
     }
 
-    /// The same test, standing elsewhere.
-    fn stand<T>(self) -> ProjectionScenario<P, T> {
+    /// Moves the test to another phase.
+    fn into_phase<T>(self) -> ProjectionScenario<P, T> {
         let Self {
             documents, before, pending, log, steps, versions, fault, ignored, twice, round_trip, ..
         } = self;
@@ -253,18 +256,18 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
             ignored,
             twice,
             round_trip,
-            stands: PhantomData,
+            phase: PhantomData,
         }
     }
 
-    /// Feeds what waits, up to the first event that cannot be folded.
-    fn settle(&mut self) {
-        for Pending { history, label, place } in mem::take(&mut self.pending) {
+    /// Feeds pending events, up to the first one that cannot be folded.
+    fn run_pending(&mut self) {
+        for Pending { history, label, location } in mem::take(&mut self.pending) {
             if self.fault.is_some() {
                 return;
             }
             if let Err(mut fault) = self.feed(&history, label) {
-                fault.failure = fault.failure.story(self.story()).given_at(place);
+                fault.failure = fault.failure.story(self.story()).given_at(location);
                 self.fault = Some(fault);
             }
         }
@@ -280,9 +283,9 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
                 return Err(failure.clone().into());
             }
             let fed = self.documents.feed(&event, &what, self.round_trip)?;
-            if let (true, Fed::Into(keys)) = (P::FOLD_IN_MEMORY && !self.twice, &fed) {
+            if let (true, FeedResult::Folded(keys)) = (P::FOLD_IN_MEMORY && !self.twice, &fed) {
                 let events: Vec<&RecordedEvent> = self.log.iter().map(|entry| &entry.event).collect();
-                self.documents.unbatched(&events, keys, &what)?;
+                self.documents.check_folded_in_memory(&events, keys, &what)?;
             }
             if let Some(entry) = self.log.last_mut() {
                 entry.note(&fed);
@@ -295,7 +298,7 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
         Ok(())
     }
 
-    /// The event at its place in a log that holds all that this test gives.
+    /// Returns the event as recorded in a log of all events of this test.
     fn record(&mut self, history: &History, image: &Image) -> RecordedEvent {
         let position = self.log.len() as u64 + 1;
         let version = self.versions.entry(history.stream.clone()).or_default();
@@ -323,7 +326,7 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
         story
     }
 
-    /// What to know when no event at all went into a document.
+    /// Returns a note if no event was folded into a document.
     fn unread_note(&self) -> Option<String> {
         let unread = !self.log.is_empty() && self.log.iter().all(|entry| !entry.read);
         let names: Vec<String> = P::Event::TYPES.iter().map(|kind| format!("`{}`", kind.name)).collect();
@@ -332,24 +335,24 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
 }
 
 impl Entry {
-    /// Adds to the line of the story where the event went, if that is not plain.
-    fn note(&mut self, fed: &Fed) {
+    /// Adds the keys of the documents to the line of the story, unless the key is the stream's id.
+    fn note(&mut self, fed: &FeedResult) {
         match fed {
-            Fed::NotRead => {
+            FeedResult::NotRead => {
                 self.read = false;
                 self.line.push_str(" (not read)");
             }
-            Fed::Into(keys) if *keys != [self.event.meta.stream.id()] => {
+            FeedResult::Folded(keys) if *keys != [self.event.meta.stream.id()] => {
                 let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
                 let keys = if keys.is_empty() { "no document".to_owned() } else { listed(&keys) };
                 self.line.push_str(&format!(" → {keys}"));
             }
-            Fed::Into(_) => {}
+            FeedResult::Folded(_) => {}
         }
     }
 }
 
-/// An event in words: ``event 2 (`Deposited` of Account/7)``.
+/// Describes an event: ``event 2 (`Deposited` of Account/7)``.
 fn what(number: usize, event: &RecordedEvent) -> String {
     format!("event {number} (`{}` of {})", event.name, event.meta.stream)
 }
@@ -364,7 +367,7 @@ impl<P: Projection, S> fmt::Debug for ProjectionScenario<P, S> {
     }
 }
 
-/// A failure of this projection, with what it was fed.
+/// Returns a failure of this projection, with the events it was fed.
 impl<P: Projection, S> ProjectionScenario<P, S> {
     fn failure(&self, title: String) -> Failure {
         Failure::new(title).story(self.story()).notes(self.unread_note())

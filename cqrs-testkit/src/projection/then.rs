@@ -1,4 +1,4 @@
-//! What a test says about the documents.
+//! Checks of the documents.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -9,17 +9,17 @@ use cqrs_core::aggregate::Misfit;
 use super::documents::{Document, Documents, FaultKind, read, write};
 use super::{ProjectionScenario, When, what};
 use crate::id;
-use crate::report::compare::{differences, differs, idle_notes, leaf_rows};
+use crate::report::compare::{differences, differs, leaf_rows, unused_notes};
 use crate::report::leaves::{Ignored, Leaves};
 use crate::report::table::{Mark, Table};
 use crate::report::{Chapter, Checked, Failure, count, listed};
 use crate::verdict::Verdict;
 
-/// The documents that came of it. Each gives the test back, so that several can follow each other.
+/// Checks of the documents. Each returns the test, so that you can chain them.
 ///
-/// Documents are compared as they are stored, as JSON. They need neither `PartialEq` nor `Debug`.
+/// Documents are compared in their stored form, as JSON. They need neither `PartialEq` nor `Debug`.
 impl<P: Projection, S> ProjectionScenario<P, S> {
-    /// The document with this key is this one.
+    /// Checks that the document with this key equals `expected`.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -30,15 +30,14 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     /// ```
     ///
     /// # Panics
-    /// If it is not, or there is none.
+    /// If it differs or does not exist.
     #[track_caller]
     #[expect(clippy::needless_pass_by_value, reason = "the expected document is written where it is used")]
     pub fn then_document(self, key: impl Borrow<P::Key>, expected: P) -> Self {
         self.checked(|test| test.check_document(&id::text(key.borrow())?, &expected))
     }
 
-    /// The document with this key satisfies the closure, which compares (and gives `bool`) or
-    /// asserts.
+    /// Checks the document with this key with a closure, which returns `bool` or asserts.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -49,7 +48,7 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     /// ```
     ///
     /// # Panics
-    /// If it does not, or there is none.
+    /// If the check fails, or the document does not exist.
     #[track_caller]
     pub fn then_document_matches<V: Verdict>(
         self,
@@ -64,7 +63,7 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
         })
     }
 
-    /// There is no document with this key.
+    /// Checks that there is no document with this key.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -81,7 +80,7 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
         self.checked(|test| test.check_none(&id::text(key.borrow())?))
     }
 
-    /// These are all documents there are, in any order.
+    /// Checks that these are all documents, in any order.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -92,13 +91,13 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     /// ```
     ///
     /// # Panics
-    /// If one of them is another or missing, or there are more.
+    /// If a document differs or is missing, or if there are others.
     #[track_caller]
     pub fn then_documents(self, expected: impl IntoIterator<Item = (P::Key, P)>) -> Self {
         self.checked(|test| test.check_all(expected))
     }
 
-    /// There are this many documents.
+    /// Checks the number of documents.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -109,16 +108,16 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     /// ```
     ///
     /// # Panics
-    /// If there are more or fewer.
+    /// If the number differs.
     #[track_caller]
     pub fn then_document_count(self, expected: usize) -> Self {
         self.checked(|test| test.check_count(expected))
     }
 
-    /// Feeding any event a second time, right behind the first, changes nothing.
+    /// Checks that feeding any event a second time, directly after the first, changes nothing.
     ///
-    /// The engine feeds each event once: the checkpoint moves in the same commit as the documents.
-    /// Ask for this where something else feeds the projection, at least once.
+    /// The engine feeds each event once: the checkpoint moves in the same commit as the documents. Use this for a
+    /// projection that something else feeds at least once.
     ///
     /// ```
     /// use cqrs::prelude::*;
@@ -146,14 +145,14 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     /// ```
     ///
     /// # Panics
-    /// If it changes something or is impossible.
+    /// If it changes something, or cannot be folded.
     #[track_caller]
     pub fn then_idempotent(self) -> Self {
         self.checked(Self::check_idempotent)
     }
 
-    /// The last event that was fed has no place in its document: it creates one that exists, or
-    /// changes one that does not. The engine parks such an event.
+    /// Checks that the last event does not apply to its document: it creates one that exists, or changes one that does
+    /// not. The engine parks such an event.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -165,10 +164,10 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     /// ```
     ///
     /// # Panics
-    /// If all events could be folded, or something else is wrong with one.
+    /// If all events could be folded, or one failed in another way.
     #[track_caller]
     pub fn then_misfit(mut self, expected: Misfit) -> Self {
-        self.settle();
+        self.run_pending();
         match &self.fault {
             Some(fault) if matches!(fault.kind, FaultKind::Misfit(misfit) if misfit == expected) => self,
             Some(fault) => fault.failure.raise(),
@@ -178,8 +177,8 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
         }
     }
 
-    /// The last event that was fed names no document, because the id of its stream is not a key of
-    /// this projection. The engine parks such an event.
+    /// Checks that the last event names no document, because the id of its stream is not a key of this projection. The
+    /// engine parks such an event.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -189,10 +188,10 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     /// ```
     ///
     /// # Panics
-    /// If all events could be folded, or something else is wrong with one.
+    /// If all events could be folded, or one failed in another way.
     #[track_caller]
     pub fn then_not_a_key(mut self) -> Self {
-        self.settle();
+        self.run_pending();
         match &self.fault {
             Some(fault) if matches!(fault.kind, FaultKind::NotAKey) => self,
             Some(fault) => fault.failure.raise(),
@@ -201,9 +200,9 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
     }
 }
 
-/// What the last `when` changed.
+/// Checks of the effect of the last `when`.
 impl<P: Projection> ProjectionScenario<P, When> {
-    /// What happened last changed no document.
+    /// Checks that the last `when` changed no document.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -221,7 +220,7 @@ impl<P: Projection> ProjectionScenario<P, When> {
         self.checked(|test| test.check_unchanged(None))
     }
 
-    /// What happened last did not change this document, nor create or remove it.
+    /// Checks that the last `when` did not change, create, or remove this document.
     ///
     /// ```
     /// # mod bank { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/bank.rs")); } use bank::*;
@@ -241,10 +240,10 @@ impl<P: Projection> ProjectionScenario<P, When> {
 }
 
 impl<P: Projection, S> ProjectionScenario<P, S> {
-    /// Feeds what waits, and checks.
+    /// Feeds pending events, then runs the check.
     #[track_caller]
     fn checked(mut self, check: impl FnOnce(&Self) -> Checked) -> Self {
-        self.settle();
+        self.run_pending();
         if let Some(fault) = &self.fault {
             fault.failure.raise();
         }
@@ -268,7 +267,7 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
         }
         let keys: Vec<String> = self.documents.all.keys().take(8).map(|key| format!("`{key}`")).collect();
         match self.documents.all.len() {
-            0 => "no event has led to a document".to_owned(),
+            0 => "no event was folded into a document".to_owned(),
             n if n > keys.len() => {
                 format!("no event has this key; there are {n}, the first {}", listed(&keys))
             }
@@ -282,8 +281,8 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
         story.push(Chapter { label: "stored", lines });
         self.failure(format!("the document `{key}` of `{}` does not match", P::NAME))
             .story(story)
-            .cause("the closure of `then_document_matches` gave `false`")
-            .note("put `assert_eq!(…)` into the closure to see the values")
+            .cause("the closure of `then_document_matches` returned `false`")
+            .note("use `assert_eq!(…)` in the closure to see the values")
     }
 
     fn check_document(&self, key: &str, expected: &P) -> Checked {
@@ -306,7 +305,7 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
             .failure(format!("the document `{key}` of `{}` is not as expected", P::NAME))
             .table(table)
             .cause(cause)
-            .notes(idle_notes(&self.ignored, &[&left, &right])))
+            .notes(unused_notes(&self.ignored, &[&left, &right])))
     }
 
     fn check_none(&self, key: &str) -> Checked {
@@ -363,7 +362,7 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
             cause.push_str(&format!("\nthe last to change it was {by}"));
         }
         Err(self
-            .failure(format!("what happened last changed documents of `{}`", P::NAME))
+            .failure(format!("the last `when` changed documents of `{}`", P::NAME))
             .table(changes.table(&changed, ["before", "after"]))
             .cause(cause))
     }
@@ -399,7 +398,7 @@ impl<P: Projection, S> ProjectionScenario<P, S> {
 }
 
 const NOT_BY_ENGINE: &str =
-    "the engine feeds each event once; this matters where something else feeds the projection";
+    "the engine feeds each event once; this matters only if something else feeds the projection";
 
 /// Two states of all documents.
 struct Changes<'a> {
@@ -409,7 +408,7 @@ struct Changes<'a> {
 }
 
 impl<'a> Changes<'a> {
-    /// The keys of the documents that differ.
+    /// Returns the keys of the documents that differ.
     fn keys(&self) -> Vec<&'a str> {
         let mut all: Vec<&str> = self.left.keys().chain(self.right.keys()).map(String::as_str).collect();
         all.sort_unstable();
@@ -440,8 +439,8 @@ impl<'a> Changes<'a> {
         table
     }
 
-    /// What is different. `sides` name the two states, `alone` says what it means to be in only one
-    /// of them.
+    /// Describes the differences. `sides` name the two states; `alone` describes a document that is in only one of
+    /// them.
     fn cause(&self, changed: &[&str], sides: [&str; 2], alone: [&str; 2]) -> String {
         let one = |key: &&str| match (self.left.get(*key), self.right.get(*key)) {
             (Some(left), Some(right)) => {

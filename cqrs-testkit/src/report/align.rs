@@ -1,4 +1,4 @@
-//! Which parts of two lists belong beside each other.
+//! Aligns two lists, so that equal parts share a row.
 
 /// A row of two lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,11 +11,11 @@ pub(crate) enum Pair {
     Right(usize),
 }
 
-/// A larger table than this is not worth its time: the parts then stand one after the other.
+/// Maximum size of the comparison table. Larger lists are printed one after the other.
 const CELLS: usize = 4_000_000;
 
-/// Puts two lists of `n` and `m` parts beside each other, so that as many equal parts as possible
-/// share a row and both keep their order.
+/// Aligns two lists of `n` and `m` parts, so that as many equal parts as possible share a row and both lists keep their
+/// order.
 pub(crate) fn align(n: usize, m: usize, same: &dyn Fn(usize, usize) -> bool) -> Vec<Pair> {
     let head = (0..n.min(m)).take_while(|&at| same(at, at)).count();
     let rest = n.min(m) - head;
@@ -51,7 +51,7 @@ fn middle(left: Span, right: Span, same: &dyn Fn(usize, usize) -> bool, pairs: &
     }
 }
 
-/// For each pair of starts, how many parts the rests have in common, in order.
+/// Computes, for each pair of starting points, the length of the longest common subsequence of the rests.
 fn common(left: &Span, right: &Span, same: &dyn Fn(usize, usize) -> bool) -> Vec<Vec<u32>> {
     let mut longest = vec![vec![0; right.len() + 1]; left.len() + 1];
     for i in (0..left.len()).rev() {

@@ -1,4 +1,4 @@
-//! Comparing what is stored: the rows to show, and in words what is different.
+//! Compares stored values, and shows the differences as rows and in words.
 
 use std::mem;
 
@@ -8,11 +8,11 @@ use super::table::{Mark, Table};
 use super::{count, listed, number};
 use crate::stored::Image;
 
-/// A value is cut to this many characters in the table, and to fewer in a sentence.
+/// Maximum number of characters of a value, in a table and in a sentence.
 const CELL: usize = 230;
 const SENTENCE: usize = 60;
 
-/// A leaf that two values do not share.
+/// A leaf that differs between two values.
 #[derive(Debug)]
 pub(crate) struct Difference {
     pub(crate) path: Path,
@@ -20,7 +20,7 @@ pub(crate) struct Difference {
     pub(crate) right: Option<String>,
 }
 
-/// What two values of leaves do not share, without what is ignored.
+/// Returns the leaves that differ, except for ignored ones.
 pub(crate) fn differences(left: &Leaves, right: &Leaves, ignored: &Ignored) -> Vec<Difference> {
     let text = |leaf: &Leaf| Some(leaf.text.clone());
     let path = |leaf: &Leaf| leaf.path.clone();
@@ -51,14 +51,14 @@ fn by_path(left: &Leaves, right: &Leaves) -> Vec<Pair> {
     align(left.0.len(), right.0.len(), &|l, r| left.0[l].path == right.0[r].path)
 }
 
-/// The differing fields in words: ``field `cents`: expected 5, actual 6``. `words` name the sides.
+/// Describes differing fields: ``field `cents`: expected 5, actual 6``. `words` name the sides.
 pub(crate) fn fields(differences: &[Difference], words: [&str; 2]) -> String {
     if let [one] = differences {
         let absent = || "nothing".to_owned();
         let left = one.left.clone().unwrap_or_else(absent);
         let right = one.right.clone().unwrap_or_else(absent);
         let (left, right) = focus(&left, &right, SENTENCE);
-        return format!("{}: {} {left}, {} {right}", one.path.place(), words[0], words[1]);
+        return format!("{}: {} {left}, {} {right}", one.path.describe(), words[0], words[1]);
     }
     let mut names: Vec<String> = differences.iter().take(5).map(|one| format!("`{}`", one.path)).collect();
     if differences.len() > 5 {
@@ -67,13 +67,13 @@ pub(crate) fn fields(differences: &[Difference], words: [&str; 2]) -> String {
     format!("the fields {}", listed(&names))
 }
 
-/// The same as what they do: ``differs only in field …``.
+/// Describes differing fields with a verb: ``differs only in field …``.
 pub(crate) fn differs(differences: &[Difference], words: [&str; 2]) -> String {
     let only = if differences.len() == 1 { "only " } else { "" };
     format!("differs {only}in {}", fields(differences, words))
 }
 
-/// Puts the leaves of two values into the table.
+/// Adds the leaves of two values to the table.
 pub(crate) fn leaf_rows(table: &mut Table, left: &Leaves, right: &Leaves, ignored: &Ignored) {
     let show = |leaf: &Leaf| format!("   {}", leaf.path.before(&super::leaves::clip(&leaf.text, CELL)));
     for pair in by_path(left, right) {
@@ -101,20 +101,20 @@ fn both_row(table: &mut Table, left: &Leaf, right: &Leaf, ignored: &Ignored) {
     table.row(mark, format!("   {}", left.path.before(&l)), format!("   {}", right.path.before(&r)));
 }
 
-/// A note for each of `.ignoring(…)` that names none of the compared fields.
-pub(crate) fn idle_notes(ignored: &Ignored, leaves: &[&Leaves]) -> Vec<String> {
-    let note = |field: &str| format!("`.ignoring([{field:?}])` names no field here");
-    ignored.idle(leaves).into_iter().map(note).collect()
+/// Returns a note for each pattern of `.ignoring(…)` that matches no compared field.
+pub(crate) fn unused_notes(ignored: &Ignored, leaves: &[&Leaves]) -> Vec<String> {
+    let note = |field: &str| format!("`.ignoring([{field:?}])` matches no field here");
+    ignored.unused(leaves).into_iter().map(note).collect()
 }
 
-/// Whether two events are the same as far as the test compares them.
+/// Returns whether two events are equal, except for ignored fields.
 pub(crate) fn same(left: &Image, right: &Image, ignored: &Ignored) -> bool {
     left.name == right.name
         && left.version == right.version
         && differences(&left.leaves(), &right.leaves(), ignored).is_empty()
 }
 
-/// Two lists of events, with what a failing test says of them.
+/// Expected and actual events, for comparison and for the description of a failure.
 #[derive(Clone, Copy)]
 pub(crate) struct Comparison<'a> {
     pub(crate) expected: &'a [Image],
@@ -122,12 +122,12 @@ pub(crate) struct Comparison<'a> {
     pub(crate) ignored: &'a Ignored,
 }
 
-/// Which events stand beside each other.
-enum Beside {
-    /// They are the same, or at least of the same kind.
-    Kin(usize, usize),
-    /// They only share the row.
-    Strangers(usize, usize),
+/// How events are placed in rows.
+enum RowPair {
+    /// Two events that are equal or of the same type.
+    SameType(usize, usize),
+    /// Two unrelated events that share a row.
+    Unrelated(usize, usize),
     Expected(usize),
     Actual(usize),
 }
@@ -141,25 +141,25 @@ impl<'a> Comparison<'a> {
         self.expected.len() == self.actual.len() && (0..self.actual.len()).all(|at| self.same(at, at))
     }
 
-    /// The same with only as many actual events as are expected.
+    /// Limits the actual events to the number of expected ones.
     pub(crate) fn start(&self) -> Self {
         let compared = self.expected.len().min(self.actual.len());
         Self { actual: &self.actual[..compared], ..*self }
     }
 
-    /// Says which of `.ignoring(…)` is most likely mistyped.
-    pub(crate) fn idle_notes(&self) -> Vec<String> {
+    /// Returns notes about patterns of `.ignoring(…)` that match nothing and are probably mistyped.
+    pub(crate) fn unused_notes(&self) -> Vec<String> {
         let all: Vec<Leaves> = self.expected.iter().chain(self.actual).map(Image::leaves).collect();
-        idle_notes(self.ignored, &all.iter().collect::<Vec<_>>())
+        unused_notes(self.ignored, &all.iter().collect::<Vec<_>>())
     }
 
-    /// How many events at the start are the same.
+    /// Returns how many events at the start are equal.
     pub(crate) fn matching(&self) -> usize {
         let shorter = self.expected.len().min(self.actual.len());
         (0..shorter).take_while(|&at| self.same(at, at)).count()
     }
 
-    /// The expected events that have no equal among the actual ones; each of those serves once.
+    /// Returns the expected events without an equal actual one. Each actual event is used once.
     pub(crate) fn missing(&self) -> Vec<usize> {
         let mut free = vec![true; self.actual.len()];
         let mut missing = Vec::new();
@@ -173,8 +173,8 @@ impl<'a> Comparison<'a> {
         missing
     }
 
-    /// Whether the expected events are among the actual ones in this order; if not, the first that
-    /// does not follow.
+    /// Returns the first expected event that breaks the expected order, or `None` if the actual events contain all in
+    /// order.
     pub(crate) fn first_out_of_sequence(&self) -> Option<usize> {
         let mut from = 0;
         for expected in 0..self.expected.len() {
@@ -186,13 +186,13 @@ impl<'a> Comparison<'a> {
         None
     }
 
-    /// Whether an equal event is already expected before this one.
+    /// Returns whether an equal event is expected before this one.
     pub(crate) fn expected_before(&self, at: usize) -> bool {
         self.expected[..at].iter().any(|event| same(event, &self.expected[at], self.ignored))
     }
 
-    /// Both lists in their order. `zip` lets events of different kinds share rows.
-    fn beside(&self, zip: bool) -> Vec<Beside> {
+    /// Places both lists in rows, in order. With `zip`, unrelated events share rows.
+    fn rows_in_order(&self, zip: bool) -> Vec<RowPair> {
         let pairs = align(self.expected.len(), self.actual.len(), &|e, a| self.same(e, a));
         let mut rows = Vec::new();
         let mut gap = Gap { zip, ..Gap::default() };
@@ -202,7 +202,7 @@ impl<'a> Comparison<'a> {
                 Pair::Right(a) => gap.actual.push(a),
                 Pair::Both(e, a) => {
                     self.close(&mut gap, &mut rows);
-                    rows.push(Beside::Kin(e, a));
+                    rows.push(RowPair::SameType(e, a));
                 }
             }
         }
@@ -210,48 +210,49 @@ impl<'a> Comparison<'a> {
         rows
     }
 
-    /// Between equal events: those of one kind beside each other, the others as they come.
-    fn close(&self, gap: &mut Gap, rows: &mut Vec<Beside>) {
+    /// Places the events between two equal ones: those of one type in the same row, the others in order.
+    fn close(&self, gap: &mut Gap, rows: &mut Vec<RowPair>) {
         let (expected, actual) = (mem::take(&mut gap.expected), mem::take(&mut gap.actual));
-        let kin = |e: usize, a: usize| self.expected[expected[e]].name == self.actual[actual[a]].name;
-        for pair in align(expected.len(), actual.len(), &kin) {
+        let same_type = |e: usize, a: usize| self.expected[expected[e]].name == self.actual[actual[a]].name;
+        for pair in align(expected.len(), actual.len(), &same_type) {
             match pair {
                 Pair::Left(e) => gap.expected.push(expected[e]),
                 Pair::Right(a) => gap.actual.push(actual[a]),
                 Pair::Both(e, a) => {
-                    gap.strangers(rows);
-                    rows.push(Beside::Kin(expected[e], actual[a]));
+                    gap.flush_unrelated(rows);
+                    rows.push(RowPair::SameType(expected[e], actual[a]));
                 }
             }
         }
-        gap.strangers(rows);
+        gap.flush_unrelated(rows);
     }
 
-    /// The expected events in their order, each with the actual one that is equal or else of its
-    /// kind, and then the other actual ones.
-    fn beside_in_any_order(&self) -> Vec<Beside> {
+    /// Places the expected events in order, each with an equal actual one or one of its type, followed by the other
+    /// actual ones.
+    fn rows_in_any_order(&self) -> Vec<RowPair> {
         let mut free: Vec<usize> = (0..self.actual.len()).collect();
         let mut partner = vec![None; self.expected.len()];
-        let kin = |e: usize, a: usize| self.expected[e].name == self.actual[a].name;
-        let rules: [&dyn Fn(usize, usize) -> bool; 2] = [&|e, a| self.same(e, a), &kin];
+        let same_type = |e: usize, a: usize| self.expected[e].name == self.actual[a].name;
+        let rules: [&dyn Fn(usize, usize) -> bool; 2] = [&|e, a| self.same(e, a), &same_type];
         for fits in rules {
             for (e, partner) in partner.iter_mut().enumerate().filter(|(_, partner)| partner.is_none()) {
                 let found = free.iter().position(|&a| fits(e, a));
                 *partner = found.map(|at| free.remove(at));
             }
         }
-        let row = |(e, a): (usize, &Option<usize>)| a.map_or(Beside::Expected(e), |a| Beside::Kin(e, a));
-        let mut rows: Vec<Beside> = partner.iter().enumerate().map(row).collect();
-        rows.extend(free.into_iter().map(Beside::Actual));
+        let row =
+            |(e, a): (usize, &Option<usize>)| a.map_or(RowPair::Expected(e), |a| RowPair::SameType(e, a));
+        let mut rows: Vec<RowPair> = partner.iter().enumerate().map(row).collect();
+        rows.extend(free.into_iter().map(RowPair::Actual));
         rows
     }
 
-    /// Side by side, when both should be the same.
+    /// Returns a table for events that should be equal.
     pub(crate) fn table(&self) -> Table {
-        self.rows(&self.beside(true), Mark::Right)
+        self.rows(&self.rows_in_order(true), Mark::Right)
     }
 
-    /// Side by side, when the expected ones should come first.
+    /// Returns a table for expected events that should come first.
     pub(crate) fn table_of_start(&self) -> Table {
         let start = self.start();
         let mut table = start.table();
@@ -261,31 +262,31 @@ impl<'a> Comparison<'a> {
         table
     }
 
-    /// Side by side, when the expected ones should follow one another, others between them.
+    /// Returns a table for expected events that should come in this order, with others between them.
     pub(crate) fn table_of_sequence(&self) -> Table {
-        self.rows(&self.beside(false), Mark::Ignored)
+        self.rows(&self.rows_in_order(false), Mark::Ignored)
     }
 
-    /// Side by side, when the expected ones should be there in any order.
+    /// Returns a table for expected events that should be present in any order.
     pub(crate) fn table_in_any_order(&self) -> Table {
-        self.rows(&self.beside_in_any_order(), Mark::Ignored)
+        self.rows(&self.rows_in_any_order(), Mark::Ignored)
     }
 
-    fn rows(&self, beside: &[Beside], extra: Mark) -> Table {
+    fn rows(&self, pairs: &[RowPair], extra: Mark) -> Table {
         let mut table = Table::new("expected", "actual");
         if self.expected.is_empty() || self.actual.is_empty() {
             return table.opposed(&event_lines(self.expected), &event_lines(self.actual));
         }
-        for row in beside {
+        for row in pairs {
             match *row {
-                Beside::Kin(e, a) => self.kin_rows(&mut table, e, a),
-                Beside::Strangers(e, a) => {
+                RowPair::SameType(e, a) => self.same_type_rows(&mut table, e, a),
+                RowPair::Unrelated(e, a) => {
                     table = table.opposed(&lines(self.expected, e), &lines(self.actual, a));
                 }
-                Beside::Expected(e) => {
+                RowPair::Expected(e) => {
                     lines(self.expected, e).into_iter().for_each(|line| table.row(Mark::Left, line, ""));
                 }
-                Beside::Actual(a) => {
+                RowPair::Actual(a) => {
                     lines(self.actual, a).into_iter().for_each(|line| table.row(extra, "", line));
                 }
             }
@@ -293,14 +294,14 @@ impl<'a> Comparison<'a> {
         table
     }
 
-    fn kin_rows(&self, table: &mut Table, e: usize, a: usize) {
+    fn same_type_rows(&self, table: &mut Table, e: usize, a: usize) {
         let (expected, actual) = (&self.expected[e], &self.actual[a]);
         let mark = if expected.version == actual.version { Mark::Same } else { Mark::Differs };
         table.row(mark, title(self.expected, e), title(self.actual, a));
         leaf_rows(table, &expected.leaves(), &actual.leaves(), self.ignored);
     }
 
-    /// What most likely went wrong, if the two lists should be the same.
+    /// Returns the likely cause, if the two lists should be equal.
     pub(crate) fn cause(&self) -> String {
         let (wanted, came, matching) = (self.expected.len(), self.actual.len(), self.matching());
         if came == 0 {
@@ -321,14 +322,14 @@ impl<'a> Comparison<'a> {
         self.unequal_cause(matching)
     }
 
-    /// If one event alone differs and is of the expected kind: in what.
+    /// Describes the difference, if only one event differs and has the expected type.
     fn only_difference(&self) -> Option<String> {
         let differing: Vec<usize> = (0..self.expected.len()).filter(|&at| !self.same(at, at)).collect();
         let [at] = differing[..] else { return None };
-        self.kin_difference(at, at)
+        self.difference_of_same_type(at, at)
     }
 
-    fn kin_difference(&self, e: usize, a: usize) -> Option<String> {
+    fn difference_of_same_type(&self, e: usize, a: usize) -> Option<String> {
         let (expected, actual) = (&self.expected[e], &self.actual[a]);
         if expected.name != actual.name {
             return None;
@@ -346,7 +347,7 @@ impl<'a> Comparison<'a> {
         Some(format!("{event} {differs}"))
     }
 
-    /// One list begins with the other.
+    /// Describes the case that one list starts with the other.
     fn length_cause(&self, matching: usize) -> String {
         let (wanted, came) = (self.expected.len(), self.actual.len());
         let compared = match matching {
@@ -382,7 +383,7 @@ impl<'a> Comparison<'a> {
                     1 => "the first event matches, the second differs".to_owned(),
                     _ => format!("the first {} events match, the next differs", number(matching)),
                 };
-                let what = match self.kin_difference(matching, matching) {
+                let what = match self.difference_of_same_type(matching, matching) {
                     Some(difference) => difference,
                     None => format!("expected `{}`, actual `{}`", e.name, a.name),
                 };
@@ -392,7 +393,7 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// Events between two equal ones that have found no partner yet.
+/// Events between two equal ones that are not placed yet.
 #[derive(Default)]
 struct Gap {
     expected: Vec<usize>,
@@ -401,12 +402,12 @@ struct Gap {
 }
 
 impl Gap {
-    fn strangers(&mut self, rows: &mut Vec<Beside>) {
+    fn flush_unrelated(&mut self, rows: &mut Vec<RowPair>) {
         let (expected, actual) = (mem::take(&mut self.expected), mem::take(&mut self.actual));
         let shared = if self.zip { expected.len().min(actual.len()) } else { 0 };
-        rows.extend((0..shared).map(|at| Beside::Strangers(expected[at], actual[at])));
-        rows.extend(expected[shared..].iter().map(|&at| Beside::Expected(at)));
-        rows.extend(actual[shared..].iter().map(|&at| Beside::Actual(at)));
+        rows.extend((0..shared).map(|at| RowPair::Unrelated(expected[at], actual[at])));
+        rows.extend(expected[shared..].iter().map(|&at| RowPair::Expected(at)));
+        rows.extend(actual[shared..].iter().map(|&at| RowPair::Actual(at)));
     }
 }
 
@@ -414,7 +415,7 @@ fn title(events: &[Image], at: usize) -> String {
     format!("{}. {}", at + 1, events[at].title())
 }
 
-/// An event alone: its title, then its leaves.
+/// Returns an event as lines: its title, then its leaves.
 pub(crate) fn lines(events: &[Image], at: usize) -> Vec<String> {
     let show = |leaf: &Leaf| format!("   {}", leaf.path.before(&super::leaves::clip(&leaf.text, CELL)));
     let mut lines = vec![title(events, at)];
@@ -422,7 +423,7 @@ pub(crate) fn lines(events: &[Image], at: usize) -> Vec<String> {
     lines
 }
 
-/// All events, each as its title and its leaves.
+/// Returns all events as lines, each as its title and its leaves.
 pub(crate) fn event_lines(events: &[Image]) -> Vec<String> {
     if events.is_empty() {
         return vec!["(no event)".to_owned()];
@@ -430,7 +431,7 @@ pub(crate) fn event_lines(events: &[Image]) -> Vec<String> {
     (0..events.len()).flat_map(|at| lines(events, at)).collect()
 }
 
-/// The names of events: `` `Opened` and `Closed` ``.
+/// Lists the names of events: `` `Opened` and `Closed` ``.
 pub(crate) fn names(events: &[Image]) -> String {
     let names: Vec<String> = events.iter().map(|event| format!("`{}`", event.name)).collect();
     listed(&names)

@@ -1,10 +1,10 @@
-//! A stored value as a list of its leaves: what is compared, and what is shown.
+//! Stored values as lists of leaves, for comparison and output.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// The way to a leaf, such as `address.lines[0]`.
+/// The path of a leaf, such as `address.lines[0]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Path(Vec<Part>);
 
@@ -12,7 +12,7 @@ pub(crate) struct Path(Vec<Part>);
 enum Part {
     Field(String),
     Item(usize),
-    /// A row of bytes that are not JSON.
+    /// Bytes that are not JSON, by their offset.
     Bytes(usize),
 }
 
@@ -37,34 +37,34 @@ impl Path {
         Self(parts)
     }
 
-    /// The place in words: ``field `owner` ``.
-    pub(crate) fn place(&self) -> String {
+    /// Describes the path: ``field `owner` ``.
+    pub(crate) fn describe(&self) -> String {
         match self.0.first() {
             None => "its value".to_owned(),
-            Some(Part::Bytes(_)) => format!("the bytes from {self} on"),
+            Some(Part::Bytes(_)) => format!("the bytes from offset {self}"),
             Some(_) => format!("field `{self}`"),
         }
     }
 
-    /// Puts the path before a value; a value without a path stands for itself.
+    /// Puts the path before a value. Without a path, returns the value alone.
     pub(crate) fn before(&self, text: &str) -> String {
         if self.0.is_empty() { text.to_owned() } else { format!("{self}: {text}") }
     }
 }
 
-/// A value that holds no others, with the way to it.
+/// A scalar or empty value, and its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leaf {
     pub(crate) path: Path,
     pub(crate) text: String,
 }
 
-/// All leaves of a value, in its order.
+/// All leaves of a value, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leaves(pub(crate) Vec<Leaf>);
 
 impl Leaves {
-    /// The leaves of JSON; anything else shows as rows of bytes.
+    /// Returns the leaves of JSON, or rows of bytes for anything else.
     pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         match serde_json::from_slice(bytes) {
             Ok(json) => Self::of_json(&json),
@@ -72,7 +72,7 @@ impl Leaves {
         }
     }
 
-    /// The leaves of JSON. A payload without content (`null`, `{}`) has none.
+    /// Returns the leaves of JSON. A payload without content (`null`, `{}`) has none.
     pub(crate) fn of_json(json: &Value) -> Self {
         let mut leaves = Vec::new();
         let empty = json.is_null() || json.as_object().is_some_and(serde_json::Map::is_empty);
@@ -82,7 +82,7 @@ impl Leaves {
         Self(leaves)
     }
 
-    /// Whether both hold the same values, in whatever places.
+    /// Returns whether both contain the same values, in any order and at any path.
     pub(crate) fn same_values(&self, other: &Self) -> bool {
         let sorted = |leaves: &Self| {
             let mut texts: Vec<String> = leaves.0.iter().map(|leaf| leaf.text.clone()).collect();
@@ -92,7 +92,7 @@ impl Leaves {
         sorted(self) == sorted(other)
     }
 
-    /// The value on one line: ` { cents: 5 }`, or nothing if it has no content.
+    /// Returns the value on one line: ` { cents: 5 }`, or an empty string if it has no content.
     pub(crate) fn inline(&self, limit: usize) -> String {
         if self.0.is_empty() {
             return String::new();
@@ -103,7 +103,7 @@ impl Leaves {
     }
 }
 
-/// How many bytes are shown in a row.
+/// Number of bytes in a row.
 const BYTES: usize = 8;
 
 fn dump((row, bytes): (usize, &[u8])) -> Leaf {
@@ -114,8 +114,8 @@ fn dump((row, bytes): (usize, &[u8])) -> Leaf {
 fn collect(json: &Value, path: &Path, leaves: &mut Vec<Leaf>) {
     match json {
         Value::Object(fields) if !fields.is_empty() => {
-            // By name, also where a feature of `serde_json` keeps another order: that of a `HashMap`
-            // is another every time.
+            // Sort by name: with the feature `preserve_order` of `serde_json`, the order of a `HashMap` would change
+            // from run to run.
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_unstable_by_key(|(name, _)| *name);
             for (name, value) in fields {
@@ -131,11 +131,11 @@ fn collect(json: &Value, path: &Path, leaves: &mut Vec<Leaf>) {
     }
 }
 
-/// The fields that a test does not compare.
+/// The fields that a test excludes from comparison.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ignored(Vec<Pattern>);
 
-/// `name`, `outer.name` (at any depth), or `/outer/name` (from the top); `*` is any one part.
+/// `name`, `outer.name` (at any depth), or `/outer/name` (from the top); `*` matches any one part.
 #[derive(Clone, Debug)]
 struct Pattern {
     text: String,
@@ -149,7 +149,7 @@ impl Ignored {
             Some(pointer) => Pattern {
                 text: text.to_owned(),
                 from_top: true,
-                // The two escapes of a JSON pointer, in the order that its definition asks for.
+                // The two escapes of a JSON pointer, in the order that RFC 6901 requires.
                 parts: pointer.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect(),
             },
             None => Pattern {
@@ -165,18 +165,18 @@ impl Ignored {
         self.0.iter().any(|pattern| pattern.covers(path))
     }
 
-    /// The patterns that meet none of the leaves: most likely mistyped.
-    pub(crate) fn idle<'a>(&'a self, leaves: &[&Leaves]) -> Vec<&'a str> {
-        let meets = |pattern: &Pattern| {
+    /// Returns the patterns that match no leaf. They are probably mistyped.
+    pub(crate) fn unused<'a>(&'a self, leaves: &[&Leaves]) -> Vec<&'a str> {
+        let matches = |pattern: &Pattern| {
             leaves.iter().flat_map(|leaves| &leaves.0).any(|leaf| pattern.covers(&leaf.path))
         };
-        self.0.iter().filter(|pattern| !meets(pattern)).map(|pattern| pattern.text.as_str()).collect()
+        self.0.iter().filter(|pattern| !matches(pattern)).map(|pattern| pattern.text.as_str()).collect()
     }
 }
 
 impl Pattern {
-    /// Whether it names the leaf or something that holds it. A pattern may leave out the indices
-    /// of items: `lines.price` names the price of every line.
+    /// Returns whether it matches the leaf or a value that contains it. A pattern may omit the indices of items:
+    /// `lines.price` matches the price of every line.
     fn covers(&self, path: &Path) -> bool {
         let all: Vec<String> = path.0.iter().map(Part::text).collect();
         let fields: Vec<String> =
@@ -202,7 +202,7 @@ impl Part {
     }
 }
 
-/// A text of at most `limit` characters.
+/// Cuts a text to at most `limit` characters.
 pub(crate) fn clip(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         return text.to_owned();
@@ -211,7 +211,7 @@ pub(crate) fn clip(text: &str, limit: usize) -> String {
     format!("{head}…")
 }
 
-/// Two different texts, cut to about `limit` characters around the place where they part.
+/// Cuts two different texts to about `limit` characters around their first difference.
 pub(crate) fn focus(left: &str, right: &str, limit: usize) -> (String, String) {
     let parting = left.chars().zip(right.chars()).take_while(|(l, r)| l == r).count();
     let start = parting.saturating_sub(limit / 2);

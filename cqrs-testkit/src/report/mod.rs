@@ -1,5 +1,4 @@
-//! What a failing test says: a title, the story so far, expected and actual side by side, and the
-//! likely cause.
+//! The output of a failing test: a title, the steps so far, expected and actual side by side, and the likely cause.
 
 pub(crate) mod align;
 pub(crate) mod compare;
@@ -13,8 +12,8 @@ use std::panic::Location;
 use style::Style;
 use table::Table;
 
-/// Why a test fails. Checks make it; the public method that the test called raises it, so that the
-/// panic points to the test's own line.
+/// The reason why a test fails. Checks return it. The public method that the test called raises it, so that the panic
+/// points to the line of the test.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure(Box<Parts>);
 
@@ -27,17 +26,17 @@ struct Parts {
     notes: Vec<String>,
 }
 
-/// What a check gives.
+/// The result of a check.
 pub(crate) type Checked = Result<(), Failure>;
 
-/// One part of the story: `given`, `when`, with what belongs to it, a line each.
+/// One part of the story: `given` or `when`, with its lines.
 #[derive(Clone, Debug)]
 pub(crate) struct Chapter {
     pub(crate) label: &'static str,
     pub(crate) lines: Vec<String>,
 }
 
-/// More lines than this in one part of the story are left out in the middle.
+/// Maximum number of lines in a part of the story. Further lines in the middle are omitted.
 const CHAPTER_LINES: usize = 12;
 
 impl Failure {
@@ -70,15 +69,15 @@ impl Failure {
         self
     }
 
-    /// Names the line of the test that set the stage, when the panic points to a later one.
-    pub(crate) fn given_at(self, place: &Location<'_>) -> Self {
-        self.note(format!("given at {}:{}", place.file(), place.line()))
+    /// Adds the line of the setup, because the panic points to a later line.
+    pub(crate) fn given_at(self, location: &Location<'_>) -> Self {
+        self.note(format!("given at {}:{}", location.file(), location.line()))
     }
 
     /// Fails the test.
     #[track_caller]
     pub(crate) fn raise(&self) -> ! {
-        stop(&self.0.render(Style::of_stderr()))
+        fail_test(&self.0.render(Style::of_stderr()))
     }
 }
 
@@ -118,14 +117,14 @@ impl Parts {
 
 /// Fails the test with this text, at the line that called the public method.
 #[track_caller]
-pub(crate) fn stop(text: &str) -> ! {
+pub(crate) fn fail_test(text: &str) -> ! {
     #[expect(clippy::panic, reason = "a panic is how a test fails")]
     {
         panic!("{text}")
     }
 }
 
-/// `cause: …`, with further lines under the first.
+/// Writes `cause: …`, with further lines indented.
 fn write_remark(text: &mut String, label: &str, remark: &str) {
     // Writing to a `String` does not fail.
     let _ = writeln!(text, "{label}: {}", remark.replace('\n', "\n       "));
@@ -148,18 +147,18 @@ fn shortened(lines: &[String]) -> Vec<String> {
     short
 }
 
-/// A count with its noun: `1 event`, `3 events`.
+/// Formats a count with its noun: `1 event`, `3 events`.
 pub(crate) fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 
-/// A small number as a word.
+/// Spells out a small number.
 pub(crate) fn number(n: usize) -> String {
     const WORDS: [&str; 10] = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
     WORDS.get(n).map_or_else(|| n.to_string(), |word| (*word).to_owned())
 }
 
-/// Names in a row: `a, b and c`.
+/// Joins names: `a, b and c`.
 pub(crate) fn listed<T: AsRef<str>>(names: &[T]) -> String {
     match names {
         [] => String::new(),
@@ -171,7 +170,7 @@ pub(crate) fn listed<T: AsRef<str>>(names: &[T]) -> String {
     }
 }
 
-/// An error with all its causes on one line.
+/// Formats an error with all its causes on one line.
 pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -197,12 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn colour_only_adds() {
+    fn color_only_adds() {
         let plain = failure().0.render(Style::plain());
-        let coloured = failure().0.render(Style::coloured());
-        assert!(!plain.contains('\u{1b}') && coloured.contains("\u{1b}[32mleft"));
+        let colored = failure().0.render(Style::colored());
+        assert!(!plain.contains('\u{1b}') && colored.contains("\u{1b}[32mleft"));
         let codes = ["\u{1b}[0m", "\u{1b}[1m", "\u{1b}[2m", "\u{1b}[31m", "\u{1b}[32m"];
-        let stripped = codes.iter().fold(coloured, |text, code| text.replace(code, ""));
+        let stripped = codes.iter().fold(colored, |text, code| text.replace(code, ""));
         assert_eq!(stripped, plain);
     }
 

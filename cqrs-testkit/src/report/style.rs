@@ -1,30 +1,30 @@
-//! Colour, where a person looks at it.
+//! Colors for terminals.
 
 use std::env;
 use std::io::{IsTerminal as _, stderr};
 
-/// Whether to colour.
+/// Decides whether output is colored.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
-    colour: bool,
+    color: bool,
 }
 
 impl Style {
-    /// Colour if standard error is a terminal that wants it: `NO_COLOR` and `TERM=dumb` say no.
+    /// Enables color if standard error is a terminal, unless `NO_COLOR` or `TERM=dumb` is set.
     pub(crate) fn of_stderr() -> Self {
         let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { colour: stderr().is_terminal() && !refused && !dumb }
+        Self { color: stderr().is_terminal() && !refused && !dumb }
     }
 
     #[cfg(test)]
     pub(crate) fn plain() -> Self {
-        Self { colour: false }
+        Self { color: false }
     }
 
     #[cfg(test)]
-    pub(crate) fn coloured() -> Self {
-        Self { colour: true }
+    pub(crate) fn colored() -> Self {
+        Self { color: true }
     }
 
     pub(crate) fn bold(self, text: &str) -> String {
@@ -44,7 +44,7 @@ impl Style {
     }
 
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colour && !text.trim().is_empty() {
+        if self.color && !text.trim().is_empty() {
             format!("\u{1b}[{code}m{text}\u{1b}[0m")
         } else {
             text.to_owned()

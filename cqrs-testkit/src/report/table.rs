@@ -1,20 +1,20 @@
-//! Two columns beside each other, readable without colour.
+//! Two columns side by side, readable without color.
 
 use std::mem;
 
 use super::align::{Pair, align};
 use super::style::Style;
 
-/// What a row says.
+/// The result of comparing the two sides of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// Both sides have it.
+    /// Both sides are equal.
     Same,
-    /// Both sides have something, but not the same.
+    /// Both sides exist and differ.
     Differs,
-    /// Only the left side has it.
+    /// Only the left side exists.
     Left,
-    /// Only the right side has it.
+    /// Only the right side exists.
     Right,
     /// It is not compared.
     Ignored,
@@ -46,12 +46,12 @@ pub(crate) struct Table {
     rows: Vec<Row>,
 }
 
-/// A cell is broken behind this many characters.
+/// Maximum number of characters in a line of a cell.
 const WIDTH: usize = 52;
-/// Of more equal rows in a run than this, only as many are shown at its start and its end.
+/// A longer run of equal rows is shortened to its first and last rows.
 const SAME_ROWS: usize = 12;
 const SAME_ENDS: usize = 4;
-/// More rows than this are not shown.
+/// Maximum number of rows.
 const ROWS: usize = 120;
 
 impl Table {
@@ -63,7 +63,7 @@ impl Table {
         self.rows.push(Row { mark, left: left.into(), right: right.into() });
     }
 
-    /// Two lists of lines that have nothing to do with each other.
+    /// Adds two unrelated lists of lines.
     pub(crate) fn opposed(mut self, left: &[String], right: &[String]) -> Self {
         for at in 0..left.len().max(right.len()) {
             let cell = |side: &[String]| side.get(at).cloned().unwrap_or_default();
@@ -72,7 +72,7 @@ impl Table {
         self
     }
 
-    /// Two texts, line by line; equal lines share a row.
+    /// Adds two texts line by line. Equal lines share a row.
     pub(crate) fn lines(mut self, left: &[String], right: &[String]) -> Self {
         let (mut l, mut r) = (Vec::new(), Vec::new());
         for pair in align(left.len(), right.len(), &|i, j| left[i] == right[j]) {
@@ -120,13 +120,13 @@ impl Row {
     }
 }
 
-/// Pads by characters, which is what a terminal shows of most texts.
+/// Pads to a width in characters, which most terminals show as columns.
 fn padded(text: &str, width: usize) -> String {
     let missing = width.saturating_sub(text.chars().count());
     format!("{text}{}", " ".repeat(missing))
 }
 
-/// Breaks a long text; its further lines stand two characters further in.
+/// Breaks a long text into lines. Lines after the first are indented by two more characters.
 fn broken(text: &str, width: usize) -> Vec<String> {
     let all: Vec<char> = text.chars().collect();
     if all.len() <= width {

@@ -41,7 +41,7 @@ const FOUND: [(Flaw, Found); 12] = [
     (Flaw::Swaps, |report| report.inversions() > 0),
     (Flaw::ShowsWhatIsRolledBack, |report| report.phantoms() > 0),
     (Flaw::AcknowledgesTooMuch, |report| report.vanished > 0),
-    (Flaw::WritesWhatItRefuses, |report| says(report, "was refused, and is in the log")),
+    (Flaw::WritesWhatItRefuses, |report| says(report, "was refused, but is in the log")),
     (Flaw::TearsAppends, |report| says(report, "is torn")),
     (Flaw::IgnoresGuards, |report| says(report, "has a guard that cannot hold")),
     (Flaw::IgnoresKeys, |report| says(report, "was repeated, and got")),

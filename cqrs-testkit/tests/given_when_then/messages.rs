@@ -107,7 +107,7 @@ fn several_fields_differ() {
                    number: "00000000-0000-7000-8000-000000000001"     number: "00000000-0000-7000-8000-000000000001"
 
             cause: `Ordered` differs in the fields `customer`, `lines[1].article`, `lines[2].article` and `lines[2].cents`
-            note: `.ignoring(["nmber"])` names no field here
+            note: `.ignoring(["nmber"])` matches no field here
         "#]],
     );
 }
@@ -376,7 +376,7 @@ fn it_does_not_exist() {
               ≠ 1. Deposited  (refused: does not exist)
               ≠    cents: 5
 
-            cause: Account/7 does not exist: the handler of `Deposit` takes `&self`, so give it its first event with `given`
+            cause: Account/7 does not exist: the handler of `Deposit` takes `&self`; add the event that creates it with `given`
         "#]],
     );
 }
@@ -396,7 +396,7 @@ fn it_exists_already() {
           ≠ 1. Opened        (refused: exists already)
           ≠    owner: "Ada"
 
-        cause: Account/7 exists already: the handler of `Open` has no `self` and so creates, but 2 events came before
+        cause: Account/7 already exists: the handler of `Open` has no `self` and so creates it, but 2 events came before
     "#]],
     );
 }
@@ -486,14 +486,14 @@ fn another_error_than_expected() {
                 .then_error_matches(|error| matches!(error, OrderError::Empty))
         },
         &expect![[r#"
-            `Place` did not lead to what `then_error_matches` asks for
+            `Place` did not pass the check of `then_error_matches`
 
               given  nothing
               when   Place for Order/o
                      → refused: `Rejected { reasons: ["too many", "no stock"], limit: 3 }` (the order is not good)
 
-            cause: the closure gave `false`
-            note: put `assert_eq!(…)` into the closure to see the values
+            cause: the closure returned `false`
+            note: use `assert_eq!(…)` in the closure to see the values
         "#]],
     );
 }
@@ -511,7 +511,7 @@ fn refused_before_the_handler_ran() {
                 expected                  actual
               ≠ Overdraft { balance: 0 }  (refused: does not exist)
 
-            cause: it was refused before its handler ran: Account/7 does not exist: the handler of `Withdraw` takes `&self`, so give it its first event with `given`
+            cause: it was refused before its handler ran: Account/7 does not exist: the handler of `Withdraw` takes `&self`; add the event that creates it with `given`
         "#]],
     );
 }
@@ -545,7 +545,7 @@ fn it_should_be_missing() {
               ≠ (refused: does not exist)  1. Opened
               ≠                               owner: "Ada"
 
-            cause: its handler does not take `&self`, so it does not ask for something that exists
+            cause: its handler does not take `&self`, so it does not require an existing aggregate
         "#]],
     );
     check(
@@ -579,7 +579,7 @@ fn it_should_exist_already() {
               ≠ (refused: exists already)  1. Opened
               ≠                               owner: "Ada"
 
-            cause: no event came before, so nothing exists already: give it with `given`
+            cause: no event came before, so nothing exists yet; add an event with `given`
         "#]],
     );
     check(
@@ -595,7 +595,7 @@ fn it_should_exist_already() {
               ≠ (refused: exists already)  1. Withdrawn
               ≠                               cents: 5
 
-            cause: its handler takes `&self` or `Option<&Self>`; only a handler without `self` asks that nothing exists
+            cause: its handler takes `&self` or `Option<&Self>`; only a handler without `self` requires that nothing exists
         "#]],
     );
 }
@@ -614,7 +614,7 @@ fn another_version() {
             expected    actual
           ≠ (no event)  (conflict: another version)
 
-        cause: `Price` expects version 3 of Order/o, which is at version 1: each event given or returned counts one
+        cause: `Price` expects version 3 of Order/o, which is at version 1; each given or returned event adds 1
     "#]],
     );
     check(
@@ -685,7 +685,7 @@ fn not_in_this_sequence() {
               ~                 2. FeeCharged
               ~                    cents: 1
 
-            cause: `Withdrawn` was returned, but not behind `FeeCharged`
+            cause: `Withdrawn` was returned, but not after `FeeCharged`
         "#]],
     );
     check(
@@ -759,7 +759,7 @@ fn a_closure_says_no() {
     check(
         || Account::given(rich()).when(take(1000)).then_matches(<[_]>::is_empty),
         &expect![[r#"
-        `Withdraw` did not lead to what `then_matches` asks for
+        `Withdraw` did not pass the check of `then_matches`
 
           given  Opened { owner: "Ada" }
                  Deposited { cents: 5000 }
@@ -767,8 +767,8 @@ fn a_closure_says_no() {
                  → Withdrawn { cents: 1000 }
                  → FeeCharged { cents: 1 }
 
-        cause: the closure gave `false`
-        note: put `assert_eq!(…)` into the closure to see the values
+        cause: the closure returned `false`
+        note: use `assert_eq!(…)` in the closure to see the values
     "#]],
     );
     check(
@@ -794,22 +794,22 @@ fn a_closure_says_no() {
           given  Opened { owner: "Ada" }
                  Deposited { cents: 5000 }
 
-        cause: the closure of `then_state` gave `false`
-        note: put `assert_eq!(…)` into the closure to see the values
+        cause: the closure of `then_state` returned `false`
+        note: use `assert_eq!(…)` in the closure to see the values
     "#]],
     );
     check(
         || Account::given(rich()).when(take(5)).then_recorded(|events| events[0].tags.len() == 1),
         &expect![[r#"
-            `Withdraw` did not lead to what `then_recorded` asks for
+            `Withdraw` did not pass the check of `then_recorded`
 
               given  Opened { owner: "Ada" }
                      Deposited { cents: 5000 }
               when   Withdraw for Account/7
                      → Withdrawn { cents: 5 }
 
-            cause: the closure gave `false`
-            note: put `assert_eq!(…)` into the closure to see the values
+            cause: the closure returned `false`
+            note: use `assert_eq!(…)` in the closure to see the values
         "#]],
     );
 }
@@ -850,7 +850,7 @@ fn other_metadata() {
                 .then_metadata(Metadata::new().actor("bob").entry("from", "web"))
         },
         &expect![[r#"
-            `Withdraw` led to events with other metadata
+            `Withdraw` produced events with other metadata
 
               given  Opened { owner: "Ada" }
                      Deposited { cents: 5000 }
@@ -863,7 +863,7 @@ fn other_metadata() {
                 correlation: null    correlation: null
                 entries.from: "web"  entries.from: "web"
 
-            cause: the events carry what `.with_metadata(…)` gave before `.when(…)`
+            cause: events carry the metadata that `.with_metadata(…)` sets before `.when(…)`
         "#]],
     );
     check(
@@ -873,7 +873,7 @@ fn other_metadata() {
                 .then_metadata(Metadata::new().actor("bob"))
         },
         &expect![[r#"
-            `Deposit` led to no event that could carry metadata
+            `Deposit` produced no event that could carry metadata
 
               given  Opened { owner: "Ada" }
               when   Deposit for Account/7
@@ -988,7 +988,7 @@ fn given_events_do_not_fold() {
 
           given  Deposited { cents: 5 }
 
-        cause: its `#[apply]` takes `&mut self`, but nothing exists yet: an event whose `#[apply]` creates must come first
+        cause: its `#[apply]` takes `&mut self`, but nothing exists yet; an event whose `#[apply]` creates it must come first
         note: given at messages.rs:…
     "#]],
     );
@@ -1000,7 +1000,7 @@ fn given_events_do_not_fold() {
           given  Opened { owner: "Ada" }
                  Opened { owner: "Ada" }
 
-        cause: its `#[apply]` has no `self` and so creates, but something exists already
+        cause: its `#[apply]` has no `self` and so creates, but something already exists
         note: given at messages.rs:…
     "#]],
     );
@@ -1035,7 +1035,7 @@ fn returned_events_do_not_fold() {
           given  nothing
           when   Note for Order/o
 
-        cause: its `#[apply]` takes `&mut self`, but nothing exists yet: an event whose `#[apply]` creates must come first
+        cause: its `#[apply]` takes `&mut self`, but nothing exists yet; an event whose `#[apply]` creates it must come first
     "#]],
     );
 }
@@ -1058,7 +1058,7 @@ fn a_field_does_not_survive_storing() {
               ≠    note: "x"     note: ""
 
             cause: `Noted` changes in field `note`: stored "x", read back ""
-            note: look at its `#[serde(…)]` attributes; if it is meant so, add `.without_round_trip()`
+            note: check its `#[serde(…)]` attributes; if the change is intended, add `.without_round_trip()`
             note: given at messages.rs:…
         "#]],
     );
@@ -1074,7 +1074,7 @@ fn a_field_does_not_survive_storing() {
           ≠    note: "fragile"     note: ""
 
         cause: `Noted` changes in field `note`: stored "fragile", read back ""
-        note: look at its `#[serde(…)]` attributes; if it is meant so, add `.without_round_trip()`
+        note: check its `#[serde(…)]` attributes; if the change is intended, add `.without_round_trip()`
     "#]],
     );
 }
@@ -1171,7 +1171,7 @@ fn a_service_is_missing() {
               given  Ordered { at: 1, customer: "ada", lines[0].article: "a0", lines[0].cents: 5, number: "n1" }
               when   Price for Order/o
 
-            cause: the test does not give it: before `.when(…)`, add `.service(Arc::new(Rates …))`
+            cause: the test does not provide it: before `.when(…)`, add `.service(Arc::new(Rates …))`
         "#]],
     );
     check(
@@ -1182,7 +1182,7 @@ fn a_service_is_missing() {
               given  Ordered { at: 1, customer: "ada", lines[0].article: "a0", lines[0].cents: 5, number: "n1" }
               when   Mail for Order/o
 
-            cause: the test does not give it: before `.when(…)`, add `.service::<dyn Mailer>(Arc::new(…))` with a stand-in that implements `Mailer`
+            cause: the test does not provide it: before `.when(…)`, add `.service::<dyn Mailer>(Arc::new(…))` with a test double that implements `Mailer`
         "#]],
     );
 }
@@ -1201,7 +1201,7 @@ fn a_stand_in_is_given_under_its_own_name() {
               given  Ordered { at: 1, customer: "ada", lines[0].article: "a0", lines[0].cents: 5, number: "n1" }
               when   Mail for Order/o
 
-            cause: the test does not give it: before `.when(…)`, add `.service::<dyn Mailer>(Arc::new(…))` with a stand-in that implements `Mailer`
+            cause: the test does not provide it: before `.when(…)`, add `.service::<dyn Mailer>(Arc::new(…))` with a test double that implements `Mailer`
             note: given: {"given_when_then::shop::Outbox"}
         "#]],
     );
@@ -1245,9 +1245,9 @@ fn an_async_handler_never_ends() {
               given  Ordered { at: 1, customer: "ada", lines[0].article: "a0", lines[0].cents: 5, number: "n1" }
               when   Wait for Order/o
 
-            cause: it waits for something that does not come
-            note: it runs on a runtime of its own while the test's thread waits: what it waits for cannot be a task of the test, unless that is `#[tokio::test(flavor = "multi_thread")]`
-            note: `.patience(…)` lets it take longer
+            cause: it waits for something that never happens
+            note: it runs on its own runtime while the test's thread waits: it cannot wait for a task of the test, unless the test is `#[tokio::test(flavor = "multi_thread")]`
+            note: raise the time limit with `.patience(…)`
         "#]],
     );
 }
@@ -1265,7 +1265,7 @@ fn commands_for_two_aggregates() {
                      → Withdrawn { cents: 5 }
               when   Withdraw for Account/8
 
-            cause: given events and all commands of one test belong to one aggregate
+            cause: all given events and commands of a test must belong to one aggregate
         "#]],
     );
 }

@@ -170,7 +170,7 @@ fn there_is_no_document() {
           -    owner: "Ada"
           -    postings: 0
 
-        cause: no event has led to a document
+        cause: no event was folded into a document
     "#]],
     );
     check(
@@ -196,7 +196,7 @@ fn there_is_no_document() {
 
               given  Account/7: FeeCharged { cents: 1 } (not read)
 
-            cause: no event has led to a document
+            cause: no event was folded into a document
             note: `account-summary` reads only `Opened`, `Deposited` and `Withdrawn`
         "#]],
     );
@@ -250,8 +250,8 @@ fn a_closure_says_no() {
                       owner: "Ada"
                       postings: 1
 
-            cause: the closure of `then_document_matches` gave `false`
-            note: put `assert_eq!(…)` into the closure to see the values
+            cause: the closure of `then_document_matches` returned `false`
+            note: use `assert_eq!(…)` in the closure to see the values
         "#]],
     );
 }
@@ -308,7 +308,7 @@ fn something_changed() {
     check(
         || Summary::given(rich()).when(Account::history(7, Withdrawn { cents: 1 })).then_unchanged(),
         &expect![[r#"
-            what happened last changed documents of `account-summary`
+            the last `when` changed documents of `account-summary`
 
               given  Account/7: Opened { owner: "Ada" }
                      Account/7: Deposited { cents: 500 }
@@ -331,7 +331,7 @@ fn something_changed() {
                 .then_document_unchanged("ada".to_owned())
         },
         &expect![[r#"
-            what happened last changed documents of `customers`
+            the last `when` changed documents of `customers`
 
               given  Order/ada: Ordered { at: 1, customer: "ada", lines[0].article: "a0", lines[0].cents: 5, number: "n1" }
               when   Order/ada: Paid v2 { cents: 1 }
@@ -350,7 +350,7 @@ fn something_changed() {
     check(
         || Summary::given(()).when(Account::history(7, ada())).then_unchanged(),
         &expect![[r#"
-            what happened last changed documents of `account-summary`
+            the last `when` changed documents of `account-summary`
 
               given  nothing
               when   Account/7: Opened { owner: "Ada" }
@@ -385,7 +385,7 @@ fn a_second_feeding_changes_something() {
               +                                  orders[1]: "o"
 
             cause: the document `ada` differs only in field `orders[1]`: once nothing, twice "o"
-            note: the engine feeds each event once; this matters where something else feeds the projection
+            note: the engine feeds each event once; this matters only if something else feeds the projection
         "#]],
     );
     check(
@@ -397,7 +397,7 @@ fn a_second_feeding_changes_something() {
                      Account/7: Deposited { cents: 500 }
 
             cause: its `#[on]` has no `self` and so creates, but there is a document with the key `7`
-            note: the engine feeds each event once; this matters where something else feeds the projection
+            note: the engine feeds each event once; this matters only if something else feeds the projection
         "#]],
     );
     check(
@@ -422,7 +422,7 @@ fn an_event_does_not_fit() {
 
               given  Account/7: Deposited { cents: 1 }
 
-            cause: its `#[on]` needs a document, but there is none with the key `7`: an event whose `#[on]` creates must come first
+            cause: its `#[on]` needs a document, but there is none with the key `7`; an event whose `#[on]` creates it must come first
             note: given at projection_messages.rs:…
         "#]],
     );
@@ -491,7 +491,7 @@ fn a_document_does_not_survive_storing() {
                    orders: []     orders: []
 
             cause: after event 1 (`Noted` of Order/ada), it changes in field `note`: stored 1, read back 0
-            note: look at its `#[serde(…)]` attributes; if it is meant so, add `.without_round_trip()`
+            note: check its `#[serde(…)]` attributes; if the change is intended, add `.without_round_trip()`
             note: given at projection_messages.rs:…
         "#]],
     );
@@ -513,7 +513,7 @@ fn an_event_does_not_survive_storing() {
               ≠    note: "x"     note: ""
 
             cause: `Noted` changes in field `note`: stored "x", read back ""
-            note: look at its `#[serde(…)]` attributes; if it is meant so, add `.without_round_trip()`
+            note: check its `#[serde(…)]` attributes; if the change is intended, add `.without_round_trip()`
             note: given at projection_messages.rs:…
         "#]],
     );
@@ -528,7 +528,7 @@ fn an_event_does_not_survive_storing() {
               ≠    note: "x"     note: ""
 
             cause: `Noted` changes in field `note`: stored "x", read back ""
-            note: look at its `#[serde(…)]` attributes; if it is meant so, add `.without_round_trip()`
+            note: check its `#[serde(…)]` attributes; if the change is intended, add `.without_round_trip()`
             note: given at projection_messages.rs:…
         "#]],
     );
@@ -551,7 +551,7 @@ fn an_event_comes_back_in_another_order() {
               ≠    items[1]: 2     items[1]: 1
 
             cause: `Shuffled` changes in the fields `items[0]` and `items[1]`
-            note: the same values in another order: a `HashSet` has another every time, a `BTreeSet` has not
+            note: the same values in another order: the order of a `HashSet` changes every time, that of a `BTreeSet` does not
             note: given at projection_messages.rs:…
         "#]],
     );

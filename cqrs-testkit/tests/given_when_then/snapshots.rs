@@ -67,7 +67,7 @@ fn a_field_that_is_not_kept_shows() {
 }
 
 #[test]
-#[should_panic(expected = "the state does not come back from a snapshot")]
+#[should_panic(expected = "the state cannot be restored from a snapshot")]
 fn a_state_that_does_not_come_back_is_named() {
     Purse::given([Spent { cents: 0 }]).when(Spend { purse: 1, cents: 5 }).then_error(TooMuch);
 }

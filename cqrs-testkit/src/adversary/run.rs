@@ -1,4 +1,4 @@
-//! What writers and readers of a run have in common.
+//! The state that writers and readers of a run share.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,27 +10,27 @@ use cqrs_core::id::{Partition, Position};
 use cqrs_core::store::{EventStore, Head, LogId};
 use tokio::sync::watch;
 
-/// So many faults are kept in words; all are counted.
-const WORDS: usize = 20;
+/// Maximum number of faults that are described. All are counted.
+const MAX_DESCRIPTIONS: usize = 20;
 
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(super) struct RunState {
     pub(super) patience: Duration,
     pub(super) gapless: bool,
-    /// For each partition, the furthest position that anybody was told of.
+    /// For each partition, the highest position that any task has seen.
     heads: Vec<AtomicU64>,
-    /// For each partition, where the log ends for the readers, once the writers are done.
+    /// For each partition, the end of the log for the readers. Set when the writers are done.
     ends: Vec<AtomicU64>,
     ended: watch::Sender<bool>,
     id: OnceLock<LogId>,
     faults: Mutex<(usize, Vec<String>)>,
-    /// Calls that were answered with `Unavailable`.
+    /// Calls that failed with `Unavailable`.
     pub(super) unavailable: AtomicU64,
-    /// Appends that were answered with `Unknown`.
+    /// Appends that failed with `Unknown`.
     pub(super) unknown: AtomicU64,
 }
 
-impl Ground {
+impl RunState {
     pub(super) fn new(log: &dyn EventStore, patience: Duration) -> Self {
         let capabilities = log.capabilities();
         let zeros = || (0..capabilities.partitions).map(|_| AtomicU64::new(0)).collect();
@@ -51,74 +51,77 @@ impl Ground {
         (0..self.heads.len() as u16).map(Partition::new)
     }
 
-    /// Something happened that must not.
-    pub(super) fn fault(&self, words: String) {
+    /// Records a violation of the contract.
+    pub(super) fn fault(&self, description: String) {
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         faults.0 += 1;
-        if faults.1.len() < WORDS {
-            faults.1.push(words);
+        if faults.1.len() < MAX_DESCRIPTIONS {
+            faults.1.push(description);
         }
     }
 
-    /// How many faults there were, and the first of them in words.
+    /// Returns the number of faults, and descriptions of the first ones.
     pub(super) fn faults(&self) -> (usize, Vec<String>) {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How far the log reaches at least, for every call that begins now.
+    /// Returns a position that the log has already reached. A call that starts now must not report less.
     pub(super) fn floor(&self, partition: Partition) -> Position {
         let head = self.heads.get(usize::from(partition.get()));
         Position::new(head.map_or(0, |head| head.load(Ordering::SeqCst)))
     }
 
-    /// Somebody was told that the log reaches to here.
-    pub(super) fn reached(&self, partition: Partition, position: Position) {
+    /// Records that a task has seen this position.
+    pub(super) fn raise_floor(&self, partition: Partition, position: Position) {
         if let Some(head) = self.heads.get(usize::from(partition.get())) {
             head.fetch_max(position.get(), Ordering::SeqCst);
         }
     }
 
-    /// A log has one id for as long as it is not rewound.
-    pub(super) fn same_log(&self, id: LogId) {
+    /// Checks that the log keeps its id. It changes only when a log is rewound.
+    pub(super) fn check_log_id(&self, id: LogId) {
         let first = *self.id.get_or_init(|| id);
         if first != id {
-            self.fault(format!("the log was called {first}, and later {id}"));
+            self.fault(format!("the log id changed from {first} to {id}"));
         }
     }
 
-    /// A head was shown by a call that began when the log reached to `floor`.
-    pub(super) fn shown(&self, who: &str, head: Head, floor: Position) {
-        self.same_log(head.log);
+    /// Checks the head that a call returned. When the call started, the log had reached `floor`.
+    pub(super) fn check_head(&self, who: &str, head: Head, floor: Position) {
+        self.check_log_id(head.log);
         if head.position < floor {
-            self.fault(format!("{who} was shown the head {} after {floor} was known", head.position));
+            self.fault(format!(
+                "{who} was shown the head {}, below the known position {floor}",
+                head.position
+            ));
         }
     }
 
-    /// Says where the log ends for the readers.
+    /// Fixes the end of the log for the readers.
     pub(super) async fn end(&self, log: &dyn EventStore) {
         for (partition, end) in self.partitions().zip(&self.ends) {
-            let head = self.retried("the log's head", || log.head(partition)).await;
+            let head = self.retried("read the log's head", || log.head(partition)).await;
             let position = head.map_or(Position::START, |head| head.position);
-            self.reached(partition, position);
+            self.raise_floor(partition, position);
             end.store(self.floor(partition).get(), Ordering::SeqCst);
         }
         self.ended.send_replace(true);
     }
 
-    /// Where the log ends for the readers, if the writers are done.
+    /// Returns the end of the log for the readers, once the writers are done.
     pub(super) fn ends(&self, partition: Partition) -> Option<Position> {
         let end = self.ends.get(usize::from(partition.get()))?;
         self.ended.borrow().then(|| Position::new(end.load(Ordering::SeqCst)))
     }
 
-    /// Until it is known where the log ends.
+    /// Waits until the end of the log is fixed.
     pub(super) async fn ended(&self) {
         // The sender lives as long as `self`.
         let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
     }
 
-    /// What a call gives, which is made again for as long as the store is not available and there is
-    /// patience. `None` is a fault.
+    /// Calls the store, and retries while it is unavailable. Returns `None` and records a fault if that takes too
+    /// long or fails in another way.
     pub(super) async fn retried<T, F>(&self, what: &str, call: impl Fn() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, cqrs_core::error::StoreError>>,
@@ -129,19 +132,19 @@ impl Ground {
                 Ok(Ok(done)) => return Some(done),
                 Ok(Err(error)) => error,
                 Err(_) => {
-                    self.fault(format!("{what}: no answer in {:?}", self.patience));
+                    self.fault(format!("{what}: no response within {:?}", self.patience));
                     return None;
                 }
             };
             if !self.tolerates(&error) || begun.elapsed() > self.patience {
-                self.fault(format!("{what}: {} ({:?})", whole(&error), error.kind()));
+                self.fault(format!("{what}: {} ({:?})", error_chain(&error), error.kind()));
                 return None;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Whether this is what a store may say in bad times, and counts it.
+    /// Returns whether a store may return this error under load, and counts it.
     pub(super) fn tolerates(&self, error: &cqrs_core::error::StoreError) -> bool {
         let tolerable = error.kind() == cqrs_core::error::StoreErrorKind::Unavailable;
         self.unavailable.fetch_add(u64::from(tolerable), Ordering::Relaxed);
@@ -149,19 +152,19 @@ impl Ground {
     }
 }
 
-/// An error with its causes.
-pub(super) fn whole(error: &(dyn std::error::Error + 'static)) -> String {
+/// Formats an error with its causes.
+pub(super) fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Names one event of a run; its payload says it.
+/// Identifies an event of a run. It is the event's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Serial {
     pub(super) writer: u32,
-    /// Which append of the writer, from 0.
+    /// The append of the writer, counted from 0.
     pub(super) number: u32,
-    /// Which event of the append, from 0, and of how many.
+    /// The event of the append, counted from 0, and the number of events in that append.
     pub(super) index: u16,
     pub(super) of: u16,
 }
@@ -186,7 +189,7 @@ impl std::fmt::Display for Serial {
     }
 }
 
-/// Numbers that a seed decides (SplitMix64).
+/// A deterministic random number generator (SplitMix64).
 #[derive(Debug)]
 pub(super) struct Random(u64);
 
@@ -202,18 +205,18 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `end`, which is at least 1.
+    /// Returns a number below `end`, which must be at least 1.
     pub(super) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    /// True so often of a hundred times.
+    /// Returns `true` with this probability in percent.
     pub(super) fn percent(&mut self, often: u64) -> bool {
         self.below(100) < often
     }
 }
 
 pub(super) fn any_seed() -> u64 {
-    // The upper half has the version's fixed bits.
+    // The upper half of a UUID contains the fixed bits of its version.
     uuid::Uuid::new_v4().as_u128() as u64 & 0xffff_ffff
 }
