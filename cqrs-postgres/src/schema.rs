@@ -567,7 +567,8 @@ $f$;
 
 CREATE OR REPLACE VIEW {s}.log AS
     SELECT partition, position, stream, version, name, schema_version,
-           to_timestamp(time / 1000000.0) AS time, {s}.readable(payload) AS payload,
+           -- A time from the year 294247 on has no timestamp, nor a number of 64 bits with a sign.
+           CASE WHEN time >= 0 THEN to_timestamp(time / 1000000.0) END AS time, {s}.readable(payload) AS payload,
            tags::json AS tags, metadata::json AS metadata, id
     FROM {s}.events;
 "#;

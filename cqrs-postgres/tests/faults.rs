@@ -404,14 +404,24 @@ async fn payloads_can_be_read_in_a_view() {
     let store = PostgresStore::open(&with(cluster.url(), &format!("schema={schema}"))).await.unwrap();
     let mut bytes = event("A/1", "");
     bytes.payload = vec![0xff, 0].into();
-    let events = vec![event("A/1", r#"{"cents":5}"#), event("A/1", "no json"), bytes];
+    // The last time with a timestamp, and those after it.
+    let times = [i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX].map(|micros| {
+        let mut late = event("A/2", "{}");
+        late.time = cqrs_core::event::Timestamp::from_micros(micros);
+        late
+    });
+    let mut events = vec![event("A/1", r#"{"cents":5}"#), event("A/1", "no json"), bytes];
+    events.extend(times);
     store.append(Append::new(events, Guard::Any)).await.unwrap();
     let client = connect(cluster.url()).await;
     let view = format!("SELECT payload::text, time::text FROM {schema}.log ORDER BY position");
     let rows = client.query(&view, &[]).await.unwrap();
     let texts: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(texts, [r#"{"cents":5}"#, r#""no json""#, r#""ff00""#]);
+    assert_eq!(texts[..3], [r#"{"cents":5}"#, r#""no json""#, r#""ff00""#]);
     assert!(rows[0].get::<_, &str>(1).starts_with("2023-11-14 22:13:20.123456"));
+    let times: Vec<Option<&str>> = rows[3..].iter().map(|row| row.get(1)).collect();
+    assert!(times[0].is_some_and(|time| time.starts_with("294247-01-10")), "{times:?}");
+    assert_eq!(times[1..], [None, None]);
 }
 
 /// The server crashes and comes back, twice, under appends that are told what became of them.

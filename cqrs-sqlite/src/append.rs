@@ -256,7 +256,7 @@ pub(crate) fn find_key(conn: &Connection, log: LogId, key: &CommandKey) -> Resul
     let (versions, owner) = text::key(&versions).ok_or_else(|| {
         Fault::corrupt(format!("the stored result of the key {:?} cannot be decoded", key.key))
     })?;
-    let event = read::id_at(conn, position)?;
+    let event = read::checked_id_at(conn, position)?;
     let position = Position::new(position.cast_unsigned());
     Ok(Some(Appended { log, partition: Partition::ONLY, position, event, versions, owner }))
 }

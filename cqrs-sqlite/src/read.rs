@@ -71,6 +71,13 @@ pub(crate) fn id_at(conn: &Connection, position: i64) -> Result<Option<Uuid>, Fa
     rows.next()?.map(|row| uuid(row.get_ref(0)?.as_blob()?)).transpose()
 }
 
+/// Returns the id of the event at a position, after comparing the event with its checksum.
+pub(crate) fn checked_id_at(conn: &Connection, position: i64) -> Result<Option<Uuid>, Fault> {
+    let mut slice = Slice::new(None);
+    slice.add(conn.prepare_cached(BY_RANGE)?.query((position, position, 1))?, |_| true)?;
+    Ok(slice.events.first().map(|event| event.meta.id))
+}
+
 /// Fails if the log ends before `floor`, a position that this handle has already reported as its end.
 pub(crate) fn not_rewound(floor: i64, head: i64) -> Result<(), Fault> {
     if head >= floor {

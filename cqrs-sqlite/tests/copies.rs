@@ -3,54 +3,27 @@
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, reason = "a test")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at a fault")]
 
+#[path = "support/bank.rs"]
+mod bank;
 mod support;
 
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
+use bank::{Account, Deposit, Deposited, FOLDED};
 use cqrs::engine::{CatchUpError, ConsumerFault, Stores};
 use cqrs::prelude::*;
 use cqrs::{ReadError, Registry};
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::store::{Direction, EventStore as _, LogId, LogRead, Query, StreamEvent, StreamRead};
+use cqrs_core::store::{
+    CommandKey, Direction, EventStore as _, LogId, LogRead, Query, StreamEvent, StreamRead,
+};
 use cqrs_sqlite::SqliteStore;
 use rusqlite::Connection;
 use support::dir;
-
-#[derive(Event, Serialize, Deserialize)]
-pub struct Deposited {
-    pub cents: u64,
-}
-
-#[derive(Command)]
-pub struct Deposit {
-    #[id]
-    pub account: u64,
-    pub cents: u64,
-}
-
-static FOLDED: AtomicUsize = AtomicUsize::new(0);
-
-#[derive(Default, Serialize, Deserialize)]
-pub struct Account {
-    pub balance: u64,
-}
-
-#[aggregate(id = u64, snapshot = every(10))]
-impl Account {
-    #[handle]
-    fn deposit(&self, cmd: Deposit) -> Deposited {
-        Deposited { cents: cmd.cents }
-    }
-    #[apply]
-    fn deposited(&mut self, event: &Deposited) {
-        FOLDED.fetch_add(1, Ordering::SeqCst);
-        self.balance += event.cents;
-    }
-}
 
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Total {
@@ -78,8 +51,9 @@ async fn filled(path: &Path) -> (LogId, Receipt) {
     let store = SqliteStore::open(path).await.unwrap();
     let bank = engine(store.clone()).await;
     let mut receipt = None;
-    for _ in 0..35 {
-        receipt = Some(bank.execute(Deposit { account: 1, cents: 1 }).await.unwrap());
+    for number in 1..=35 {
+        let deposit = bank.execute(Deposit { account: 1, cents: 1 });
+        receipt = Some(deposit.key(format!("deposit-{number}")).await.unwrap());
     }
     bank.catch_up().await.unwrap();
     bank.shutdown().await;
@@ -180,6 +154,11 @@ async fn read_stream(store: &SqliteStore, direction: Direction, from: u64) -> Re
     store.read_stream(read).await.map(drop)
 }
 
+async fn find_key(store: &SqliteStore, deposit: u64) -> Result<(), StoreError> {
+    let key = CommandKey { stream: account(), key: format!("deposit-{deposit}") };
+    store.find_key(&key).await.map(|found| assert!(found.is_some()))
+}
+
 async fn fold(store: &SqliteStore, from: u64) -> Result<(), StoreError> {
     let take = &mut |_: StreamEvent<'_>| ControlFlow::Continue(());
     store.fold_stream(&account(), Version::new(from), take).await
@@ -223,8 +202,10 @@ async fn every_read_of_an_event_compares_it_with_its_checksum() {
         if !change.starts_with("name") {
             told("the log by name", read_log(&store, Query::names(["Deposited"]), 0, 100).await);
         }
+        told("the key of its command", find_key(&store, 33).await);
         assert_eq!(store.verify().await.unwrap_err().kind(), StoreErrorKind::Corrupt, "{change}");
         // The control: the events around it are as they were.
+        find_key(&store, 32).await.unwrap();
         fold(&store, 34).await.unwrap();
         read_stream(&store, Direction::Backward, 32).await.unwrap();
         read_log(&store, Query::all(), 0, 32).await.unwrap();

@@ -3,11 +3,14 @@
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, reason = "a test")]
 #![allow(clippy::unwrap_used, reason = "a test stops at a fault")]
 
+#[path = "support/bank.rs"]
+mod bank;
 mod support;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
+use bank::{Account, Deposit, FOLDED};
 use cqrs::prelude::*;
 use cqrs::{Aggregate as _, StreamId, Version};
 use cqrs_core::error::StoreErrorKind;
@@ -16,38 +19,6 @@ use cqrs_core::store::{EventStore as _, Snapshot};
 use cqrs_sqlite::SqliteStore;
 use rusqlite::Connection;
 use support::{at_rest, dir};
-
-#[derive(Event, Serialize, Deserialize)]
-pub struct Deposited {
-    pub cents: u64,
-}
-
-#[derive(Command)]
-pub struct Deposit {
-    #[id]
-    pub account: u64,
-    pub cents: u64,
-}
-
-static FOLDED: AtomicUsize = AtomicUsize::new(0);
-
-#[derive(Default, Serialize, Deserialize)]
-pub struct Account {
-    pub balance: u64,
-}
-
-#[aggregate(id = u64, snapshot = every(100))]
-impl Account {
-    #[handle]
-    fn deposit(&self, cmd: Deposit) -> Vec<Deposited> {
-        (0..cmd.cents).map(|_| Deposited { cents: 1 }).collect()
-    }
-    #[apply]
-    fn deposited(&mut self, event: &Deposited) {
-        FOLDED.fetch_add(1, Ordering::SeqCst);
-        self.balance += event.cents;
-    }
-}
 
 fn stream() -> StreamId {
     "Account/7".parse().unwrap()

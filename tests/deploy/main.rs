@@ -13,6 +13,9 @@
     reason = "tests stop at what they did not expect"
 )]
 
+#[macro_use]
+#[path = "../support/forward.rs"]
+mod forward;
 mod fold;
 mod releases;
 mod rolling;

@@ -99,7 +99,10 @@ impl Place {
             return None;
         }
         let (cluster, number) = (pg_cluster::shared()?, NUMBER.fetch_add(1, Ordering::Relaxed));
-        let url = format!("{}?schema=deploy_{}_{number}", cluster.url(), std::process::id());
+        let schema = format!("deploy_{}_{number}", std::process::id());
+        // The tables of projections with statements are to lie there, too.
+        let options = format!("schema={schema}&options=-csearch_path%3D{schema}");
+        let url = format!("{}?{options}", cluster.url());
         Some(Self { name: "PostgreSQL", store: Store::Url(url, None) })
     }
 
@@ -108,6 +111,14 @@ impl Place {
         match &self.store {
             Store::Url(_, Some(dir)) => dir.path().join("shop.db"),
             Store::Url(..) | Store::Memory(_) => panic!("{} has no file", self.name),
+        }
+    }
+
+    /// The URL of the store.
+    pub fn url(&self) -> &str {
+        match &self.store {
+            Store::Url(url, _) => url,
+            Store::Memory(_) => panic!("{} has no URL", self.name),
         }
     }
 

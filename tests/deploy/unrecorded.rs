@@ -3,13 +3,10 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use cqrs::Partition;
 use cqrs::engine::Stores;
-use cqrs::error::StoreError;
 use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
-use cqrs::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs::read_store::{Batch, CommitError, ReadStore};
 use cqrs::store::BoxFuture;
 
 use crate::releases::{Release, lagging};
@@ -19,29 +16,9 @@ use crate::shop::{moves, note, register};
 struct WithoutRecords(MemoryStore);
 
 impl ReadStore for WithoutRecords {
-    fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
-        self.0.claim(consumer)
-    }
-    fn checkpoint(
-        &self,
-        consumer: &str,
-        partition: Partition,
-    ) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>> {
-        self.0.checkpoint(consumer, partition)
-    }
+    forward_reads!(0);
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
         self.0.commit(batch)
-    }
-    fn get(&self, of: &str, keys: Vec<String>) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        self.0.get(of, keys)
-    }
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        self.0.list(collection, after, limit)
     }
 }
 

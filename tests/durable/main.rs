@@ -12,6 +12,9 @@
     reason = "tests stop at what they did not expect, and say what they have seen"
 )]
 
+#[macro_use]
+#[path = "../support/forward.rs"]
+mod forward;
 mod check;
 mod disk;
 mod domain;

@@ -1,8 +1,7 @@
 //! Deliberately wrong stores: each has to be caught by the test that guards against it.
 
-use bytes::Bytes;
 use cqrs::error::StoreError;
-use cqrs::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs::read_store::{Batch, Claim, CommitError, ReadStore};
 use cqrs::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogRead,
     LogSlice, Snapshot, StreamRead, StreamSlice,
@@ -77,16 +76,7 @@ impl<S: EventStore> EventStore for Flawed<S> {
 }
 
 impl<S: ReadStore> ReadStore for Flawed<S> {
-    fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
-        self.0.claim(consumer)
-    }
-    fn checkpoint(
-        &self,
-        consumer: &str,
-        partition: Partition,
-    ) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>> {
-        self.0.checkpoint(consumer, partition)
-    }
+    forward_reads!(0);
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
         let bare = Batch { writes: Vec::new(), ..batch.clone() };
         Box::pin(async move {
@@ -106,20 +96,5 @@ impl<S: ReadStore> ReadStore for Flawed<S> {
                 },
             }
         })
-    }
-    fn get(
-        &self,
-        collection: &str,
-        keys: Vec<String>,
-    ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        self.0.get(collection, keys)
-    }
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        self.0.list(collection, after, limit)
     }
 }

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bytes::Bytes;
 use cqrs::Registry;
 use cqrs::engine::{ConsumerState, Stores};
 use cqrs::error::{StoreError, StoreErrorKind};
 use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
-use cqrs::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs::read_store::{Batch, Checkpoint, CommitError, ReadStore};
 use cqrs::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Inline, Limits,
     LogRead, LogSlice, StreamRead, StreamSlice,
@@ -395,33 +394,9 @@ impl EventStore for Apart {
 }
 
 impl ReadStore for Apart {
-    fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
-        self.inner.claim(consumer)
-    }
-    fn checkpoint(
-        &self,
-        consumer: &str,
-        partition: Partition,
-    ) -> BoxFuture<'_, Result<Option<Checkpoint>, StoreError>> {
-        self.inner.checkpoint(consumer, partition)
-    }
+    forward_reads!(inner);
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
         self.inner.commit(batch)
-    }
-    fn get(
-        &self,
-        collection: &str,
-        keys: Vec<String>,
-    ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        self.inner.get(collection, keys)
-    }
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        self.inner.list(collection, after, limit)
     }
 }
 

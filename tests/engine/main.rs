@@ -10,6 +10,9 @@
     reason = "tests stop at what they did not expect"
 )]
 
+#[macro_use]
+#[path = "../support/forward.rs"]
+mod forward;
 mod ahead;
 mod bank;
 mod flawed;
