@@ -156,6 +156,29 @@ async fn a_receipt_and_an_expected_version_of_a_lost_history_are_rejected() {
     }
 }
 
+/// The engine has read a document right before, and reads each of them more than once.
+#[tokio::test]
+async fn each_read_notices_documents_of_a_lost_history() {
+    for regrown in 0..5 {
+        let (store, documents) = (MemoryStore::new(), Arc::new(MemoryStore::new()));
+        let bank = quiet(Stores { log: Arc::new(store.clone()), documents }).await;
+        let before = account(&store, &bank).await;
+        bank.execute(Deposit { account: 1, cents: 1_000_000 }).await.unwrap();
+        bank.catch_up().await.unwrap();
+        bank.get::<Summary>(&1).await.unwrap();
+        store.restore(&before).unwrap();
+        regrow(&store, regrown).await;
+        for read in [
+            bank.get::<Summary>(&1).await.map(drop),
+            bank.list::<Summary>().await.map(drop),
+            bank.get::<Summary>(&1).dated().await.map(drop),
+            bank.get::<Summary>(&1).await.map(drop),
+        ] {
+            assert!(matches!(read, Err(ReadError::Stopped { .. })), "regrown by {regrown}: {read:?}");
+        }
+    }
+}
+
 /// The documents are in a store of their own, which was not rewound.
 #[tokio::test]
 async fn documents_of_a_lost_history_are_not_shown() {

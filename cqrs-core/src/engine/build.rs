@@ -200,6 +200,7 @@ impl EngineBuilder {
             stores.documents = open_stores(url).await?.documents;
         }
         registry.check_stores(&stores).map_err(OpenError::Registry)?;
+        let are_documents_apart = stores.are_apart();
         let Stores { log, documents } = bounded(stores, self.timeouts.store);
         let partitions = log.capabilities().partitions;
         // Asked for now, so that a store that does not answer shows at the start.
@@ -226,6 +227,7 @@ impl EngineBuilder {
             log,
             log_id,
             documents,
+            are_documents_apart,
             registry,
             services: self.services,
             clock: self.clock,
@@ -341,6 +343,13 @@ impl Stores {
     pub(crate) fn can_inline(&self) -> bool {
         let same = std::ptr::addr_eq(Arc::as_ptr(&self.log), Arc::as_ptr(&self.documents));
         same && self.log.capabilities().inline
+    }
+}
+
+impl Stores {
+    /// Whether the documents may be in another store than the log: these are not two handles on one value.
+    fn are_apart(&self) -> bool {
+        !std::ptr::addr_eq(Arc::as_ptr(&self.log), Arc::as_ptr(&self.documents))
     }
 }
 

@@ -44,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Longer than a store needs to tell another process of an append.
 const GLANCE: Duration = Duration::from_millis(150);
 
-/// How often a read that waits for no receipt makes sure that the documents are of this log's history.
+/// How often a read that waits for no receipt makes sure that documents in the log's own store are of its history.
 const CHECKED: Duration = Duration::from_secs(1);
 
 /// Waits that double from one fault to the next. They have to outgrow a batch: of two owners that
@@ -1063,14 +1063,15 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether a read has to make sure that the checkpoints are of this log's history: nobody has, for a while.
-    pub(super) fn is_to_be_checked(&self) -> bool {
-        let mut last = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_old = last.is_none_or(|last| last.elapsed() >= CHECKED);
-        if is_old {
-            *last = Some(Instant::now());
-        }
-        is_old
+    /// Whether a read found not long ago that the checkpoints are of this log's history.
+    pub(super) fn was_checked(&self) -> bool {
+        let last = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() < CHECKED)
+    }
+
+    /// Notes that a read has found it.
+    pub(super) fn note_checked(&self) {
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Takes the consumer over, and makes sure that its checkpoints are of this log's history, and that this

@@ -359,7 +359,7 @@ impl Inner {
             (Some(follower), Some(receipt)) => self.wait_for(follower, receipt, wait.timeout).await,
             // It is folded when it is read.
             (None, Some(receipt)) => self.compare(receipt, LogPoint::START).await.map(drop),
-            (Some(follower), None) => self.check_now_and_then(follower).await,
+            (Some(follower), None) => self.check_history(follower).await,
             (None, None) => Ok(()),
         }
     }
@@ -387,14 +387,19 @@ impl Inner {
         Ok((slice.head, point.position <= slice.head.position && point.agrees(at_point)))
     }
 
-    /// Makes sure once a second that documents are of this log's history. While the log cannot be read, they can.
-    async fn check_now_and_then(&self, follower: &Follower) -> Result<(), ReadError> {
-        if !follower.is_to_be_checked() {
+    /// Makes sure that documents are of this log's history. Documents in the log's own store are rewound together with
+    /// it, so there once a second is enough. While the log cannot be read, they can.
+    async fn check_history(&self, follower: &Follower) -> Result<(), ReadError> {
+        if !self.are_documents_apart && follower.was_checked() {
             return Ok(());
         }
         match Box::pin(follower.check_all(self)).await {
+            Ok(()) => {
+                follower.note_checked();
+                Ok(())
+            }
             Err(Trouble::Fault(fault)) => Err(stopped(follower, Partition::ONLY, fault)),
-            Ok(()) | Err(Trouble::Store(_) | Trouble::Fenced | Trouble::Standby(_)) => Ok(()),
+            Err(Trouble::Store(_) | Trouble::Fenced | Trouble::Standby(_)) => Ok(()),
         }
     }
 
