@@ -493,8 +493,8 @@ async fn faults_around_snapshots_fail_no_command() {
     bank.execute(every3::Open { book: 1 }).await.unwrap();
     for kind in [StoreErrorKind::Unavailable, StoreErrorKind::Unknown, StoreErrorKind::Failed] {
         for call in [Call::Snapshot, Call::SaveSnapshot, Call::ForgetSnapshot] {
-            store.next(call, Fault::Before(kind));
-            store.next(call, Fault::After(kind));
+            store.fail_next(call, Fault::Before(kind));
+            store.fail_next(call, Fault::After(kind));
         }
         for cents in 1..=9 {
             bank.execute(every3::Add { book: 1, cents: vec![cents] }).await.unwrap();
@@ -509,7 +509,7 @@ async fn faults_around_snapshots_fail_no_command() {
 async fn a_snapshot_that_the_store_finds_corrupt_is_forgotten() {
     let store = Faulty::new(MemoryStore::new());
     filled(&store).await;
-    store.next(Call::Snapshot, Fault::Before(StoreErrorKind::Corrupt));
+    store.fail_next(Call::Snapshot, Fault::Before(StoreErrorKind::Corrupt));
     check_loaded(&store, "a corrupt snapshot").await;
     assert_eq!(store.count(Call::ForgetSnapshot), 1);
     let healed = store.inner().snapshot(&stream(1), print::<every3::Book>()).await.unwrap().unwrap();
@@ -523,7 +523,7 @@ async fn nobody_waits_for_a_snapshot_but_the_shutdown() {
     let store = Faulty::new(MemoryStore::new());
     let registry = Registry::new().with::<every2::Book>();
     let bank = Engine::builder().registry(registry).build(Arc::new(store.clone())).await.unwrap();
-    store.next(Call::SaveSnapshot, Fault::Slow);
+    store.fail_next(Call::SaveSnapshot, Fault::Slow);
     bank.execute(every2::Open { book: 1 }).await.unwrap();
     bank.execute(every2::Add { book: 1, cents: vec![1, 2, 3] }).await.unwrap();
     assert_eq!(store.inner().snapshot(&stream(1), print::<every2::Book>()).await.unwrap(), None);
@@ -534,7 +534,7 @@ async fn nobody_waits_for_a_snapshot_but_the_shutdown() {
     let registry = Registry::new().with::<every2::Book>();
     let bank = Engine::builder().registry(registry).build(Arc::new(store.clone())).await.unwrap();
     for book in 2..22 {
-        store.next(Call::SaveSnapshot, Fault::Hang);
+        store.fail_next(Call::SaveSnapshot, Fault::Hang);
         bank.execute(every2::Open { book }).await.unwrap();
         bank.execute(every2::Add { book, cents: vec![1, 2, 3] }).await.unwrap();
     }
@@ -554,7 +554,7 @@ async fn a_snapshot_that_is_not_polled_keeps_nobody_waiting() {
     let mut kept = Vec::new();
     for book in 1..=8 {
         bank.execute(every2::Open { book }).await.unwrap();
-        store.next(Call::SaveSnapshot, Fault::Hang);
+        store.fail_next(Call::SaveSnapshot, Fault::Hang);
         let add = bank.execute(every2::Add { book, cents: vec![1, 2, 3] }).into_future();
         let mut add = Box::pin(async move { drop(add.await) });
         assert!(poll_once(add.as_mut()).is_pending());
@@ -571,7 +571,7 @@ async fn a_snapshot_that_is_not_polled_keeps_nobody_waiting() {
     let other = Engine::builder().registry(Registry::new().with::<every2::Book>()).without_background();
     let timeouts = Timeouts { shutdown, ..Timeouts::default() };
     let other = other.timeouts(timeouts).build(Arc::new(store.clone())).await.unwrap();
-    store.next(Call::SaveSnapshot, Fault::Hang);
+    store.fail_next(Call::SaveSnapshot, Fault::Hang);
     let mut load = Box::pin(async { drop(other.load::<every2::Book>(&1).await) });
     assert!(poll_once(load.as_mut()).is_pending());
     assert_eq!(store.count(Call::SaveSnapshot), 10);
@@ -586,7 +586,7 @@ async fn a_dropped_command_leaves_what_fits() {
     let bank = engine::<every3::Book>(Arc::new(store.clone())).await;
     for turns in 0..80 {
         for call in [Call::Snapshot, Call::ReadStream, Call::SaveSnapshot] {
-            store.next(call, Fault::Slow);
+            store.fail_next(call, Fault::Slow);
         }
         let command = every3::Add { book: 1, cents: vec![turns; 2] };
         tokio::select! {

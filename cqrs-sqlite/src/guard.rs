@@ -222,7 +222,7 @@ impl<'q> Postings<'q> {
 
     fn fetch(&mut self, conn: &Connection, key: i64, last: i64) -> Result<(), Fault> {
         // Start small: most guards only need to know whether there is a match. The batch grows for a caller that
-        // uses every key, and shrinks again for one that skips most of them.
+        // uses every key, and resets to 1 for one that skips most of them.
         let taken = self.used * 2 >= self.fetched.len();
         self.batch = if taken { (self.batch * 4).min(LARGEST_BATCH) } else { 1 };
         let mut statement = conn.prepare_cached(self.sql)?;

@@ -1,4 +1,4 @@
-//! WaitGuard for the log's head to move, including appends by other processes.
+//! Waiting for the log's head to move, including appends by other processes.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

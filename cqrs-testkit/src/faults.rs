@@ -7,7 +7,7 @@
 //!
 //! let store = Faulty::new(MemoryStore::new());
 //! // The next append succeeds, but its caller gets an error.
-//! store.next(Call::Append, Fault::After(StoreErrorKind::Unknown));
+//! store.fail_next(Call::Append, Fault::After(StoreErrorKind::Unknown));
 //! ```
 
 use std::collections::{HashMap, VecDeque};
@@ -86,7 +86,7 @@ struct Faults {
     /// Plans for the next calls. A call without a plan works normally.
     plans: Mutex<HashMap<Call, VecDeque<Plan>>>,
     counts: Mutex<HashMap<Call, usize>>,
-    to_come: AtomicUsize,
+    pending: AtomicUsize,
 }
 
 /// The plan for one call.
@@ -105,15 +105,15 @@ impl<S> Faulty<S> {
     }
 
     /// Makes the next such call fail, after the faults that were already requested for it.
-    pub fn next(&self, call: Call, fault: Fault) {
-        self.faults.to_come.fetch_add(1, Ordering::SeqCst);
+    pub fn fail_next(&self, call: Call, fault: Fault) {
+        self.faults.pending.fetch_add(1, Ordering::SeqCst);
         self.faults.queue(call, [Plan::Fail(fault)]);
     }
 
     /// Runs `what` after the next such call has done its work and before it returns. Another owner can take over in the
     /// middle of a batch, for example. It counts as a pending fault.
     pub fn meanwhile(&self, call: Call, what: impl Future<Output = ()> + Send + 'static) {
-        self.faults.to_come.fetch_add(1, Ordering::SeqCst);
+        self.faults.pending.fetch_add(1, Ordering::SeqCst);
         self.faults.queue(call, [Plan::Meanwhile(Box::pin(what))]);
     }
 
@@ -125,8 +125,8 @@ impl<S> Faulty<S> {
     /// Returns the number of requested faults that have not happened yet. A fault that comes after the work of a call
     /// counts as happened once the work is done.
     #[must_use]
-    pub fn to_come(&self) -> usize {
-        self.faults.to_come.load(Ordering::SeqCst)
+    pub fn pending_faults(&self) -> usize {
+        self.faults.pending.load(Ordering::SeqCst)
     }
 
     /// Returns how often this call was made.
@@ -157,8 +157,8 @@ impl Faults {
         queued.entry(call).or_default().extend(plans);
     }
 
-    fn came(&self) {
-        self.to_come.fetch_sub(1, Ordering::SeqCst);
+    fn fault_happened(&self) {
+        self.pending.fetch_sub(1, Ordering::SeqCst);
     }
 
     async fn through<T, E: From<StoreError>>(
@@ -173,34 +173,34 @@ impl Faults {
             Some(Plan::Meanwhile(what)) => {
                 let done = work.await;
                 what.await;
-                self.came();
+                self.fault_happened();
                 return done;
             }
             Some(Plan::Fail(fault)) => fault,
         };
         match fault {
             Fault::Before(kind) => {
-                self.came();
+                self.fault_happened();
                 Err(error(kind, "before"))
             }
             Fault::After(kind) => {
                 let done = work.await;
-                self.came();
+                self.fault_happened();
                 done?;
                 Err(error(kind, "after"))
             }
             Fault::Hang => {
-                self.came();
+                self.fault_happened();
                 std::future::pending().await
             }
             Fault::HangAfter => {
                 let done = work.await;
-                self.came();
+                self.fault_happened();
                 done?;
                 std::future::pending().await
             }
             Fault::Slow => {
-                self.came();
+                self.fault_happened();
                 for _ in 0..20 {
                     tokio::task::yield_now().await;
                 }

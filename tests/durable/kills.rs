@@ -143,7 +143,7 @@ fn fault(turn: &str) -> (Call, Fault, usize) {
 fn deadly(store: SqliteStore, (call, fault, turn): (Call, Fault, usize)) -> Faulty<SqliteStore> {
     let store = Faulty::new(store);
     store.skip(call, turn);
-    store.next(call, fault);
+    store.fail_next(call, fault);
     store
 }
 

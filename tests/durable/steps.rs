@@ -72,7 +72,7 @@ where
 {
     let faulty = Faulty::new(store.clone());
     faulty.skip(call, turn);
-    faulty.next(call, fault);
+    faulty.fail_next(call, fault);
     let told = Arc::new(Mutex::new(Told::default()));
     let stores = given(faulty.clone());
     let (heard, crashes) = (Arc::clone(&told), CRASHES.contains(&fault));
@@ -83,13 +83,13 @@ where
         }
     });
     // A crash ends the engine where it hangs; after a fault it goes on.
-    let is_over = || running.is_finished() || (crashes && faulty.to_come() == 0);
+    let is_over = || running.is_finished() || (crashes && faulty.pending_faults() == 0);
     while !is_over() {
         tokio::time::sleep(Duration::from_micros(200)).await;
     }
     running.abort();
     let _ = running.await;
-    let came = faulty.to_come() == 0;
+    let came = faulty.pending_faults() == 0;
 
     let stores = Stores::from(Arc::new(store));
     let mut told = told.lock().unwrap().clone();

@@ -93,7 +93,7 @@ async fn overtaken(flaw: Option<Flaw>) -> (Summaries, Summaries) {
     log.skip(Call::ReadLog, 1);
     log.meanwhile(Call::ReadLog, async move { new.catch_up().await.unwrap() });
     old.get::<Summary>(&1).after(&second).await.unwrap();
-    assert_eq!(log.to_come(), 0, "it was overtaken");
+    assert_eq!(log.pending_faults(), 0, "it was overtaken");
     (shown(&old).await, fresh_fold(&stores).await)
 }
 
@@ -120,9 +120,9 @@ async fn a_commit_of_unknown_outcome_leaves_nothing_in_memory() {
                 fill(&stores).await;
                 let bank = engine(stores.clone()).await;
                 store.skip(Call::Commit, turn);
-                store.next(Call::Commit, fault);
+                store.fail_next(Call::Commit, fault);
                 bank.catch_up().await.unwrap_err();
-                assert_eq!(store.to_come(), 0);
+                assert_eq!(store.pending_faults(), 0);
                 bank.execute(Deposit { account: 1, cents: 5 }).await.unwrap();
                 bank.catch_up().await.unwrap();
                 assert_eq!(shown(&bank).await, fresh_fold(&stores).await, "{fault:?} at {turn}");
@@ -138,8 +138,8 @@ async fn a_page_ahead_that_fails_or_hangs_keeps_nothing_back() {
     fill(&stores).await;
     let bank = engine(stores.clone()).await;
     store.skip(Call::ReadLog, 1);
-    store.next(Call::ReadLog, Fault::Before(StoreErrorKind::Unavailable));
-    store.next(Call::ReadLog, Fault::Hang);
+    store.fail_next(Call::ReadLog, Fault::Before(StoreErrorKind::Unavailable));
+    store.fail_next(Call::ReadLog, Fault::Hang);
     // The second page is read ahead in vain, then read, and that hangs.
     let cut = tokio::time::timeout(Duration::from_millis(100), bank.catch_up()).await;
     assert!(cut.is_err(), "the fault hangs");
@@ -151,7 +151,7 @@ async fn a_page_ahead_that_fails_or_hangs_keeps_nothing_back() {
     fill(&stores).await;
     let bank = engine(stores.clone()).await;
     store.skip(Call::ReadLog, 1);
-    store.next(Call::ReadLog, Fault::Hang);
+    store.fail_next(Call::ReadLog, Fault::Hang);
     let cut = tokio::time::timeout(Duration::from_millis(100), bank.catch_up()).await;
     assert!(cut.is_err(), "the fault hangs");
     assert_eq!(bank.status().await.unwrap()[0].position.get(), 1_000, "its commit has taken effect");
@@ -241,7 +241,7 @@ async fn changed_under_a_follower(follower: Registry) -> (Total, usize) {
         inlining.execute(Deposit { account: first, cents: 100 }).await.unwrap();
     });
     with(follower, ours).await.catch_up().await.unwrap();
-    assert_eq!(documents.to_come(), 0, "it was changed");
+    assert_eq!(documents.pending_faults(), 0, "it was changed");
     let reading = with(Registry::new().with::<Total>(), stores).await;
     let total = reading.get::<Total>(&"bank".into()).await.unwrap().unwrap();
     (total, documents.count(Call::Claim) - 1)
@@ -294,9 +294,9 @@ async fn the_next_partitions_page_is_read_ahead() {
         open(&bank, account_in(store.inner(), partition), 1).await;
     }
     store.skip(Call::ReadLog, 1);
-    store.next(Call::ReadLog, Fault::Before(StoreErrorKind::Unavailable));
+    store.fail_next(Call::ReadLog, Fault::Before(StoreErrorKind::Unavailable));
     bank.catch_up().await.unwrap();
-    assert_eq!(store.to_come(), 0);
+    assert_eq!(store.pending_faults(), 0);
     assert_eq!(shown(&bank).await, fresh_fold(&stores).await);
     // A page that was empty when it was read is not taken for the end of the log later.
     for partition in [1, 0, 1, 0, 0] {
@@ -321,7 +321,7 @@ async fn a_log_that_is_rewound_behind_a_page_ahead_stops_the_projection() {
     log.skip(Call::ReadLog, 1);
     log.meanwhile(Call::ReadLog, async move { odd.replace(older) });
     let end = bank.catch_up().await;
-    assert_eq!(log.to_come(), 0);
+    assert_eq!(log.pending_faults(), 0);
     let rewound = |end: &Result<(), CatchUpError>| {
         let Err(CatchUpError::Stopped { fault: ConsumerFault::Rewound { checkpoint, head }, .. }) = end
         else {

@@ -303,7 +303,7 @@ async fn whatever_fails_it_agrees_with_the_log() {
                 let strike = move || {
                     round += 1;
                     if round % 3 == 0 {
-                        strikes.next(call, fault);
+                        strikes.fail_next(call, fault);
                     }
                 };
                 survives(Arc::new(store), strike)

@@ -217,7 +217,7 @@ async fn a_live_document_is_of_one_place_in_the_log() {
     });
     let mut last = 0;
     for _ in 0..6 {
-        (0..2).for_each(|_| slow.next(Call::ReadStream, Fault::Slow));
+        (0..2).for_each(|_| slow.fail_next(Call::ReadStream, Fault::Slow));
         let lines = reader.get::<Statement>(&1).await.unwrap().unwrap().lines;
         let charges = lines.iter().filter(|line| line.starts_with('-')).count();
         let deposits = lines.len() - charges - 1;
@@ -288,7 +288,7 @@ async fn a_store_that_fails_is_an_error() {
     let store = Faulty::new(MemoryStore::new());
     let bank = bank(Stores::from(Arc::new(store.clone()))).await;
     open(&bank, 1, 5).await;
-    store.next(Call::ReadStream, Fault::Before(StoreErrorKind::Unavailable));
+    store.fail_next(Call::ReadStream, Fault::Before(StoreErrorKind::Unavailable));
     assert!(matches!(bank.get::<Now>(&1).await.unwrap_err(), ReadError::Store(_)));
     assert_eq!(bank.get::<Now>(&1).await.unwrap().unwrap().balance, 5);
 }

@@ -249,7 +249,7 @@ async fn a_state_past_the_limit_is_not_kept_and_its_commands_succeed() {
         let bank = engine::<large::Shelf>(stores, 8 * KIB).await;
         bank.execute(large::Add { shelf: 1, text: "x".repeat(16 * KIB) }).await.unwrap();
         let commands = (0..40).map(|_| {
-            store.next(Call::Append, Fault::Slow);
+            store.fail_next(Call::Append, Fault::Slow);
             let bank = bank.clone();
             tokio::spawn(async move { bank.execute(large::Grow { shelf: 1, bytes: 1 }).await })
         });
@@ -276,12 +276,12 @@ async fn commands_that_fail_leave_nothing_counted() {
         for shelf in 0..200 {
             add(shelf, 20).await.unwrap();
             assert!(bank.execute(replaces::Refuse { shelf }).await.unwrap_err().is_refusal());
-            store.next(Call::Append, Fault::Before(StoreErrorKind::Failed));
+            store.fail_next(Call::Append, Fault::Before(StoreErrorKind::Failed));
             add(shelf, 20).await.unwrap_err();
             add(shelf, 20).await.unwrap();
             // Dropped while it appends, and while it reads.
             for call in [Call::Append, Call::ReadStream] {
-                store.next(call, Fault::Hang);
+                store.fail_next(call, Fault::Hang);
                 let mut dropped = bank.execute(replaces::Grow { shelf, bytes: 1 }).into_future();
                 assert!(dropped.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
             }

@@ -145,7 +145,7 @@ async fn a_crash_at_any_step_neither_misses_nor_doubles() {
                 some_work(&bank, account..account + 3).await;
                 account += 3;
                 let next = quiet(stores.clone()).await;
-                store.next(call, fault);
+                store.fail_next(call, fault);
                 // Without a crash the one that met the fault goes on itself.
                 let _ = if crash { bank.catch_up().await } else { next.catch_up().await };
                 bank = next;
@@ -169,7 +169,7 @@ async fn a_cancelled_catch_up_neither_misses_nor_doubles() {
         some_work(&bank, round * 3..round * 3 + 3).await;
         let call = [Call::Claim, Call::ReadLog, Call::Get, Call::Commit][round as usize % 4];
         let fault = if round < 4 { Fault::Hang } else { Fault::HangAfter };
-        store.next(call, fault);
+        store.fail_next(call, fault);
         let cut = tokio::time::timeout(Duration::from_millis(20), bank.catch_up()).await;
         assert!(cut.is_err(), "the fault hangs");
         bank.catch_up().await.unwrap();
@@ -227,7 +227,7 @@ async fn zombie(partitions: u16, flaw: Option<Flaw>) -> (Shown, Shown) {
     let late = Engine::builder().registry(cqrs::Registry::new().with::<Total>()).without_background();
     let late = late.build(Stores { log: Arc::new(held.clone()), ..stores.clone() }).await.unwrap();
     let _ = late.catch_up().await;
-    assert_eq!(held.to_come(), 0);
+    assert_eq!(held.pending_faults(), 0);
     // On a wrong store its own events may misfit by now.
     let end = new.catch_up().await;
     assert!(flaw.is_some() || end.is_ok(), "{end:?}");
@@ -333,9 +333,9 @@ async fn a_projection_that_is_behind_is_named_with_its_place() {
     bank.get::<Summary>(&1).after(&receipt).await.unwrap();
     bank.get::<Total>(&"bank".into()).after(&receipt).await.unwrap();
     // All followers hang at their next batch.
-    store.next(Call::ReadLog, Fault::Hang);
-    store.next(Call::ReadLog, Fault::Hang);
-    store.next(Call::ReadLog, Fault::Hang);
+    store.fail_next(Call::ReadLog, Fault::Hang);
+    store.fail_next(Call::ReadLog, Fault::Hang);
+    store.fail_next(Call::ReadLog, Fault::Hang);
     let receipt = bank.execute(Deposit { account: 1, cents: 5 }).await.unwrap();
     let behind =
         bank.get::<Summary>(&1).after(&receipt).timeout(Duration::from_millis(50)).await.unwrap_err();
@@ -346,8 +346,8 @@ async fn a_projection_that_is_behind_is_named_with_its_place() {
 async fn a_store_that_fails_for_a_while_is_tried_again() {
     let (store, stores) = faulty();
     for _ in 0..3 {
-        store.next(Call::Commit, Fault::Before(StoreErrorKind::Unavailable));
-        store.next(Call::Claim, Fault::Before(StoreErrorKind::Unavailable));
+        store.fail_next(Call::Commit, Fault::Before(StoreErrorKind::Unavailable));
+        store.fail_next(Call::Claim, Fault::Before(StoreErrorKind::Unavailable));
     }
     let bank = running(stores).await;
     let receipt = open(&bank, 1, 5).await;

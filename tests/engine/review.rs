@@ -201,7 +201,7 @@ async fn a_projection_that_panics_stops_and_says_so() {
 async fn a_store_that_is_down_is_tried_less_and_less_often() {
     let (store, stores) = faulty();
     for _ in 0..1_000 {
-        store.next(Call::Claim, Fault::Before(StoreErrorKind::Unavailable));
+        store.fail_next(Call::Claim, Fault::Before(StoreErrorKind::Unavailable));
     }
     // At the end of the log there is nothing to claim.
     open(&quiet(store.inner().clone()).await, 1, 5).await;
@@ -282,7 +282,7 @@ async fn a_shutdown_that_was_given_up_can_be_waited_for_again() {
     let bank = bank.build(stores).await.unwrap();
     let receipt = open(&bank, 1, 5).await;
     bank.get::<Summary>(&1).after(&receipt).await.unwrap();
-    store.next(Call::ReadLog, Fault::Hang);
+    store.fail_next(Call::ReadLog, Fault::Hang);
     let before = store.count(Call::ReadLog);
     bank.execute(Deposit { account: 1, cents: 5 }).await.unwrap();
     while store.count(Call::ReadLog) == before {
@@ -651,7 +651,7 @@ async fn a_request_answers_once_whichever_command_is_accepted() {
 async fn a_document_that_the_store_refuses_for_good_stops_its_projection() {
     let (store, stores) = faulty();
     for _ in 0..100 {
-        store.next(Call::Commit, Fault::Before(StoreErrorKind::Invalid));
+        store.fail_next(Call::Commit, Fault::Before(StoreErrorKind::Invalid));
     }
     let bank = Engine::builder().registry(Registry::new().with::<Account>().with::<Summary>());
     let bank = bank.build(stores).await.unwrap();

@@ -86,7 +86,7 @@ async fn who_comes_while_the_owner_catches_up_waits_for_it() {
     let only = || Engine::builder().registry(Registry::new().with::<Summary>());
     let (slow, stores) = counted(&store);
     // Each batch lets many turns of others pass.
-    (0..5).for_each(|_| slow.next(Call::Get, Fault::Slow));
+    (0..5).for_each(|_| slow.fail_next(Call::Get, Fault::Slow));
     let _owner = only().build(stores).await.unwrap();
     while slow.count(Call::Commit) == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;

@@ -125,7 +125,7 @@ async fn what_two_owners_doubled_is_found() {
         let old = Engine::builder().registry(Registry::new().with::<Total>()).without_background();
         let old = old.build(Stores { log: Arc::new(log.clone()), ..stores.clone() }).await.unwrap();
         let _ = old.catch_up().await;
-        assert_eq!(log.to_come(), 0);
+        assert_eq!(log.pending_faults(), 0);
         let verified = quiet(stores).await.verify().await.unwrap();
         let Compared::Different { .. } = of(&verified, "total").compared else {
             panic!("{flaw:?}: {verified}")
@@ -197,7 +197,7 @@ async fn a_store_that_fails_is_an_error() {
     let bank = quiet(stores).await;
     some_work(&bank, 0..1).await;
     bank.catch_up().await.unwrap();
-    store.next(Call::ReadLog, Fault::Before(StoreErrorKind::Unavailable));
+    store.fail_next(Call::ReadLog, Fault::Before(StoreErrorKind::Unavailable));
     assert_eq!(bank.verify().await.unwrap_err().kind(), StoreErrorKind::Unavailable);
     assert!(bank.verify().await.unwrap().is_sound());
 }

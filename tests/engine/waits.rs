@@ -536,7 +536,7 @@ async fn a_store_that_does_not_answer_is_named() {
         (Call::ReadStream, StoreErrorKind::Unavailable, "while reading Account/2"),
         (Call::Append, StoreErrorKind::Unknown, "while appending to Account/1"),
     ] {
-        store.next(call, Fault::Hang);
+        store.fail_next(call, Fault::Hang);
         let end = match call {
             Call::Append => soon(bank.execute(Deposit { account: 1, cents: 1 })).await,
             _ => soon(deposit()).await,
@@ -549,21 +549,21 @@ async fn a_store_that_does_not_answer_is_named() {
         );
     }
     // What was written is found.
-    store.next(Call::Append, Fault::HangAfter);
+    store.fail_next(Call::Append, Fault::HangAfter);
     let receipt = soon(bank.execute(Deposit { account: 1, cents: 10 })).await.unwrap();
     assert_eq!((receipt.version().get(), balance(&bank, 1).await), (3, 15));
-    store.next(Call::FindKey, Fault::Hang);
+    store.fail_next(Call::FindKey, Fault::Hang);
     let end = soon(bank.execute(Collect { account: 1, cents: 1 }).key("k")).await;
     assert!(matches!(end, Err(ExecuteError::Failed(Failure::Store(_)))), "{end:?}");
     // Reads and projections.
     for call in [Call::ReadLog, Call::Claim, Call::Commit, Call::Get] {
-        store.next(call, Fault::Hang);
+        store.fail_next(call, Fault::Hang);
         let end = soon(bank.catch_up()).await;
         let error = end.expect_err("it did not answer");
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.contains("did not answer within 100ms"), "{call:?}: {source}");
     }
-    store.next(Call::Get, Fault::Hang);
+    store.fail_next(Call::Get, Fault::Hang);
     let error = soon(bank.get::<Summary>(&1)).await.unwrap_err();
     assert!(error.to_string().contains("while reading documents of `summary`"), "{error}");
     soon(bank.catch_up()).await.unwrap();
@@ -581,17 +581,17 @@ async fn an_outcome_that_can_be_looked_up_is_never_unknown() {
             let deposit = bank.execute(Deposit { account: 1, cents: 1 });
             if let Some(key) = key { deposit.key(key) } else { deposit }
         };
-        store.next(Call::Append, Fault::Before(StoreErrorKind::Unknown));
+        store.fail_next(Call::Append, Fault::Before(StoreErrorKind::Unknown));
         let Err(ExecuteError::Failed(Failure::Store(error))) = deposit().await else { panic!("it failed") };
         assert_eq!(error.kind(), StoreErrorKind::Unavailable);
         assert!(error.to_string().contains("the append to Account/1 was not written"), "{error}");
         bank.execute(Deposit { account: 1, cents: 1 }).await.unwrap();
         // The negative control: if it cannot be looked up, it is unknown.
-        store.next(Call::Append, Fault::After(StoreErrorKind::Unknown));
-        store.next(Call::ReadStream, Fault::Before(StoreErrorKind::Unavailable));
+        store.fail_next(Call::Append, Fault::After(StoreErrorKind::Unknown));
+        store.fail_next(Call::ReadStream, Fault::Before(StoreErrorKind::Unavailable));
         let Err(ExecuteError::Failed(Failure::Store(error))) = deposit().await else { panic!("it failed") };
         assert_eq!(error.kind(), StoreErrorKind::Unknown);
-        store.next(Call::Append, Fault::After(StoreErrorKind::Unknown));
+        store.fail_next(Call::Append, Fault::After(StoreErrorKind::Unknown));
         deposit().await.unwrap();
     }
 }
@@ -776,7 +776,7 @@ async fn projections_have_a_defined_order() {
         let engine = Engine::builder().registry(registry()).without_background().build(stores).await.unwrap();
         open(&engine, 1, 1).await;
         for _ in 0..2 {
-            store.next(Call::ReadLog, Fault::Before(StoreErrorKind::Failed));
+            store.fail_next(Call::ReadLog, Fault::Before(StoreErrorKind::Failed));
         }
         let error = engine.catch_up().await.unwrap_err();
         assert_eq!(error.to_string(), "the projection `since` could not catch up");

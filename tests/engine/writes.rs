@@ -280,14 +280,14 @@ async fn an_append_of_unknown_outcome_is_looked_up() {
     let bank = quiet(stores).await;
     open(&bank, 1, 5).await;
     // It was written, though the store could not say so: with a key and without.
-    store.next(Call::Append, Fault::After(StoreErrorKind::Unknown));
+    store.fail_next(Call::Append, Fault::After(StoreErrorKind::Unknown));
     let receipt = bank.execute(Exchange { account: 1, cents: 5 }).await.unwrap();
     assert_eq!(receipt.version(), Version::new(4));
-    store.next(Call::Append, Fault::After(StoreErrorKind::Unknown));
+    store.fail_next(Call::Append, Fault::After(StoreErrorKind::Unknown));
     bank.execute(Deposit { account: 1, cents: 1 }).key("d").await.unwrap();
     assert_eq!(balance(&bank, 1).await, 6);
     // It was not written, which is final: the caller hears so, and may repeat it.
-    store.next(Call::Append, Fault::Before(StoreErrorKind::Unknown));
+    store.fail_next(Call::Append, Fault::Before(StoreErrorKind::Unknown));
     let failed = bank.execute(Deposit { account: 1, cents: 1 }).key("e").await.unwrap_err();
     let ExecuteError::Failed(Failure::Store(error)) = failed else { panic!("{failed:?}") };
     assert_eq!(error.kind(), StoreErrorKind::Unavailable);
@@ -301,12 +301,12 @@ async fn a_fault_at_each_step_changes_nothing() {
     let bank = quiet(stores).await;
     open(&bank, 1, 5).await;
     for kind in [StoreErrorKind::Unavailable, StoreErrorKind::Failed, StoreErrorKind::Corrupt] {
-        store.next(Call::Append, Fault::Before(kind));
+        store.fail_next(Call::Append, Fault::Before(kind));
         bank.execute(Deposit { account: 1, cents: 1 }).await.unwrap_err();
         // What the process remembered went with the fault, so now it reads.
-        store.next(Call::ReadStream, Fault::Before(kind));
+        store.fail_next(Call::ReadStream, Fault::Before(kind));
         bank.execute(Deposit { account: 1, cents: 1 }).await.unwrap_err();
-        store.next(Call::FindKey, Fault::Before(kind));
+        store.fail_next(Call::FindKey, Fault::Before(kind));
         bank.execute(Withdraw { account: 1, cents: 9 }).key("w").await.unwrap_err();
     }
     assert_eq!(stream_version(store.inner(), 1).await, 2);
@@ -323,7 +323,7 @@ async fn a_cancelled_command_took_place_as_a_whole_or_not_at_all() {
     let (mut gave_up, mut done) = (0, 0);
     for polls in 0..90 {
         let fault = [Fault::Slow, Fault::HangAfter, Fault::Hang][polls % 3];
-        store.next(Call::Append, fault);
+        store.fail_next(Call::Append, fault);
         let mut future = bank.execute(Exchange { account: 1, cents: 0 }).into_future();
         let mut cx = TaskContext::from_waker(Waker::noop());
         let end = (0..=polls / 2).find_map(|_| match future.as_mut().poll(&mut cx) {
@@ -359,7 +359,7 @@ async fn a_shutdown_finishes_what_was_accepted_and_takes_nothing_new() {
     let (store, stores) = faulty();
     let bank = running(stores).await;
     open(&bank, 1, 0).await;
-    store.next(Call::Append, Fault::Slow);
+    store.fail_next(Call::Append, Fault::Slow);
     let other = bank.clone();
     let under_way = tokio::spawn(async move { other.execute(Deposit { account: 1, cents: 5 }).await });
     while store.count(Call::Append) < 3 {
