@@ -36,6 +36,11 @@
 //!   that has read the former record is fenced. It changes no checkpoint and no document.
 //!   [`claim`](ReadStore::claim) returns the revision of the record that belongs to its epoch. An append
 //!   that keeps the consumer inline compares the revision in its own commit (see [`store`](crate::store)).
+//! - **Reset.** [`reset`](ReadStore::reset) removes, in one commit, a consumer's checkpoints on all partitions, the
+//!   content of its record, and all documents of the collection with its name. The same commit raises its epoch,
+//!   so that every batch of a former owner is fenced, and the revision of its record in a store that keeps records.
+//!   Neither starts again at a lower number. It changes no other consumer and no other collection. The tables of a
+//!   consumer with handlers are the user's and stay as they are. A consumer that is not known is no fault.
 //! - **Read your writes.** A read that starts after a commit sees it.
 //! - **Texts.** No name of a consumer or a collection and no key of a document has the character U+0000,
 //!   which not every database can hold; contents may hold any bytes. A claim or a batch that has it in one
@@ -127,6 +132,18 @@ pub trait ReadStore: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<bool, StoreError>> {
         let _ = (consumer, expected, content);
         Box::pin(async { Err(unsupported("record which events a projection reads")) })
+    }
+
+    /// Removes a consumer's checkpoints, documents and recorded names, and fences its owner, as the module's clause
+    /// "Reset" says. The consumer then begins at the start of the log. A store that cannot do this leaves it as
+    /// it is.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unsupported`](crate::error::StoreErrorKind::Unsupported) if the store cannot do this, else
+    /// any [`StoreError`].
+    fn reset(&self, consumer: &str) -> BoxFuture<'_, Result<(), StoreError>> {
+        let _ = consumer;
+        Box::pin(async { Err(unsupported("reset a projection")) })
     }
 
     /// The documents with these keys, in the order of the keys.

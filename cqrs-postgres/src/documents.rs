@@ -223,6 +223,32 @@ pub(crate) async fn set_record(
     Ok(!done.is_empty())
 }
 
+static RESET: Sql = Sql::new(
+    "INSERT INTO {s}.consumers AS c (consumer, epoch, revision) VALUES ($1, 1, 1)
+     ON CONFLICT (consumer) DO UPDATE SET epoch = c.epoch + 1, revision = c.revision + 1, record = NULL",
+    &[Type::TEXT],
+);
+static REMOVE_CHECKPOINTS: Sql =
+    Sql::new("DELETE FROM {s}.checkpoints c WHERE c.consumer = $1", &[Type::TEXT]);
+static REMOVE_DOCUMENTS: Sql = Sql::new("DELETE FROM {s}.documents d WHERE d.collection = $1", &[Type::TEXT]);
+
+/// Has a consumer begin at the start of the log again. The first statement takes the consumer's row, which batches and
+/// inline appends hold until they are committed, so the others see all that those have written.
+pub(crate) async fn reset(conn: &Conn, consumer: &str) -> Result<(), Fault> {
+    conn.ready(&[&RESET, &REMOVE_CHECKPOINTS, &REMOVE_DOCUMENTS]).await?;
+    // Each is sent when it is first polled, which is in this order.
+    let reset = || async {
+        let params: [Param<'_>; 1] = [&consumer];
+        let reset = future::try_join3(
+            conn.rows(&RESET, &params),
+            conn.rows(&REMOVE_CHECKPOINTS, &params),
+            conn.rows(&REMOVE_DOCUMENTS, &params),
+        );
+        conn.transaction(reset).await.map(drop)
+    };
+    again("reset a consumer", reset).await.map_err(Fault::while_committing)
+}
+
 fn by_partition(rows: &[Row]) -> Result<BTreeMap<Partition, Checkpoint>, Fault> {
     let mut checkpoints = BTreeMap::new();
     for row in rows {

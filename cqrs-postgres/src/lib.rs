@@ -835,6 +835,17 @@ impl ReadStore for PostgresStore {
         })
     }
 
+    fn reset(&self, consumer: &str) -> BoxFuture<'_, Result<(), StoreError>> {
+        let consumer = consumer.to_owned();
+        Box::pin(async move {
+            check_name("consumer", &consumer)?;
+            self.writable()?;
+            let reset = move |conn: Share| async move { documents::reset(&conn, &consumer).await };
+            let doing = "reset a consumer";
+            self.shared.keepers.write(doing, reset).await.map_err(|fault| fault.told(doing))
+        })
+    }
+
     fn database(&self) -> Option<&'static str> {
         Some(Postgres::NAME)
     }

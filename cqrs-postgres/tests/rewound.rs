@@ -5,8 +5,12 @@
 
 mod support;
 
-use cqrs::Aggregate as _;
+use std::sync::Arc;
+
+use cqrs::engine::Stores;
+use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
+use cqrs::{Aggregate as _, ReadError};
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::id::{Position, StreamId, Version};
 use cqrs_core::store::{EventStore as _, Snapshot};
@@ -39,6 +43,19 @@ impl Account {
     #[apply]
     fn deposited(&mut self, event: &Deposited) {
         self.balance += event.cents;
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Total {
+    pub cents: u64,
+}
+
+#[projection(name = "total", key = u64)]
+impl Total {
+    #[on]
+    fn deposited(&mut self, event: &Deposited) {
+        self.cents += event.cents;
     }
 }
 
@@ -91,4 +108,43 @@ async fn a_snapshot_of_a_lost_history_is_not_used() {
     store.save_snapshot(lost).await.unwrap();
     deposit(&store, 1, 1).await;
     assert_eq!(balance(&store).await, 21);
+}
+
+/// The documents are in a memory store, which is not rewound.
+#[tokio::test]
+async fn a_projection_in_another_store_continues_after_a_reset() {
+    let Some(cluster) = pg_cluster::shared() else { return };
+    let schema = schema();
+    let url = with(cluster.url(), &format!("schema={schema}"));
+    let client = connect(cluster.url()).await;
+    let log = Arc::new(PostgresStore::open(&url).await.unwrap());
+    let documents = Arc::new(MemoryStore::new());
+    let stores = Stores { log: log.clone(), documents: documents.clone() };
+    let bank = Engine::builder().build(stores).await.unwrap();
+    bank.execute(Deposit { account: 7, cents: 1 }).await.unwrap();
+    back_up(&client, &schema).await;
+    let lost = bank.execute(Deposit { account: 7, cents: 1_000 }).await.unwrap();
+    assert_eq!(bank.get::<Total>(&7).after(&lost).await.unwrap(), Some(Total { cents: 1_001 }));
+    restore(&client, &schema).await;
+    let new = PostgresStore::open(&url).await.unwrap();
+    deposit(&new, 2, 1).await;
+    let receipt = bank.execute(Deposit { account: 7, cents: 1 }).await.unwrap();
+    let read = bank.get::<Total>(&7).after(&receipt).await;
+    assert!(matches!(read, Err(ReadError::Stopped { .. })), "{read:?}");
+    bank.reset("total").await.unwrap();
+    assert_eq!(bank.get::<Total>(&7).after(&receipt).await.unwrap(), Some(Total { cents: 4 }));
+    assert!(bank.verify().await.unwrap().is_sound());
+    bank.shutdown().await;
+    // In the store itself, and by a program that has documents in memory.
+    let (one, other) = (engine(&new).await, engine(&new).await);
+    one.catch_up().await.unwrap();
+    other.reset("total").await.unwrap();
+    let receipt = one.execute(Deposit { account: 7, cents: 1 }).await.unwrap();
+    assert_eq!(one.get::<Total>(&7).after(&receipt).await.unwrap(), Some(Total { cents: 5 }));
+    assert!(one.verify().await.unwrap().is_sound());
+    new.verify().await.unwrap();
+}
+
+async fn engine(store: &PostgresStore) -> Engine {
+    Engine::builder().without_background().build(store.clone()).await.unwrap()
 }

@@ -113,6 +113,33 @@ impl Write for Recording {
     }
 }
 
+/// A consumer that is to begin at the start of the log again.
+#[derive(Debug)]
+pub(crate) struct Resetting(pub(crate) String);
+
+impl Write for Resetting {
+    type Done = ();
+    type Error = StoreError;
+
+    const DOING: &'static str = "reset a consumer";
+
+    fn weight(&self) -> usize {
+        1_000
+    }
+
+    fn write(&self, tx: &mut Tx<'_>) -> Result<Result<(), StoreError>, Fault> {
+        let mut raise = tx.conn.prepare_cached(
+            "INSERT INTO cqrs_consumers (consumer, epoch, revision) VALUES (?1, 1, 1)
+             ON CONFLICT (consumer) DO UPDATE
+             SET epoch = epoch + 1, revision = revision + 1, record = NULL",
+        )?;
+        raise.execute((&self.0,))?;
+        tx.conn.execute("DELETE FROM cqrs_checkpoints WHERE consumer = ?1", (&self.0,))?;
+        tx.conn.execute("DELETE FROM cqrs_documents WHERE collection = ?1", (&self.0,))?;
+        Ok(Ok(()))
+    }
+}
+
 /// The revision of a consumer's record; 0 if nothing was ever recorded.
 pub(crate) fn revision(conn: &Connection, consumer: &str) -> Result<u64, Fault> {
     let mut select = conn.prepare_cached("SELECT revision FROM cqrs_consumers WHERE consumer = ?1")?;

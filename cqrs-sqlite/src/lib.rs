@@ -87,7 +87,7 @@ use tokio::sync::oneshot;
 #[doc = include_str!("../../docs/guide/sqlite.md")]
 struct Guide;
 
-use self::documents::{Claiming, Recording};
+use self::documents::{Claiming, Recording, Resetting};
 use self::error::Fault;
 use self::guard::number;
 use self::head::HeadWatch;
@@ -574,6 +574,14 @@ impl ReadStore for SqliteStore {
         Box::pin(async move {
             check_name("consumer", &recording.consumer)?;
             self.shared.writer.write(recording).await
+        })
+    }
+
+    fn reset(&self, consumer: &str) -> BoxFuture<'_, Result<(), StoreError>> {
+        let resetting = Resetting(consumer.to_owned());
+        Box::pin(async move {
+            check_name("consumer", &resetting.0)?;
+            self.shared.writer.write(resetting).await
         })
     }
 

@@ -252,3 +252,20 @@ async fn in_the_background_too() {
     assert!(status.iter().all(|status| !matches!(status.state, ConsumerState::Stopped(_))), "{status:?}");
     bank.shutdown().await;
 }
+
+/// Only the user's code knows its tables, so a reset would fold each event into them once more.
+#[tokio::test]
+async fn a_projection_with_tables_of_its_own_is_not_reset() {
+    let dir = dir();
+    let path = dir.path().join("bank.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let registry = Registry::new().with::<Account>().with::<Ledger>();
+    let bank = Engine::builder().registry(registry).without_background().build(store).await.unwrap();
+    bank.execute(Deposit { account: 1, cents: 5 }).await.unwrap();
+    bank.catch_up().await.unwrap();
+    let refused = bank.reset("ledger").await.unwrap_err();
+    assert!(matches!(refused, cqrs::engine::ResetError::OwnTables { projection: "ledger", .. }), "{refused}");
+    bank.execute(Deposit { account: 1, cents: 5 }).await.unwrap();
+    bank.catch_up().await.unwrap();
+    assert_eq!(ask::<i64>(&path, "SELECT count(*) FROM ledger"), Some(2));
+}

@@ -27,6 +27,7 @@ mod memory;
 mod racing;
 mod reads;
 mod registry;
+mod reset;
 mod review;
 mod rewound;
 mod several;

@@ -11,14 +11,14 @@ use cqrs::{ExpectedVersion, Version};
 use crate::bank::*;
 
 /// An account with 5 in it, and what the store had then.
-async fn account(store: &MemoryStore, bank: &Engine) -> MemoryBackup {
+pub async fn account(store: &MemoryStore, bank: &Engine) -> MemoryBackup {
     bank.execute(Open { account: 1, owner: "Ada".into() }).await.unwrap();
     bank.execute(Deposit { account: 1, cents: 5 }).await.unwrap();
     store.backup()
 }
 
 /// Another program deposits so often.
-async fn regrow(store: &MemoryStore, times: usize) {
+pub async fn regrow(store: &MemoryStore, times: usize) {
     let other = quiet(store.reopen()).await;
     for _ in 0..times {
         other.execute(Deposit { account: 1, cents: 1 }).await.unwrap();

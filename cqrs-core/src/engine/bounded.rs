@@ -223,6 +223,13 @@ impl ReadStore for Bounded<dyn ReadStore> {
         Box::pin(within(limit, setting, move || late(StoreErrorKind::Unknown, limit, what)))
     }
 
+    fn reset(&self, consumer: &str) -> BoxFuture<'_, Result<(), StoreError>> {
+        let (limit, what) = (self.limit, format!("while resetting the consumer `{consumer}`"));
+        Box::pin(within(limit, self.store.reset(consumer), move || {
+            late(StoreErrorKind::Unknown, limit, what)
+        }))
+    }
+
     fn get(
         &self,
         collection: &str,

@@ -40,6 +40,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 const STANDBY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// For how long one that is on standby before an event leaves the consumer alone, between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
+/// For how long a consumer that has stopped because the log is another, or was rewound, leaves its checkpoint alone,
+/// between two looks: an operator may reset it from another program.
+const UNRESET: Duration = Duration::from_secs(2);
 /// For how long one that is new looks whether another moves the consumer, before it takes it over.
 /// Longer than a store needs to tell another process of an append.
 const GLANCE: Duration = Duration::from_millis(150);
@@ -174,6 +177,17 @@ pub enum ConsumerFault {
     },
 }
 
+impl ConsumerFault {
+    /// Whether the log is not the one that the consumer has followed.
+    fn is_of_history(&self) -> bool {
+        match self {
+            Self::OtherLog | Self::Rewound { .. } => true,
+            Self::Store(error) => error.kind() == StoreErrorKind::Corrupt,
+            Self::Event(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for ConsumerFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -274,6 +288,8 @@ enum Rest {
     For(Duration),
     /// After what does not pass by itself.
     UntilRevived,
+    /// After what a reset in another program ends.
+    UntilReset,
 }
 
 /// What ended a rest.
@@ -464,6 +480,24 @@ impl Follower {
         inner.records().passed(agreement, &mut *self.searched.lock().await, to).await
     }
 
+    /// Has the consumer begin at the start of the log again: in its store, and here.
+    pub(super) async fn reset(&self, inner: &Inner) -> Result<(), StoreError> {
+        let mut place = self.place.lock().await;
+        // Whatever comes of it, the claim is void.
+        *place = None;
+        inner.documents.reset(self.name()).await?;
+        *self.searched.lock().await = Searched::default();
+        for partition in self.partitions() {
+            self.seen(partition, LogPoint::START);
+        }
+        // The names of this program are recorded before anything moves.
+        self.renew(inner).await?;
+        self.recovered();
+        drop(place);
+        inner.heads.disturb();
+        Ok(())
+    }
+
     /// Keeps this engine from moving it, for as long as what this gives is kept.
     pub(super) async fn hold(&self) -> impl Send {
         self.place.lock().await
@@ -510,9 +544,9 @@ impl Follower {
                     Rest::For(guest.as_ref().map_or_else(|| backoff.next(), |guest| guest.patience))
                 }
                 Ok(Step::AtHead) => Rest::UntilNews(disturbances),
-                Err(Trouble::Fault(_)) => {
+                Err(Trouble::Fault(fault)) => {
                     guest = Some(Guest::new(false, GLANCE));
-                    Rest::UntilRevived
+                    if fault.is_of_history() { Rest::UntilReset } else { Rest::UntilRevived }
                 }
                 Err(Trouble::Store(_)) => Rest::For(backoff.next()),
                 Err(Trouble::Standby(_)) => {
@@ -547,6 +581,7 @@ impl Follower {
                     woken = Woken::ByNews;
                 }
                 Rest::UntilRevived => self.revived().await,
+                Rest::UntilReset => _ = race(self.revived(), timer::sleep(UNRESET)).await,
             }
         };
         let stopped = async {
@@ -759,6 +794,7 @@ impl Follower {
             Trouble::Fault(fault) => ConsumerState::Stopped(fault.clone()),
         };
         match &state {
+            ConsumerState::Stopped(fault) if self.is_stopped_by(fault) => {}
             ConsumerState::Stopped(fault) => {
                 tracing::error!(consumer, fault = chain(fault), "a projection has stopped");
             }
@@ -771,6 +807,12 @@ impl Follower {
             ConsumerState::Following | ConsumerState::StandbyBefore(_) | ConsumerState::Ended => {}
         }
         self.progress.send_modify(|progress| progress.state = state);
+    }
+
+    /// Whether it has stopped for this already.
+    fn is_stopped_by(&self, fault: &ConsumerFault) -> bool {
+        let progress = self.progress.borrow();
+        matches!(&progress.state, ConsumerState::Stopped(known) if known.to_string() == fault.to_string())
     }
 
     /// Says that it is on standby before an event, or no longer.

@@ -68,6 +68,11 @@ impl Heads {
         self.seen.borrow().disturbances
     }
 
+    /// Has each follower look at the log and at its checkpoint again.
+    pub(super) fn disturb(&self) {
+        self.seen.send_modify(|seen| seen.disturbances += 1);
+    }
+
     /// Waits until a partition has grown beyond what the caller has reached, or was disturbed `since`.
     pub(super) async fn news(&self, log: &dyn EventStore, reached: &[Position], since: u64) {
         let is_news = |seen: &Seen| {

@@ -28,6 +28,7 @@ mod live;
 mod nested;
 mod read;
 mod record;
+mod reset;
 mod shutdown;
 mod slots;
 pub(crate) mod snapshots;
@@ -58,6 +59,7 @@ pub use follow::{CatchUpError, ConsumerFault, ConsumerState, ConsumerStatus};
 pub use lag::Lag;
 pub use read::{Cursor, Dated, DatedRead, Get, List, Loaded, Page, Reached};
 pub use record::{RecordError, RecordFault, UnsharedEvent};
+pub use reset::ResetError;
 pub use shutdown::{AbandonedCommand, Shutdown};
 pub use timeouts::Timeouts;
 pub use verify::{

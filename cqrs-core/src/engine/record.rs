@@ -90,7 +90,7 @@ impl fmt::Display for RecordFault {
             ),
             Self::FoldChanged { projection } => write!(
                 f,
-                "the projection `{projection}` folds the same events in another way than the code that made its documents; give it another `name`, or call `accept_fold` if its documents do not change"
+                "the projection `{projection}` folds the same events in another way than the code that made its documents; call `reset` to build its documents again, or `accept_fold` if they do not change; or give it another `name`"
             ),
         }
     }
@@ -531,8 +531,8 @@ impl Engine {
         Err(RecordError::Store(busy(name)))
     }
 
-    /// Accepts this program's fold for the documents that a projection has: call it after you have rebuilt
-    /// them, or if the changed code makes the same documents. Until then each start of this program reports
+    /// Accepts this program's fold for the documents that a projection has: call it if the changed code makes the same
+    /// documents. Otherwise [reset](Self::reset) the projection. Until then each start of this program reports
     /// the change; programs with the former code report it from then on.
     ///
     /// # Errors

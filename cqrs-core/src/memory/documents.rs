@@ -58,6 +58,15 @@ impl Documents {
         true
     }
 
+    pub(super) fn reset(&mut self, consumer: &str) {
+        let claim = self.consumer(consumer.to_owned());
+        claim.epoch += 1;
+        claim.revision += 1;
+        claim.checkpoints.clear();
+        self.records.remove(consumer);
+        self.collections.remove(consumer);
+    }
+
     pub(super) fn checkpoint(&self, consumer: &str, partition: Partition) -> Option<Checkpoint> {
         self.consumers.get(consumer)?.checkpoints.get(&partition).copied()
     }

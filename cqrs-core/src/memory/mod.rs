@@ -619,6 +619,15 @@ impl ReadStore for MemoryStore {
         })
     }
 
+    fn reset(&self, consumer: &str) -> BoxFuture<'_, Result<(), StoreError>> {
+        let consumer = consumer.to_owned();
+        Box::pin(async move {
+            check_name("consumer", &consumer)?;
+            write(&self.shared.documents).reset(&consumer);
+            Ok(())
+        })
+    }
+
     fn get(
         &self,
         collection: &str,

@@ -51,6 +51,7 @@ mod reads;
 mod records;
 mod report;
 mod reservations;
+mod resets;
 mod rewound;
 mod rules;
 mod snapshots;

@@ -19,7 +19,7 @@ use super::kit::{
 const KEPT: usize = 3;
 /// Events after it, which the restore removes.
 const LOST: usize = 2;
-/// How far the log grows again: not at all, less than was lost, as far, and further.
+/// Numbers of events that the log grows by again: not at all, less than was lost, as far, and further.
 const REGROWN: [usize; 4] = [0, 1, LOST, LOST + 1];
 
 /// A log before it is rewound.
@@ -161,9 +161,9 @@ pub(super) async fn a_lost_key_is_free(world: World) -> Check {
         let Rewound { old, new, stream, lost, ids } = world.rewound(regrown).await?;
         for number in 0..LOST {
             let key = key(&stream, &format!("lost-{number}"));
-            same("what a lost key gives", &new.log.find_key(&key).await?, &None)?;
+            same("a lost key", &new.log.find_key(&key).await?, &None)?;
             match old.log.find_key(&key).await {
-                Ok(found) => same("what a lost key gives a handle that was open", &found, &None)?,
+                Ok(found) => same("a lost key on a handle that was open", &found, &None)?,
                 Err(error) => ensure!(is_told(&error, true), "looking a lost key up: {error}"),
             }
             let append = || Append::new(new.events(&stream, 1), Guard::Any);
@@ -206,7 +206,7 @@ pub(super) async fn no_call_falls_short_of_a_reported_head(world: World) -> Chec
                 );
             }
         }
-        // Who has seen nothing has nothing to compare with.
+        // A handle that has reported no head compares nothing.
         for (call, outcome) in every_call(&rewound.new, &rewound.stream).await {
             ensure!(outcome.is_ok(), "{call} on a new handle: {outcome:?}");
         }
@@ -245,7 +245,7 @@ async fn every_call(world: &World, stream: &StreamId) -> Vec<Call> {
         };
         calls.push(("a reservation and its append", reserved));
     }
-    // What may grow the log comes last.
+    // The log may grow only by the last call.
     calls.push(("an append", done(world.append(world.events(stream, 1), Guard::Any).await)));
     calls
 }
@@ -260,7 +260,7 @@ async fn folded(world: &World, stream: &StreamId) -> Result<Vec<Uuid>, StoreErro
     Ok(ids)
 }
 
-/// What a handle says of positions: the head, and the event at each position as reads from it and to it say.
+/// The positions as a handle reports them: the head, and the event at each position as reads from it and to it say.
 struct Points {
     head: (Position, Option<Uuid>),
     after: Vec<Option<Uuid>>,
@@ -332,7 +332,7 @@ pub(super) async fn a_position_comes_with_the_event_that_is_there(world: World) 
     Ok(())
 }
 
-/// The ids that each way to read gives.
+/// The ids that each kind of read returns.
 async fn read(world: &World, stream: &StreamId) -> Result<Vec<(&'static str, Vec<Uuid>)>, StoreError> {
     let ids = |events: &[super::kit::Event]| events.iter().map(|event| event.meta.id).collect::<Vec<_>>();
     let log = &world.log;

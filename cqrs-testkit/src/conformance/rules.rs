@@ -7,7 +7,7 @@ use std::pin::Pin;
 use super::kit::{Check, Need, World};
 use super::{
     append, cancel, documents, facts, guards, inline, keys, limits, model, races, reads, records,
-    reservations, rewound, snapshots, strings, wait,
+    reservations, resets, rewound, snapshots, strings, wait,
 };
 
 /// One clause of the contract, and the attempt to break it.
@@ -485,6 +485,16 @@ rules! { $
             "A read that starts after a record was set sees it, on any handle of the same store.";
         records_are_refused_where_there_are_none [Documents, NoRecords]
             "A read store that keeps no records gives none, and refuses by name to set one.";
+    }
+    resets {
+        a_reset_removes_what_a_consumer_has [Documents]
+            "A reset removes a consumer's checkpoints, the content of its record, and the documents of its collection.";
+        a_reset_fences_the_owner [Documents]
+            "A reset raises the epoch: every batch of a former owner is fenced, and no epoch comes twice.";
+        a_reset_changes_no_other_consumer [Documents]
+            "A reset changes no other consumer and no other collection.";
+        a_reset_raises_the_revision [Records]
+            "A reset raises the revision of the consumer's record, so that appends that expect the former one are refused.";
     }
     inline {
         an_inline_effect_is_there_with_its_append [Inline]

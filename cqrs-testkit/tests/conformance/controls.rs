@@ -72,4 +72,4 @@ macro_rules! topics {
     };
 }
 
-topics! { append facts guards keys races reads limits strings wait cancel snapshots rewound reservations documents records inline model }
+topics! { append facts guards keys races reads limits strings wait cancel snapshots rewound reservations documents records resets inline model }

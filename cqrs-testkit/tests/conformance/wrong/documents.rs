@@ -63,7 +63,9 @@ impl Wrong {
                 claim.epoch = lock(&self.state.epochs).get(&consumer).copied().unwrap_or_default();
             }
             Flaw::ClaimsWithoutRevision => claim.revision = 0,
-            Flaw::RecordsFenceNobody => _ = lock(&self.state.unfenced).remove(&consumer),
+            Flaw::RecordsFenceNobody | Flaw::ResetsFenceNobody => {
+                _ = lock(&self.state.unfenced).remove(&consumer);
+            }
             Flaw::ClaimsOnePartition => {
                 claim.checkpoints.retain(|partition, _| *partition == Partition::ONLY);
             }
@@ -99,7 +101,7 @@ impl Wrong {
         self.spoil_batch(&mut batch).await?;
         let count = batch.writes.len();
         match self.flaw {
-            Flaw::RecordsFenceNobody => {
+            Flaw::RecordsFenceNobody | Flaw::ResetsFenceNobody => {
                 self.unfence(&mut batch).await?;
                 self.documents.commit(batch).await
             }
@@ -278,6 +280,10 @@ impl ReadStore for Wrong {
         content: RecordContent,
     ) -> BoxFuture<'_, Result<bool, StoreError>> {
         Box::pin(self.set_record_wrongly(consumer.to_owned(), expected, content))
+    }
+
+    fn reset(&self, consumer: &str) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(self.reset_wrongly(consumer.to_owned()))
     }
 
     fn get(

@@ -193,6 +193,10 @@ pub(crate) const FLAWS: &[(&str, Flaw)] = &[
     ("consumers_have_records_of_their_own", Flaw::RecordsWithoutCase),
     ("other_handles_see_a_record", Flaw::RecordsForOneHandle),
     ("records_are_refused_where_there_are_none", Flaw::RecordsMoreThanItSays),
+    ("a_reset_removes_what_a_consumer_has", Flaw::ResetsLeaveDocuments),
+    ("a_reset_fences_the_owner", Flaw::ResetsFenceNobody),
+    ("a_reset_changes_no_other_consumer", Flaw::ResetsWithoutCase),
+    ("a_reset_raises_the_revision", Flaw::ResetsStartRevisionsAgain),
     ("an_inline_effect_is_there_with_its_append", Flaw::InlineNeverRemoves),
     ("events_and_inline_effect_appear_together", Flaw::InlineShowsLate),
     ("inline_projections_get_events_as_they_are_read", Flaw::InlineWithoutMetadata),
@@ -421,6 +425,10 @@ pub(crate) enum Flaw {
     RecordsWithoutCase,
     RecordsForOneHandle,
     RecordsMoreThanItSays,
+    ResetsLeaveDocuments,
+    ResetsFenceNobody,
+    ResetsWithoutCase,
+    ResetsStartRevisionsAgain,
     InlineNeverRemoves,
     InlineShowsLate,
     InlineWithoutMetadata,
@@ -460,6 +468,12 @@ impl Flaw {
     /// be restored, since those rules look at all that a store does.
     pub(crate) fn is_rewound(self) -> bool {
         let all = Self::ExpectsItsOwnByVersion as usize..=Self::CommitsAfterItsOwnByPosition as usize;
+        all.contains(&(self as usize))
+    }
+
+    /// Whether it is one of resets. Stores with other flaws cannot reset a consumer.
+    pub(crate) fn is_reset(self) -> bool {
+        let all = Self::ResetsLeaveDocuments as usize..=Self::ResetsStartRevisionsAgain as usize;
         all.contains(&(self as usize))
     }
 

@@ -29,6 +29,9 @@ impl Wrong {
         if self.has(Flaw::StartsWithARecord) && record.revision == 0 {
             record.content.fold = Some(0);
         }
+        if self.has(Flaw::ResetsStartRevisionsAgain) && lock(&self.state.unfenced).contains(&consumer) {
+            record.revision = 0;
+        }
         if self.second {
             lock(&self.state.records).insert(consumer, record.clone());
         }
@@ -48,6 +51,9 @@ impl Wrong {
         let there = self.documents.record(&consumer).await?.revision;
         match self.flaw {
             Flaw::ForgetsWhatIsAdded => content.adding.clear(),
+            Flaw::ResetsStartRevisionsAgain if lock(&self.state.unfenced).contains(&consumer) => {
+                expected = there;
+            }
             Flaw::RecordsOverAnyRevision if expected > there => expected = there,
             Flaw::RecordsOneAfterAnother if expected == there => {
                 linger().await;
@@ -68,7 +74,29 @@ impl Wrong {
         Ok(done)
     }
 
-    /// Has a batch pass that a record should have fenced.
+    pub(super) async fn reset_wrongly(&self, consumer: String) -> Result<(), StoreError> {
+        if !self.flaw.is_reset() {
+            return Err(unsupported("reset a consumer"));
+        }
+        let documents = self.documents.list(&consumer, None, 1).await?;
+        self.documents.reset(&consumer).await?;
+        match self.flaw {
+            Flaw::ResetsLeaveDocuments => {
+                let left = documents.into_iter().map(|(key, content)| (key, Some(content))).collect();
+                let failed = |error: cqrs_core::read_store::CommitError| error.to_string();
+                let written = self.write_anyhow(consumer, left).await;
+                written.map_err(|error| StoreError::new(StoreErrorKind::Failed, failed(error)))?;
+            }
+            Flaw::ResetsFenceNobody | Flaw::ResetsStartRevisionsAgain => {
+                lock(&self.state.unfenced).insert(consumer);
+            }
+            Flaw::ResetsWithoutCase => self.documents.reset(&consumer.replace('p', "P")).await?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Has a batch pass that a record or a reset should have fenced.
     pub(super) async fn unfence(&self, batch: &mut Batch) -> Result<(), StoreError> {
         let last = lock(&self.state.epochs).get(&batch.consumer).copied();
         if last == Some(batch.epoch) && lock(&self.state.unfenced).remove(&batch.consumer) {
