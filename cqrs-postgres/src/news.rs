@@ -16,8 +16,9 @@ use crate::readers::{Lanes, Share};
 
 /// How often the log is looked at while somebody waits and nobody can be listened to.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// How often while there is somebody to listen to: what is told can be lost.
-const RARE: Duration = Duration::from_millis(500);
+/// How often while there is somebody to listen to: what is told can be lost. From the first time to the last, doubling
+/// while nothing happens, so that many tenants at rest cost little.
+const RARE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// How long a message to other processes waits for more to tell.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long to wait before a lost ear is tried again.
@@ -127,7 +128,7 @@ struct Watcher {
 
 impl Watcher {
     async fn run(self) {
-        let mut silent = None;
+        let (mut silent, mut rare) = (None, RARE.0);
         loop {
             if self.news.waiting.load(Ordering::SeqCst) == 0 {
                 self.news.heard.notified().await;
@@ -139,8 +140,9 @@ impl Watcher {
                 silent = (!listening).then(tokio::time::Instant::now);
             }
             self.look().await;
-            let pause = if listening { RARE } else { INTERVAL };
-            let _ = tokio::time::timeout(pause, self.news.heard.notified()).await;
+            let pause = if listening { rare } else { INTERVAL };
+            let told = tokio::time::timeout(pause, self.news.heard.notified()).await;
+            rare = if told.is_ok() { RARE.0 } else { (rare * 2).min(RARE.1) };
         }
     }
 

@@ -16,8 +16,10 @@ use crate::id::{Partition, Position};
 use crate::store::{EventStore, Head};
 use crate::timer;
 
-/// How long the store's `wait` is trusted before the heads are read.
+/// How long the store's `wait` is trusted before the heads are read: from the first time to the last, doubling while
+/// nothing happens. Without a `wait`, the heads are read as often as at first.
 const POLL: Duration = Duration::from_millis(500);
+const IDLE: (Duration, Duration) = (POLL, Duration::from_secs(10));
 /// Between two looks at a store whose `wait` returns without news: from the first to the last, doubling.
 const EARLY: (Duration, Duration) = (Duration::from_millis(20), POLL);
 
@@ -92,7 +94,7 @@ impl Heads {
     }
 
     async fn look(&self, log: &dyn EventStore, is_news: impl Fn(&Seen) -> bool) {
-        let mut early = Backoff::new(EARLY);
+        let (mut early, mut idle) = (Backoff::new(EARLY), Backoff::new(IDLE));
         while !is_news(&self.seen.borrow()) {
             let after = self.seen.borrow().clone();
             let partitions = 0..after.heads.len();
@@ -102,6 +104,7 @@ impl Heads {
             let mut grown = Vec::new();
             // The waits go on while the heads are read now and then, because the store may not be able to wait.
             loop {
+                let pause = if waits.len() < after.heads.len() { POLL } else { idle.next() };
                 let waiting = async {
                     std::future::poll_fn(|cx| {
                         waits.retain_mut(|(partition, wait)| match wait.as_mut().poll(cx) {
@@ -118,7 +121,7 @@ impl Heads {
                 };
                 let woken = {
                     let waiting = pin!(waiting);
-                    race(waiting, timer::sleep(POLL)).await
+                    race(waiting, timer::sleep(pause)).await
                 };
                 let some =
                     if grown.is_empty() { partitions.clone().collect() } else { std::mem::take(&mut grown) };
