@@ -34,10 +34,10 @@ pub(crate) const CHECKPOINT_PAGES: i32 = 8_192;
 pub(crate) const RETRY_PAGES: i32 = 1_024;
 
 /// Estimates how many pages a group of writes adds to the WAL: the index leaves that each write changes, the
-/// pages that the group changes once, and twice its bytes.
+/// pages that the group changes once, and its bytes.
 pub(crate) fn estimate_pages(writes: usize, bytes: usize) -> i32 {
     const PAGE: usize = 4_096;
-    i32::try_from(8 + 2 * writes + 2 * bytes / PAGE).unwrap_or(i32::MAX)
+    i32::try_from(8 + 2 * writes + bytes / PAGE).unwrap_or(i32::MAX)
 }
 
 /// Reads the marker. The tables must have this program's version.
