@@ -55,7 +55,7 @@ const DRIVERS: [&str; 13] = [
 
 /// Takes a URL or a connection string apart.
 pub(crate) fn parse(text: &str) -> Result<Asked, Fault> {
-    let parts = match ["postgres://", "postgresql://"].iter().find_map(|scheme| text.strip_prefix(scheme)) {
+    let parts = match ["postgres://", "postgresql://"].iter().find_map(|scheme| without(scheme, text)) {
         Some(rest) => of_url(rest)?,
         None if text.contains("://") || text.starts_with("postgres") => {
             return Err(invalid("it does not begin with `postgres://` or `postgresql://`"));
@@ -65,6 +65,12 @@ pub(crate) fn parse(text: &str) -> Result<Asked, Fault> {
     let asked = understand(parts)?;
     check(&asked.config)?;
     Ok(asked)
+}
+
+/// What follows a scheme, which may be in capitals.
+fn without<'t>(scheme: &str, text: &'t str) -> Option<&'t str> {
+    let (start, rest) = text.split_at_checked(scheme.len())?;
+    start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
 /// The parts of either form.
@@ -373,7 +379,9 @@ mod tests {
     fn what_is_ours_is_taken_out_and_the_rest_is_the_drivers() {
         let url = "postgres://ada:pw@db:5433/bank?schema=ledger&connect_timeout=3&partitions=4&pgbouncer=true&sslmode=verify-full";
         let pairs = "host=db port = 5433 user=ada password=pw dbname='bank' schema=ledger connect_timeout=3 partitions=4 pgbouncer=true sslmode=verify-full";
-        for text in [url, &url.replacen("postgres", "postgresql", 1), pairs] {
+        let (longer, capitals) =
+            (url.replacen("postgres", "postgresql", 1), url.replacen("postgres", "PostgreSQL", 1));
+        for text in [url, &longer, &capitals, pairs] {
             let asked = parse(text).unwrap_or_default();
             assert_eq!(asked.schema.as_deref(), Some("ledger"), "{text}");
             assert_eq!((asked.partitions, asked.bouncer), (Some(4), true));

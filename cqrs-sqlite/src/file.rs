@@ -16,6 +16,23 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::error::Fault;
 use crate::open;
 
+/// Whether a path is a URL, such as one of another kind of store. A path that starts with `.` or `/` is none.
+fn is_url(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    !text.starts_with(['.', '/']) && text.contains("://")
+}
+
+/// A path for messages. A URL may hold a password, and so may `USER:PASSWORD@HOST`.
+pub(crate) fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_path = text.starts_with(['.', '/']) && !text.starts_with("//");
+    let is_secret = text.split_once(':').is_some_and(|(_, rest)| rest.contains('@'));
+    if is_path || !(is_secret || is_url(path)) {
+        return path.display().to_string();
+    }
+    "a text with `:`, which is not shown because it may have a password".to_owned()
+}
+
 /// Resolves the path of a store to an absolute path without symbolic links, and rejects invalid ones.
 ///
 /// SQLite would interpret some of the rejected paths: `file:…` as a URI with options, an empty path as a temporary
@@ -32,6 +49,10 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Fault> {
     if name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"file:")) {
         let message = "the path is a URI; write `sqlite:PATH` without options, and `./file:…` for a file whose name \
                        starts with `file:`";
+        return invalid(message.to_owned());
+    }
+    if is_url(path) {
+        let message = "the path is a URL; open a URL with `Engine::open`, and write `./` before a path with `://` in it";
         return invalid(message.to_owned());
     }
     if name.contains(&0) {
@@ -70,7 +91,7 @@ fn resolve_new(path: &Path, name: &[u8]) -> Result<PathBuf, Fault> {
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !directory.is_dir() {
-        return invalid(format!("the directory {} does not exist; create it first", directory.display()));
+        return invalid(format!("the directory {} does not exist; create it first", shown(directory)));
     }
     match path.file_name() {
         Some(file) if !name.ends_with(b"/") => {

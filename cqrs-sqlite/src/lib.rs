@@ -64,6 +64,7 @@ mod verify;
 mod wal;
 mod writer;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -238,12 +239,22 @@ impl SqliteStore {
 }
 
 /// Configures a [`SqliteStore`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SqliteBuilder {
     path: PathBuf,
     patience: Duration,
     readers: usize,
     limits: Limits,
+}
+
+// A URL in the place of the path may hold a password.
+impl fmt::Debug for SqliteBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, patience, readers, limits } = self;
+        let mut shown = f.debug_struct("SqliteBuilder");
+        shown.field("path", &file::shown(path)).field("patience", patience);
+        shown.field("readers", readers).field("limits", limits).finish()
+    }
 }
 
 impl SqliteBuilder {
@@ -298,7 +309,7 @@ impl SqliteBuilder {
         doing: &str,
         work: impl FnOnce(Location) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let doing = format!("{doing} {}", self.path.display());
+        let doing = format!("{doing} {}", file::shown(&self.path));
         let work = move || Location::new(&self.path, self.patience).and_then(work);
         run_on_thread("cqrs-sqlite-file", &doing, work).await
     }
@@ -308,7 +319,7 @@ impl SqliteBuilder {
     /// # Errors
     /// As [`SqliteStore::open`].
     pub async fn open(self) -> Result<SqliteStore, StoreError> {
-        let doing = format!("open {}", self.path.display());
+        let doing = format!("open {}", file::shown(&self.path));
         let to_error = |fault: Fault| fault.to_error(&doing);
         let head_watch = Arc::new(HeadWatch::new());
         let (writer, requests) = Writer::new();
@@ -362,10 +373,14 @@ fn path_of(url: &str) -> Result<&str, Fault> {
     let invalid = |message: String| Err(Fault::new(StoreErrorKind::Invalid, message));
     let path = match rest.strip_prefix("//") {
         Some(path) if path.starts_with('/') => path,
-        Some(host) => return invalid(format!("a URL with `//` names a host; write `sqlite:{host}`")),
+        Some(host) => {
+            let path = if host.contains('@') { "PATH" } else { host };
+            return invalid(format!("a URL with `//` names a host; write `sqlite:{path}`"));
+        }
         None => rest,
     };
     if let Some((path, _)) = path.split_once('?') {
+        let path = if path.contains('@') { "PATH" } else { path };
         return invalid(format!(
             "the URL has options after `?`, which are not supported; write `sqlite:{path}`, and use \
              `SqliteStore::builder` for settings"
@@ -384,7 +399,10 @@ fn path_of(url: &str) -> Result<&str, Fault> {
 
 fn open_url(url: String) -> BoxFuture<'static, Result<Stores, StoreError>> {
     Box::pin(async move {
-        let path = path_of(&url).map_err(|fault| fault.to_error(&format!("open {url}")))?;
+        let path = path_of(&url).map_err(|fault| {
+            let shown = if url.contains('@') { "a URL that begins with `sqlite:`" } else { url.as_str() };
+            fault.to_error(&format!("open {shown}"))
+        })?;
         Ok(Arc::new(SqliteStore::open(path).await?).into())
     })
 }

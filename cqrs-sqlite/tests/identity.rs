@@ -394,6 +394,12 @@ async fn a_refused_name_leaves_nothing_behind() {
     ] {
         names.push((uri, "the path is a URI"));
     }
+    for url in ["postgres://ada:secret@db/bank", "MySQL://ada:secret@db/bank", "x://secret", "://secret"] {
+        names.push((url.to_owned(), "the path is a URL"));
+    }
+    for text in ["ada:secret@db/bank", "//ada:secret@db/bank"] {
+        names.push((text.to_owned(), "does not exist"));
+    }
     #[cfg(unix)]
     {
         names.push(("/dev/null".to_owned(), "the path is not a regular file"));
@@ -406,12 +412,15 @@ async fn a_refused_name_leaves_nothing_behind() {
     let refused = |name: &str, words: &str, outcome: Result<(), String>| {
         let error = outcome.expect_err(name);
         assert!(error.contains(words), "{name}: {error}");
+        assert!(!error.contains("secret"), "{name}: {error}");
         assert!(listing(dir.path()) == before, "{name}: the directory was changed");
         assert!(!Path::new("relative.db").exists() && !Path::new("file:relative.db").exists(), "{name}");
     };
     for (name, words) in &names {
         let text = |error: StoreError| error.to_string();
         refused(name, words, SqliteStore::open(name).await.map(drop).map_err(text));
+        let builder = format!("{:?}", SqliteStore::builder(name));
+        assert!(!builder.contains("secret"), "{builder}");
         refused(name, words, SqliteStore::migrate(name).await.map_err(text));
         refused(name, words, SqliteStore::migration_sql(name).await.map(drop).map_err(text));
         refused(name, words, SqliteStore::assign_new_log_id(name).await.map(drop).map_err(text));
@@ -421,6 +430,10 @@ async fn a_refused_name_leaves_nothing_behind() {
         (format!("SQLITE:file:{there}"), "the path is a URI"),
         (format!("sqlite:{there}?mode=ro"), "options after `?`"),
         (format!("sqlite://{}", "host/a.db"), "names a host"),
+        ("sqlite://ada:secret@host/a.db".to_owned(), "names a host"),
+        ("sqlite:postgres://ada:secret@host/bank".to_owned(), "the path is a URL"),
+        ("sqlite:postgres://ada:secret@host/bank?x=1".to_owned(), "options after `?`"),
+        ("sqlite:postgres://ada:secret%40@host/bank".to_owned(), "percent-encoding"),
         (format!("sqlite:{}", inside("a%20b.db")), "percent-encoding"),
         ("sqlite:".to_owned(), "the path is empty"),
     ];
@@ -574,7 +587,8 @@ async fn a_large_wal_is_written_back_and_the_next_commits_are_expected() {
         assert!(sizes.len() < 40 || main > 30_000_000, "the main file has {main} bytes");
     }
     let largest = sizes.iter().max().unwrap();
-    assert!((30_000_000..45_000_000).contains(largest), "the WAL had {largest} bytes");
+    // Its size in pages is estimated, for large events at twice their bytes.
+    assert!((15_000_000..45_000_000).contains(largest), "the WAL had {largest} bytes");
     assert!(alone(&path).await.unwrap_err().to_string().contains("-wal is missing"));
     store.close().await.unwrap();
     assert_eq!(alone(&path).await.unwrap(), 90);

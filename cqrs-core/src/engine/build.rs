@@ -378,7 +378,7 @@ pub struct StoreScheme {
 inventory::collect!(StoreScheme);
 
 async fn open_stores(url: &str) -> Result<Stores, OpenError> {
-    if url == "memory:" || url == "memory" {
+    if url.eq_ignore_ascii_case("memory:") || url == "memory" {
         return Ok(MemoryStore::new().into());
     }
     let scheme = scheme(url).unwrap_or_default();
