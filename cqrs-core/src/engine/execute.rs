@@ -320,27 +320,25 @@ impl Inner {
                 Some(at) => at,
                 None => Box::pin(self.begin(request, plan, attempt)).await?,
             };
-            let intent = match self.attempt(request, attempt, &mut turn, &mut at, &mut course).await? {
-                Next::Append(intent) => intent,
-                Next::Receipt(receipt) => return Ok(receipt),
-                Next::Moved => {
-                    remembered = Some(at);
-                    continue;
-                }
-                Next::Unfounded => continue,
-            };
+            // The append goes on its way in here, so that the future has no place for it besides the store's.
+            let (proof, appending) =
+                match self.attempt(request, attempt, &mut turn, &mut at, &mut course).await? {
+                    Next::Append(_) if self.gate.is_abandoned() => return Err(Failure::ShutDown.into()),
+                    Next::Append(intent) => self.send(intent, reserved.take()),
+                    Next::Receipt(receipt) => return Ok(receipt),
+                    Next::Moved => {
+                        remembered = Some(at);
+                        continue;
+                    }
+                    Next::Unfounded => continue,
+                };
             // What the stream will end with if it is written.
-            let last = intent.append.events.last().map_or(at.end.event, |event| Some(event.id));
-            let end = End { version: intent.behind, event: last, ..at.end };
+            let end = End { version: proof.behind, event: proof.last.or(at.end.event), ..at.end };
             let mut ahead = At { end, remembered: true, ..at.clone() };
-            let due = plan.filter(|plan| self.is_snapshot_due(&request.stream, plan, ahead.place()));
-            if due.is_some() {
+            let is_due = plan.is_some_and(|plan| self.is_snapshot_due(&request.stream, &plan, ahead.place()));
+            if is_due {
                 ahead.snapshot = ahead.end.version;
             }
-            if self.gate.is_abandoned() {
-                return Err(Failure::ShutDown.into());
-            }
-            let (proof, appending) = self.send(intent, reserved.take());
             let mut pilot = None;
             let (end, is_late) = match Begun::begin(appending).await {
                 Begun::Done(end) => (end, false),
@@ -358,7 +356,13 @@ impl Inner {
                     self.appended(request, appending, pilot.as_ref()).await
                 }
             };
-            let lost = match self.written(request, &proof, &mut at, end).await? {
+            let written = match end {
+                Ok(done) if proof.last.is_some() => {
+                    Written::Here(proof.receipt(request, &done, done.point()))
+                }
+                end => Box::pin(self.written(request, &proof, &mut at, end)).await?,
+            };
+            let lost = match written {
                 Written::Here(receipt) => {
                     let position = receipt.position();
                     match pilot {
@@ -372,7 +376,7 @@ impl Inner {
                         }
                     }
                     turn.let_go();
-                    break Ok((receipt, due));
+                    break Ok((receipt, plan.filter(|_| is_due)));
                 }
                 Written::Elsewhere(receipt) => return Ok(receipt),
                 Written::Perhaps(error) => break Err((proof, error, is_late)),
@@ -853,7 +857,6 @@ impl Inner {
     ) -> Result<Written, Stop> {
         match end {
             Ok(done) => {
-                let version = done.version_of(&request.stream).unwrap_or(proof.behind);
                 let point = match proof.last {
                     Some(_) => done.point(),
                     // What it rests on was written before it.
@@ -862,7 +865,7 @@ impl Inner {
                         at.end.point()
                     }
                 };
-                Ok(Written::Here(Receipt::new(done.log, done.partition, point, version)))
+                Ok(Written::Here(proof.receipt(request, &done, point)))
             }
             // Of other guards than those of streams, appends bring only what watches inline projections.
             Err(
@@ -880,9 +883,7 @@ impl Inner {
                     Err(error) => Stop::Failed(Failure::Inline { projection, error }),
                 })
             }
-            Err(AppendError::Duplicate(done)) => {
-                Ok(Written::Elsewhere(Box::pin(self.repeated(request, &done)).await?))
-            }
+            Err(AppendError::Duplicate(done)) => Ok(Written::Elsewhere(self.repeated(request, &done).await?)),
             Err(AppendError::Store(error)) if error.kind() == StoreErrorKind::Unknown => {
                 Ok(Written::Perhaps(error))
             }
@@ -942,6 +943,14 @@ struct Intent {
 struct Proof {
     last: Option<uuid::Uuid>,
     behind: Version,
+}
+
+impl Proof {
+    /// The receipt of an append that was written, with the last event that it rests on or consists of.
+    fn receipt(&self, request: &Call, done: &Appended, point: LogPoint) -> Receipt {
+        let version = done.version_of(&request.stream).unwrap_or(self.behind);
+        Receipt::new(done.log, done.partition, point, version)
+    }
 }
 
 /// What became of an append.
