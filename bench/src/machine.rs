@@ -45,6 +45,21 @@ impl Machine {
     }
 }
 
+/// The commit of this repository, with a mark if files differ from it.
+pub fn commit() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let repository = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        let done =
+            std::process::Command::new("git").arg("-C").arg(repository).args(arguments).output().ok()?;
+        done.status.success().then(|| String::from_utf8_lossy(&done.stdout).trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    // What a run writes is no change of the code.
+    let code = ["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs", ":!bench/results"];
+    let changed = git(&code).is_none_or(|files| !files.is_empty());
+    Some(if changed { format!("{commit}, with changes") } else { commit })
+}
+
 fn sync(dir: &Path) -> anyhow::Result<f64> {
     let mut file = File::create(dir.join("sync"))?;
     let mut times = Vec::new();

@@ -173,6 +173,7 @@ async fn run(form: Form, options: &Options) -> anyhow::Result<()> {
     };
     let results = Results {
         machine: Machine::look(ground.dir(), ground.version().await?)?,
+        commit: machine::commit(),
         plan: plan.clone(),
         begun,
         seconds: 0,

@@ -138,6 +138,9 @@ impl Who {
 pub struct Results {
     pub plan: Plan,
     pub machine: Machine,
+    /// The commit of the code, if it was run in its repository; none if parts are of different ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
     /// Seconds since 1970, and how long the run took.
     pub begun: u64,
     pub seconds: u64,
@@ -170,6 +173,9 @@ impl Results {
             && self.machine.rustc == later.machine.rustc;
         anyhow::ensure!(same, "the two runs differ in plan, contenders, versions or machine");
         let measured = |figure: &Figure| later.figures.iter().any(|other| other.measure == figure.measure);
+        if self.commit != later.commit {
+            self.commit = None;
+        }
         self.figures.retain(|figure| !measured(figure));
         self.figures.extend(later.figures);
         self.again.push(Again { parts: later.plan.parts, begun: later.begun });
@@ -230,6 +236,7 @@ mod tests {
                 rustc: String::new(),
                 sync: value,
             },
+            commit: None,
             begun: value as u64,
             seconds: 1,
             settings: BTreeMap::new(),

@@ -108,6 +108,7 @@ mod tests {
         let mut results = Results {
             plan: Plan::new(Form::Full, 7),
             machine,
+            commit: Some("c0ffee".to_owned()),
             begun: 1_795_000_000,
             seconds: 1_700,
             settings: [("fsync".to_owned(), "on".to_owned())].into(),

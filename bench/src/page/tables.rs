@@ -52,8 +52,8 @@ pub fn sections(results: &Results) -> Vec<Section> {
         Section {
             title: "Commands per second, durable",
             words: format!(
-                "Median of {} rounds of {:?} each, with least and most, and the ratio to the best that is \
-                 possible by hand on that store in the same run. {} accounts, or one that all tasks want.",
+                "Median of {} rounds of {:?} each, with least and most, and the ratio to the best one by hand \
+                 on that store in the same run. {} accounts, or one that all tasks want.",
                 plan.rounds,
                 plan.round,
                 thousands(plan.accounts)
@@ -110,10 +110,12 @@ pub fn sections(results: &Results) -> Vec<Section> {
             title: "Building a read model",
             words: format!(
                 "The balance of each of {} accounts, from the first event to the last of {}. A peer writes for \
-                 {:?}, and then reads what there is: the number of its events stands beside its figure.",
+                 {:?}, and then reads what there is: the number of its events stands beside its figure. \
+                 Median of {} repetitions, with least and most.",
                 thousands(plan.catch_up_accounts),
                 thousands(plan.catch_up_events),
-                plan.catch_up_fill
+                plan.catch_up_fill,
+                plan.catch_up_rounds
             ),
             table: catch_up(results),
             plot: Some(super::plots::CATCH_UP),

@@ -57,6 +57,12 @@ fn head(results: &Results) -> String {
         format!("; {} on {}", parts.join(" and "), date(again.begun))
     });
     let again = again.collect::<String>();
+    let code = match &results.commit {
+        Some(commit) => format!("commit {commit}"),
+        None => {
+            "the run has no record of its commit; it may be older than the code beside this page".to_owned()
+        }
+    };
     let versions = results.versions.iter().map(|(name, version)| format!("{name} {version}"));
     format!(
         "# Performance\n\n\
@@ -64,6 +70,7 @@ fn head(results: &Results) -> String {
          repetition of each figure. Nothing here is typed in by hand.\n\n\
          | | |\n|---|---|\n\
          | run | {form}, on {}, in {} minutes{again} |\n\
+         | code | {code} |\n\
          | processor | {}, {} cores, shared by contender, server and who measures |\n\
          | memory | {memory} |\n\
          | system | {}, {} |\n\
@@ -76,17 +83,23 @@ fn head(results: &Results) -> String {
          One bank for all: an account is opened, money is put in, and taken out if it is there. An event has \
          about 130 bytes of JSON. Three deposits come to one withdrawal, and one withdrawal in ten asks for what \
          is not there and has to be refused. A task has accounts of its own, so that each answer can be checked, \
-         but where all want the same one. Each contender is used as its own documentation shows, in its newest \
-         version, with up to 16 connections where it has a pool.\n\n\
+         but where all want the same one. Each peer is used as its own documentation shows, in its newest \
+         version, with up to 16 connections where it has a pool. Exceptions are under [What each does less, or \
+         otherwise](#what-each-does-less-or-otherwise): ours remembers more accounts than by default, and the SQL \
+         of one peer is changed so that it runs on this server.\n\n\
          - Each contender and measure is a process of its own, built with `--release`; what it does is in \
            `bench/src`.\n\
          - Repetitions are interleaved: each contender has its turn before anybody has the second, and who begins \
-           changes. A figure is the median, with the least and the most.\n\
+           changes. A figure is the median of {} repetitions of commands, {} of folding, {} of read models, {} of \
+           guards, {} of memory, and {} of compiling, with the least and the most. Of two repetitions, the \
+           median is the mean.\n\
          - Databases are new for each measure; who keeps all in memory is opened anew for each repetition of \
            commands. After they are filled, each is vacuumed and analysed, as PostgreSQL \
            does by itself a minute later.\n\
-         - _By hand_ is the limit: the same bank without a framework, which knows all state and keeps what is \
-           needed at least. Ratios are to the best of these on the same store, in the same run.\n\
+         - _By hand_ is the baseline: the same bank without a framework, which knows all state and keeps what is \
+           needed at least. It is not an upper limit, and some figures of ours are better. Ratios are to the best \
+           of these on the same store, in the same run. A ratio above 1 is better for commands and read models, \
+           and worse for folding.\n\
          - After each measure a model of the bank is compared with what is stored: the number of events, and the \
            balances of up to 1,000 accounts, read anew.\n",
         date(results.begun),
@@ -99,6 +112,12 @@ fn head(results: &Results) -> String {
         settings.collect::<Vec<_>>().join(", "),
         versions.collect::<Vec<_>>().join(", "),
         plan.seed,
+        plan.rounds,
+        plan.rehydrate_rounds,
+        plan.catch_up_rounds,
+        plan.growth_rounds,
+        plan.memory_rounds,
+        plan.compile_rounds,
     )
 }
 
@@ -131,7 +150,7 @@ fn rerun(results: &Results) -> String {
          and stops it. It needs some GB of disk for the time of the run.\n\n\
          ```sh\n\
          cargo run --release --manifest-path bench/Cargo.toml -- short   # a few minutes\n\
-         cargo run --release --manifest-path bench/Cargo.toml -- full    # an hour\n\
+         cargo run --release --manifest-path bench/Cargo.toml -- full    # 20 minutes to an hour\n\
          cargo run --release --manifest-path bench/Cargo.toml -- full --only cqrs-postgres esrs --part commands\n\
          cargo run --release --manifest-path bench/Cargo.toml -- page --from bench/results/full.json\n\
          ```\n\n\
