@@ -9,7 +9,6 @@
 )]
 
 use std::collections::BTreeMap;
-use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -555,7 +554,7 @@ async fn a_snapshot_that_is_not_polled_keeps_nobody_waiting() {
     for book in 1..=8 {
         bank.execute(every2::Open { book }).await.unwrap();
         store.fail_next(Call::SaveSnapshot, Fault::Hang);
-        let add = bank.execute(every2::Add { book, cents: vec![1, 2, 3] }).into_future();
+        let add = bank.execute(every2::Add { book, cents: vec![1, 2, 3] });
         let mut add = Box::pin(async move { drop(add.await) });
         assert!(poll_once(add.as_mut()).is_pending());
         assert_eq!(snapshot(book).await, None);

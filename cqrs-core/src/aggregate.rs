@@ -28,9 +28,9 @@ pub trait Aggregate: Sized + 'static {
     /// What the engine keeps in memory of one: `Option<Self>`.
     type State: SharedState<Self>;
     /// What names one of them.
-    type Id: Id + crate::command::IdOf<Self>;
+    type Id: Id + crate::command::IdOf<Self> + Send + Sync;
     /// Everything that can happen to it: the generated enum of the events with an `#[apply]`.
-    type Event: EventSet;
+    type Event: EventSet + Send + Sync;
     /// What its handlers refuse with.
     type Error: std::error::Error + Send + Sync + 'static;
     /// The name, which is the category of its streams.

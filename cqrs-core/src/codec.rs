@@ -39,7 +39,7 @@ pub trait Codec: 'static {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be stored",
     label = "not both `Serialize` and `Deserialize`",
-    note = "derive them, for the types of its fields too: `#[derive(Serialize, Deserialize)]`; they need `serde` in Cargo.toml, with its feature `derive`"
+    note = "derive them, for the types of its fields too: `#[derive(Serialize, Deserialize)]`; if the compiler finds no crate `serde`, add `serde = {{ version = \"1\", features = [\"derive\"] }}` to Cargo.toml"
 )]
 pub trait Storable: Sized {
     /// As the bytes of a codec.

@@ -24,7 +24,7 @@ use crate::id::{Partition, Position, StreamId, Version};
     label = "not an event",
     note = "an event is a struct that derives `Event`, `Serialize` and `Deserialize`; the enum of an aggregate's events is not one"
 )]
-pub trait Event: Storable + Send + Sync + 'static {
+pub trait Event: Storable + 'static {
     /// The stored name, unique among all events of a log.
     const NAME: &'static str;
     /// The version of this shape, from 1.
@@ -119,7 +119,7 @@ impl<S> fmt::Debug for EventType<S> {
 }
 
 /// The closed set of events that one aggregate applies or one projection reads: a generated enum.
-pub trait EventSet: Sized + Send + Sync + 'static {
+pub trait EventSet: Sized + 'static {
     /// The kinds in the set, in the order of their `#[apply]` or `#[on]` methods.
     const TYPES: &'static [EventType<Self>];
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 )]
 // Printing and parsing are methods and not supertraits, so that a type that lacks them gets the
 // message above and not one about `FromStr`.
-pub trait Id: Sized + Send + Sync + 'static {
+pub trait Id: Sized + 'static {
     /// What prints the id.
     fn as_text(&self) -> &dyn fmt::Display;
 
@@ -33,7 +33,7 @@ pub trait Id: Sized + Send + Sync + 'static {
 #[diagnostic::do_not_recommend]
 impl<T> Id for T
 where
-    T: fmt::Display + FromStr<Err: fmt::Display> + Send + Sync + 'static,
+    T: fmt::Display + FromStr<Err: fmt::Display> + 'static,
 {
     fn as_text(&self) -> &dyn fmt::Display {
         self

@@ -8,7 +8,7 @@ pub use crate::aggregate::{
     Refusal, Snapshots,
 };
 pub use crate::codec::{Codec, CodecError, Json, Storable};
-pub use crate::command::{Command, HandledByOneAggregate, IdOf};
+pub use crate::command::{Command, HandledByOneAggregate, IdOf, Sent};
 pub use crate::consumer::Database;
 pub use crate::context::{Param, ServiceType, Surroundings};
 pub use crate::engine::Rejection;

@@ -17,9 +17,9 @@ use crate::id::Id;
 )]
 pub trait Projection: Storable + Sized + Send + Sync + 'static {
     /// What names one document.
-    type Key: Id;
+    type Key: Id + Send + Sync;
     /// The events that have an `#[on]`.
-    type Event: EventSet;
+    type Event: EventSet + Send + Sync;
     /// The name, unique among the projections of an engine; it names the checkpoint and the
     /// documents in the store.
     const NAME: &'static str;
@@ -61,7 +61,7 @@ pub trait SqlProjection: Sized + 'static {
     /// The database that it writes to.
     type Database: Database;
     /// The events that have an `#[on]`.
-    type Event: EventSet;
+    type Event: EventSet + Send + Sync;
     /// The name, unique among the projections of an engine; it names the checkpoint.
     const NAME: &'static str;
     /// When the tables are brought up to date; never [`Mode::Live`].

@@ -7,7 +7,7 @@ use syn::parse::{Parse, ParseStream, Parser as _};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned as _;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Attribute, Expr, Ident, LitInt, LitStr, Meta, Path, Token, Type};
+use syn::{Attribute, Expr, ExprPath, Ident, LitInt, LitStr, Meta, Path, Token, Type};
 
 use crate::errors::Errors;
 use crate::paths::Krate;
@@ -39,7 +39,7 @@ pub(crate) struct EventArgs {
     pub(crate) replaces: Vec<Type>,
     pub(crate) upcast: Option<Steps>,
     /// The function of `upcast_bytes = …`.
-    pub(crate) upcast_bytes: Option<Path>,
+    pub(crate) upcast_bytes: Option<ExprPath>,
     pub(crate) codec: Option<Type>,
     /// Whether a way from an older version was written, be it wrongly.
     pub(crate) has_way: bool,
@@ -48,7 +48,7 @@ pub(crate) struct EventArgs {
 /// The functions of `upcast(…)`.
 pub(crate) struct Steps {
     pub(crate) keyword: Ident,
-    pub(crate) functions: Vec<Path>,
+    pub(crate) functions: Vec<ExprPath>,
 }
 
 impl EventArgs {
@@ -121,9 +121,9 @@ pub(crate) struct AggregateArgs {
     pub(crate) events: Option<Ident>,
     pub(crate) snapshot: Option<Snapshot>,
     /// The function that turns a rejection of an inline projection into the domain's error.
-    pub(crate) rejection: Option<Path>,
+    pub(crate) rejection: Option<ExprPath>,
     /// The function that returns how much memory a state owns.
-    pub(crate) state_size: Option<Path>,
+    pub(crate) state_size: Option<ExprPath>,
 }
 
 /// What `snapshot = every(500, version = 2)` says.
@@ -256,7 +256,7 @@ fn is_plain_key(key: &Expr, errors: &Errors) -> bool {
             ));
             visit_mut::visit_expr_try_mut(self, found);
         }
-        fn visit_expr_path_mut(&mut self, path: &mut syn::ExprPath) {
+        fn visit_expr_path_mut(&mut self, path: &mut ExprPath) {
             if path.path.is_ident("self") {
                 self.0.push((
                     path.path.span(),
@@ -570,7 +570,7 @@ fn types(key: &Ident, input: ParseStream<'_>) -> syn::Result<Vec<Type>> {
 }
 
 /// `upcast_bytes = f`.
-fn function(key: &Ident, input: ParseStream<'_>, signature: &str) -> syn::Result<Path> {
+fn function(key: &Ident, input: ParseStream<'_>, signature: &str) -> syn::Result<ExprPath> {
     equals(key, input, signature)?;
     if input.peek(LitStr) {
         let text: LitStr = input.parse()?;
@@ -580,18 +580,35 @@ fn function(key: &Ident, input: ParseStream<'_>, signature: &str) -> syn::Result
             format_args!("`{key}` is a function: write `{key} = {fix}`"),
         ));
     }
-    input.parse()
+    named(input.parse()?, key, signature)
+}
+
+/// The path of a function, be it captured or in parentheses.
+fn named(mut expr: Expr, key: &Ident, signature: &str) -> syn::Result<ExprPath> {
+    loop {
+        expr = match expr {
+            Expr::Path(path) => return Ok(path),
+            Expr::Group(group) => *group.expr,
+            Expr::Paren(paren) => *paren.expr,
+            other => {
+                let message =
+                    format!("`{key}` takes the name of a function: write {signature}, and its name here");
+                return Err(syn::Error::new_spanned(other, message));
+            }
+        }
+    }
 }
 
 /// `upcast(f1, f2)`.
 fn steps(key: &Ident, input: ParseStream<'_>) -> syn::Result<Steps> {
-    match parenthesized(input)? {
-        Some((_, functions)) => Ok(Steps { keyword: key.clone(), functions }),
-        None => Err(syn::Error::new(
+    let Some((_, functions)) = parenthesized::<Expr>(input)? else {
+        return Err(syn::Error::new(
             key.span(),
             "`upcast` is a list of functions from JSON to JSON, one per version: write `upcast(from_v1, from_v2)`",
-        )),
-    }
+        ));
+    };
+    let step = |function| named(function, key, "a function `fn(Value) -> Value`");
+    Ok(Steps { keyword: key.clone(), functions: functions.into_iter().map(step).collect::<Result<_, _>>()? })
 }
 
 /// `every(500)` or `every(500, version = 2)`.

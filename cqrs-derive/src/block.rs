@@ -5,7 +5,7 @@
 //! reports what is wrong in them. A method whose signature does not parse still names its command or
 //! its event, if that can be made out.
 
-use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
 use quote::ToTokens as _;
 use syn::parse::{ParseStream, Parser as _};
 use syn::spanned::Spanned as _;
@@ -65,6 +65,12 @@ fn unwrapped(tokens: TokenStream) -> TokenStream {
 }
 
 impl Block {
+    /// Whether several methods have this name, which the compiler reports: it is not clear which is called.
+    pub(crate) fn is_repeated(&self, name: &Ident) -> bool {
+        let is_this = |item: &&ImplItem| matches!(item, ImplItem::Fn(method) if method.sig.ident == *name);
+        self.item.items.iter().filter(is_this).nth(1).is_some()
+    }
+
     /// The first call of a macro among the items: what it expands to is not seen.
     pub(crate) fn macro_call(&self) -> Option<&syn::Path> {
         self.item.items.iter().find_map(|item| match item {
@@ -182,22 +188,28 @@ impl Block {
     /// What was not read, for the compiler.
     ///
     /// It has reported what is wrong with it. It does so again if it parses it again, and one of two equal
-    /// messages is not shown. Should it find nothing wrong, because it knows a syntax that this macro does
-    /// not, then the lint stops it: lints come last, and not after an error.
+    /// messages is not shown.
     pub(crate) fn unread(&self, written: &TokenStream) -> Option<TokenStream> {
-        let guard = emit_as! { self.item.self_ty.span() =>
-            #[allow(dead_code, reason = "generated")]
-            const _: () = {
-                #[must_use = "the macros of cqrs cannot read a method of this block: its syntax is newer than they are"]
-                fn unread() {}
-                #[deny(unused_must_use)]
-                fn guard() {
-                    unread();
-                }
-            };
-        };
+        let guard = guard(self.item.self_ty.span());
         // As the last item, it takes nothing along that is needed.
         self.is_unread.then(|| emit!(#guard #[cfg(any())] #written))
+    }
+}
+
+/// Stands beside what could not be read, and what the compiler has therefore reported. Should it have found
+/// nothing wrong, because it knows a syntax that this macro does not, then the lint stops it: lints come last,
+/// and not after an error.
+pub(crate) fn guard(span: Span) -> TokenStream {
+    emit_as! { span =>
+        #[allow(dead_code, reason = "generated")]
+        const _: () = {
+            #[must_use = "the macros of cqrs cannot read this: its syntax is newer than they are"]
+            fn unread() {}
+            #[deny(unused_must_use)]
+            fn guard() {
+                unread();
+            }
+        };
     }
 }
 

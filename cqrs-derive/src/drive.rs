@@ -1,7 +1,7 @@
 //! parse → check → expand, for each macro.
 
-use proc_macro2::{Span, TokenStream};
-use syn::{DeriveInput, ImplItem};
+use proc_macro2::{Span, TokenStream, TokenTree};
+use syn::{DeriveInput, Ident, ImplItem};
 
 use crate::attr::{ProjectionArgs, names};
 use crate::block::{self, Block};
@@ -12,13 +12,14 @@ use crate::model::event::Event;
 use crate::model::projection::Projection;
 use crate::model::sql::SqlProjection;
 use crate::paths::emit;
+use crate::source::{Names, Source};
 use crate::twin::{self, Twin};
 use crate::{attr, check, expand, fallback, normal};
 
-pub(crate) fn event(input: TokenStream) -> TokenStream {
-    let mut input: DeriveInput = match syn::parse2(input) {
+pub(crate) fn event(written: &TokenStream) -> TokenStream {
+    let mut input: DeriveInput = match syn::parse2(written.clone()) {
         Ok(input) => input,
-        Err(error) => return error.to_compile_error(),
+        Err(_) => return unread(written, fallback::unread_event),
     };
     normal::input(&mut input);
     let errors = Errors::default();
@@ -33,10 +34,10 @@ pub(crate) fn event(input: TokenStream) -> TokenStream {
     }
 }
 
-pub(crate) fn command(input: TokenStream) -> TokenStream {
-    let mut input: DeriveInput = match syn::parse2(input) {
+pub(crate) fn command(written: &TokenStream) -> TokenStream {
+    let mut input: DeriveInput = match syn::parse2(written.clone()) {
         Ok(input) => input,
-        Err(error) => return error.to_compile_error(),
+        Err(_) => return unread(written, fallback::unread_command),
     };
     normal::input(&mut input);
     let errors = Errors::default();
@@ -53,6 +54,23 @@ pub(crate) fn command(input: TokenStream) -> TokenStream {
     }
 }
 
+/// A half-typed struct or enum. It stands for the event or the command of its name.
+fn unread(input: &TokenStream, fallback: impl Fn(&Ident) -> TokenStream) -> TokenStream {
+    let mut tokens = input.clone().into_iter();
+    let is_keyword =
+        |token: &TokenTree| matches!(token, TokenTree::Ident(word) if word == "struct" || word == "enum");
+    let name = match (tokens.find(is_keyword), tokens.next(), tokens.next()) {
+        (Some(_), Some(TokenTree::Ident(name)), next) => Some((name, next)),
+        _ => None,
+    };
+    let span = name.as_ref().map_or_else(Span::call_site, |(name, _)| name.span());
+    let is_generic = |next: &TokenTree| matches!(next, TokenTree::Punct(punct) if punct.as_char() == '<');
+    let dummy =
+        name.filter(|(_, next)| !next.as_ref().is_some_and(is_generic)).map(|(name, _)| fallback(&name));
+    let guard = block::guard(span);
+    emit!(#dummy #guard)
+}
+
 pub(crate) fn aggregate(args: TokenStream, item: &TokenStream) -> TokenStream {
     let block = match block(item, names::AGGREGATE) {
         Ok(block) => block,
@@ -61,9 +79,15 @@ pub(crate) fn aggregate(args: TokenStream, item: &TokenStream) -> TokenStream {
     let errors = Errors::default();
     let fits = check::impl_block(&block.item, names::AGGREGATE, &errors);
     let mut model = Aggregate::read(args, &block, &errors);
-    check::aggregate(&mut model, &errors);
-    let twin = twin::of(item, model.ty);
+    let source = Source::read();
+    let names = Names::new(source.as_ref(), item);
+    check::aggregate(&mut model, &names, &errors);
+    let fits = fits && check::visible(&model, &names, &errors);
+    let is_complete = model.is_complete();
+    let twin = source.as_ref().filter(|_| fits);
+    let twin = twin.and_then(|source| twin::of(source, item, model.ty, names::AGGREGATE, is_complete));
     // What the others apply is not known.
+    model.is_split = twin.is_some();
     model.knows_all_events &= twin.is_none();
     let generated = if !fits {
         fallback::aggregate(&model)
@@ -90,16 +114,30 @@ pub(crate) fn projection(args: TokenStream, item: &TokenStream) -> TokenStream {
     let errors = Errors::default();
     let fits = check::impl_block(&block.item, names::PROJECTION, &errors);
     let mut args = ProjectionArgs::read(args, &errors);
+    let source = Source::read();
+    let names = Names::new(source.as_ref(), item);
+    let twin = source.as_ref().filter(|_| fits);
+    let twin = twin.and_then(|source| twin::of(source, item, &block.item.self_ty, names::PROJECTION, true));
     let generated = match args.sql.take() {
+        _ if twin == Some(Twin::Later) => {
+            let name = attr::spelled(&block.item.self_ty);
+            errors.at(
+                &block.item.self_ty,
+                format_args!(
+                    "`{name}` has a `#[projection]` block already: move these methods there, a projection is one block"
+                ),
+            );
+            TokenStream::new()
+        }
         Some(database) => {
             let mut model = SqlProjection::read(args, database, &block, &errors);
-            check::sql_projection(&mut model, &errors);
+            check::sql_projection(&mut model, &names, &errors);
             if fits { expand::sql::expand(&model) } else { TokenStream::new() }
         }
         None if args.has_sql => TokenStream::new(),
         None => {
             let mut model = Projection::read(args, &block, &errors);
-            check::projection(&mut model, &errors);
+            check::projection(&mut model, &names, &errors);
             if fits { expand::projection::expand(&model) } else { TokenStream::new() }
         }
     };
@@ -190,7 +228,7 @@ mod tests {
     #[test]
     fn survives_a_half_typed_event() {
         check(
-            event,
+            |item| event(&item),
             quote! {
                 #[event(name = "opened", version = 3, from = Old, replaces(A<B, C>, D), codec = Json, crate = a::b)]
                 #[event(upcast(f, g::h), upcast_bytes = a::b)]
@@ -202,7 +240,7 @@ mod tests {
     #[test]
     fn survives_a_half_typed_command() {
         check(
-            command,
+            |item| command(&item),
             quote! {
                 #[command(name = "open", crate = a::b)]
                 pub enum Open<T: Clone> where T: Send {

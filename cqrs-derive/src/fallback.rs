@@ -5,7 +5,7 @@
 
 use proc_macro2::TokenStream;
 use quote::ToTokens as _;
-use syn::{Data, DeriveInput, FnArg, Ident, ImplItem, ItemImpl, Meta};
+use syn::{Data, DeriveInput, FnArg, Generics, Ident, ImplItem, ItemImpl, Meta, Type};
 
 use crate::attr;
 use crate::check;
@@ -13,7 +13,8 @@ use crate::expand;
 use crate::model::aggregate::Aggregate;
 use crate::model::command::Command;
 use crate::model::event::Event;
-use crate::paths::{emit, sealed};
+use crate::model::plain;
+use crate::paths::{Krate, emit, sealed};
 
 /// An event that is stored as JSON and has no past.
 pub(crate) fn event(input: &DeriveInput, event: &Event<'_>) -> TokenStream {
@@ -23,18 +24,7 @@ pub(crate) fn event(input: &DeriveInput, event: &Event<'_>) -> TokenStream {
     let Event { ident, name, version, .. } = event;
     let (params, arguments, _) = event.generics.split_for_impl();
     if !check::borrowed_fields(input).is_empty() {
-        // It cannot be read back, so it cannot be an event; but sets may have it.
-        return sealed(
-            &event.krate,
-            &emit! {
-                impl<__S> __cqrs::InSet<__S> for #ident {
-                    const TYPE: __cqrs::EventType<__S> = __cqrs::unreadable(#name, #version);
-                    fn encode(&self) -> __cqrs::EncodeResult {
-                        ::core::unreachable!()
-                    }
-                }
-            },
-        );
+        return unreadable(&event.krate, ident, name, *version);
     }
     let this = Some(event).filter(|event| !event.generics.params.is_empty());
     let bounds = this
@@ -51,6 +41,31 @@ pub(crate) fn event(input: &DeriveInput, event: &Event<'_>) -> TokenStream {
     )
 }
 
+/// It cannot be read back, so it cannot be an event; but sets may have it.
+fn unreadable(krate: &Krate, ident: &Ident, name: &str, version: u32) -> TokenStream {
+    sealed(
+        krate,
+        &emit! {
+            impl<__S> __cqrs::InSet<__S> for #ident {
+                const TYPE: __cqrs::EventType<__S> = __cqrs::unreadable(#name, #version);
+                fn encode(&self) -> __cqrs::EncodeResult {
+                    ::core::unreachable!()
+                }
+            }
+        },
+    )
+}
+
+/// A half-typed event.
+pub(crate) fn unread_event(ident: &Ident) -> TokenStream {
+    unreadable(&Krate::default(), ident, &plain(ident), 1)
+}
+
+/// A half-typed command.
+pub(crate) fn unread_command(ident: &Ident) -> TokenStream {
+    stand_in(&Krate::default(), ident, &plain(ident), &Generics::default(), &TokenStream::new())
+}
+
 /// A command whose id has the type that its aggregate expects.
 pub(crate) fn command(input: &DeriveInput, command: &Command<'_>) -> TokenStream {
     let Command { ident, name, .. } = command;
@@ -58,13 +73,24 @@ pub(crate) fn command(input: &DeriveInput, command: &Command<'_>) -> TokenStream
         return TokenStream::new();
     }
     let (generics, arguments) = expand::command::bounded(command, false);
+    stand_in(&command.krate, ident, name, &generics, &arguments)
+}
+
+fn stand_in(
+    krate: &Krate,
+    ident: &Ident,
+    name: &str,
+    generics: &Generics,
+    arguments: &TokenStream,
+) -> TokenStream {
     let (params, _, bounds) = generics.split_for_impl();
     sealed(
-        &command.krate,
+        krate,
         &emit! {
             impl #params __cqrs::Command for #ident #arguments #bounds {
                 type Id = <<Self as __cqrs::HandledByOneAggregate>::Aggregate as __cqrs::Aggregate>::Id;
                 type Aggregate = <Self as __cqrs::HandledByOneAggregate>::Aggregate;
+                type Shared = __cqrs::Sent<Self>;
                 const NAME: &'static ::core::primitive::str = #name;
                 fn id(&self) -> &Self::Id {
                     ::core::unreachable!()
@@ -93,6 +119,15 @@ pub(crate) fn stripped(mut block: ItemImpl, ours: &[&str], empty: &[Ident]) -> T
         if empty.contains(&method.sig.ident) {
             method.attrs.push(syn::parse_quote!(#[allow(unused_variables, reason = "left out")]));
             method.block.stmts = vec![syn::parse_quote!(::core::unreachable!();)];
+            // Nor is it reported that there is no such trait object.
+            for param in &mut method.sig.inputs {
+                if let FnArg::Typed(param) = param
+                    && let Type::Reference(reference) = &mut *param.ty
+                    && matches!(&*reference.elem, Type::TraitObject(_))
+                {
+                    reference.elem = syn::parse_quote!(());
+                }
+            }
         }
         let before = method.attrs.len();
         // A parameter may be there for the key alone.

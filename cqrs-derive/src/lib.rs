@@ -14,6 +14,7 @@ mod manifest;
 mod model;
 mod normal;
 mod paths;
+mod source;
 mod spell;
 mod suggest;
 mod twin;
@@ -89,7 +90,7 @@ use proc_macro::TokenStream;
 /// type needs `Display`; an `Option`, array or `Vec` of such tags each value that is there.
 #[proc_macro_derive(Event, attributes(event, tag))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
-    drive::event(input.into()).into()
+    drive::event(&input.into()).into()
 }
 
 /// Makes a struct or an enum a command: a request to one aggregate, which its id routes.
@@ -143,7 +144,7 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// Every field is `Clone`: a command that lost a race is decided again.
 #[proc_macro_derive(Command, attributes(command, id, expected_version, idempotency_key))]
 pub fn derive_command(input: TokenStream) -> TokenStream {
-    drive::command(input.into()).into()
+    drive::command(&input.into()).into()
 }
 
 /// Makes a type an aggregate: the methods of this `impl` block decide commands and fold events.

@@ -282,7 +282,7 @@ async fn commands_that_fail_leave_nothing_counted() {
             // Dropped while it appends, and while it reads.
             for call in [Call::Append, Call::ReadStream] {
                 store.fail_next(call, Fault::Hang);
-                let mut dropped = bank.execute(replaces::Grow { shelf, bytes: 1 }).into_future();
+                let mut dropped = Box::pin(bank.execute(replaces::Grow { shelf, bytes: 1 }));
                 assert!(dropped.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
             }
         }

@@ -190,9 +190,9 @@ async fn a_command_that_is_not_polled_keeps_nobody_waiting() {
             let (engine, _) = desk(stores.clone(), short()).await;
             let before = asked(&engine, 1).await;
             // One is kept in its handler, and several in the queue; the last one was only appending.
-            let mut first = engine.execute(Ask { desk: 1, what: what.clone() }).into_future();
+            let mut first = Box::pin(engine.execute(Ask { desk: 1, what: what.clone() }));
             assert!(poll_once(first.as_mut()).is_pending());
-            let mut queued: Vec<_> = (0..5).map(|_| engine.execute(Note { desk: 1 }).into_future()).collect();
+            let mut queued: Vec<_> = (0..5).map(|_| Box::pin(engine.execute(Note { desk: 1 }))).collect();
             for queued in &mut queued {
                 assert!(poll_once(queued.as_mut()).is_pending());
             }
@@ -218,7 +218,7 @@ async fn an_append_that_is_not_polled_keeps_nobody_waiting() {
     for (store, stores, _files) in stores().await {
         let (engine, _) = desk(stores, short()).await;
         for round in 0..5 {
-            let mut kept = engine.execute(Note { desk: 1 }).into_future();
+            let mut kept = Box::pin(engine.execute(Note { desk: 1 }));
             let _ = poll_once(kept.as_mut());
             // One whose handler reaches outside waits for what the state rests on.
             soon(engine.execute(Ask { desk: 1, what: What::Answer(0) })).await.unwrap();
@@ -295,7 +295,7 @@ async fn a_shutdown_ends_and_names_what_it_abandoned() {
         for what in [What::Answer(1), What::Hang] {
             let (engine, _) = desk(stores.clone(), short()).await;
             let before = asked(&engine, 7).await;
-            let mut kept = engine.execute(Ask { desk: 7, what }).into_future();
+            let mut kept = Box::pin(engine.execute(Ask { desk: 7, what }));
             assert!(poll_once(kept.as_mut()).is_pending());
             let abandoned = soon(engine.shutdown()).await;
             assert!(!abandoned.is_complete());
@@ -316,10 +316,11 @@ async fn a_shutdown_abandons_commands_that_nobody_polls_before_its_limit() {
     let patient = Timeouts { shutdown: Duration::from_secs(3_600), ..short() };
     for (store, stores, _files) in stores().await {
         let (engine, outside) = desk(stores, patient).await;
-        let mut kept: Vec<_> = (0..3)
-            .map(|desk| engine.execute(Ask { desk, what: What::Hang }).into_future())
-            .chain([engine.execute(Note { desk: 0 }).into_future()])
-            .collect();
+        let ask = |desk| -> cqrs::store::BoxFuture<'_, _> {
+            Box::pin(engine.execute(Ask { desk, what: What::Hang }))
+        };
+        let mut kept: Vec<_> = (0..3).map(ask).collect();
+        kept.push(Box::pin(engine.execute(Note { desk: 0 })));
         for kept in &mut kept {
             assert!(poll_once(kept.as_mut()).is_pending());
         }
@@ -360,7 +361,7 @@ async fn a_shutdown_counts_a_command_in_its_first_poll() {
     let block = Block { desk: 1, entered: entered.clone(), leave: leave.clone() };
     let blocked = std::thread::spawn({
         let engine = engine.clone();
-        move || poll_once(engine.execute(block).into_future().as_mut())
+        move || poll_once(Box::pin(engine.execute(block)).as_mut())
     });
     entered.wait();
     let abandoned = soon(engine.shutdown()).await;
@@ -408,7 +409,7 @@ async fn handlers_that_wait_for_each_other_are_told_at_once() {
             for (at, desk) in ring.iter().enumerate() {
                 let other = ring[(at + 1) % ring.len()];
                 let what = What::Execute(other, Box::new(What::Answer(0)));
-                all.push(engine.execute(Ask { desk: *desk, what }).into_future());
+                all.push(Box::pin(engine.execute(Ask { desk: *desk, what })));
             }
             for future in &mut all {
                 assert!(poll_once(future.as_mut()).is_pending());
@@ -434,8 +435,8 @@ async fn handlers_of_two_engines_that_wait_for_each_other_are_told_at_once() {
     for (store, stores, _files) in stores().await {
         let (one, outside) = pair(stores, short()).await;
         let mut all = [
-            one.0.execute(Ask { desk: 1, what: What::Execute(2, Box::new(What::Answer(0))) }).into_future(),
-            one.1.execute(Ask { desk: 2, what: What::Execute(1, Box::new(What::Answer(0))) }).into_future(),
+            Box::pin(one.0.execute(Ask { desk: 1, what: What::Execute(2, Box::new(What::Answer(0))) })),
+            Box::pin(one.1.execute(Ask { desk: 2, what: What::Execute(1, Box::new(What::Answer(0))) })),
         ];
         for future in &mut all {
             assert!(poll_once(future.as_mut()).is_pending());
@@ -468,8 +469,7 @@ async fn handlers_of_two_engines_that_spawn_what_waits_end_by_a_limit() {
     ] {
         for (store, stores, _files) in stores().await {
             let (engines, _) = pair(stores, timeouts).await;
-            let mut all =
-                [engines.0.execute(ask(1, 2)).into_future(), engines.1.execute(ask(2, 1)).into_future()];
+            let mut all = [Box::pin(engines.0.execute(ask(1, 2))), Box::pin(engines.1.execute(ask(2, 1)))];
             for future in &mut all {
                 assert!(poll_once(future.as_mut()).is_pending());
             }

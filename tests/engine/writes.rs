@@ -1,6 +1,5 @@
 //! Commands: accepted, refused, raced, repeated, cancelled, and what is left behind.
 
-use std::future::IntoFuture as _;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
@@ -324,7 +323,7 @@ async fn a_cancelled_command_took_place_as_a_whole_or_not_at_all() {
     for polls in 0..90 {
         let fault = [Fault::Slow, Fault::HangAfter, Fault::Hang][polls % 3];
         store.fail_next(Call::Append, fault);
-        let mut future = bank.execute(Exchange { account: 1, cents: 0 }).into_future();
+        let mut future = Box::pin(bank.execute(Exchange { account: 1, cents: 0 }));
         let mut cx = TaskContext::from_waker(Waker::noop());
         let end = (0..=polls / 2).find_map(|_| match future.as_mut().poll(&mut cx) {
             Poll::Ready(end) => Some(end),

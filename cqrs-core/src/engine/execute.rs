@@ -8,10 +8,12 @@
 
 use std::any::TypeId;
 use std::borrow::Cow;
-use std::future::{self, IntoFuture};
-use std::pin::pin;
+use std::fmt;
+use std::future::{self, Future};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
 use tracing::Instrument as _;
@@ -26,7 +28,7 @@ use super::snapshots::{Folded, Folding, Place, Plan};
 use super::{Engine, Inner};
 use crate::aggregate::{Aggregate, Current, Decided, Decision, Handle, Refusal};
 use crate::begun::Begun;
-use crate::command::Command;
+use crate::command::{Command, SharedCommand as _};
 use crate::context::{Context, Surroundings};
 use crate::error::{EncodeError, FoldError, StoreError, StoreErrorKind};
 use crate::event::{Encoded, EventSet, Metadata, NewEvent, RecordedEvent, Stored, Timestamp, decode};
@@ -64,7 +66,8 @@ impl Engine {
     /// let receipt = bank.execute(Deposit { account, cents: 500 }).await?;
     /// ```
     pub fn execute<C: Command>(&self, command: C) -> Execute<'_, C> {
-        Execute { engine: self, command, key: None, of_request: false, metadata: None, expected: None }
+        let (key, of_request, metadata, expected) = (None, false, None, None);
+        Execute { engine: self, command: Some(command), key, of_request, metadata, expected, running: None }
     }
 
     /// Begins a request of several commands that share one idempotency key, such as a withdrawal, and the record
@@ -99,21 +102,41 @@ pub struct Request<'e> {
 impl<'e> Request<'e> {
     /// Carries out a command of the request, as [`Engine::execute`] does.
     pub fn execute<C: Command>(&self, command: C) -> Execute<'e, C> {
-        Execute { of_request: true, ..self.engine.execute(command).key(self.key.as_str()) }
+        let mut execute = self.engine.execute(command).key(self.key.as_str());
+        execute.of_request = true;
+        execute
     }
 }
 
-/// A command on its way; await it.
-#[derive(Debug)]
+/// A command on its way: a future that does nothing until it is polled.
 #[must_use = "a command is carried out when it is awaited"]
-pub struct Execute<'e, C> {
+pub struct Execute<'e, C: Command> {
     engine: &'e Engine,
-    command: C,
+    /// Until it is polled.
+    command: Option<C>,
     key: Option<String>,
     /// Whether the key is that of a request of several commands.
     of_request: bool,
     metadata: Option<Arc<Metadata>>,
     expected: Option<ExpectedVersion>,
+    /// From then on.
+    running: Option<BoxFuture<'e, Executed<C>>>,
+}
+
+/// What a command comes to.
+type Executed<C> = Result<Receipt, ExecuteError<<<C as Command>::Aggregate as Aggregate>::Error>>;
+
+impl<C: Command> fmt::Debug for Execute<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, metadata, expected, running, .. } = self;
+        f.debug_struct("Execute")
+            .field("command", &C::NAME)
+            .field("key", key)
+            .field("metadata", metadata)
+            .field("expected", expected)
+            .field("is_running", &running.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<C: Command> Execute<'_, C> {
@@ -146,12 +169,28 @@ impl<C: Command> Execute<'_, C> {
     }
 }
 
-impl<'e, C: Command> IntoFuture for Execute<'e, C> {
-    type Output = Result<Receipt, ExecuteError<<C::Aggregate as Aggregate>::Error>>;
-    type IntoFuture = BoxFuture<'e, Self::Output>;
+/// The command is moved out before anything is polled.
+impl<C: Command> Unpin for Execute<'_, C> {}
 
-    fn into_future(self) -> Self::IntoFuture {
-        let Self { engine, command, key, of_request, metadata, expected } = self;
+impl<C: Command> Future for Execute<'_, C> {
+    type Output = Executed<C>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(command) = this.command.take() {
+            this.running = Some(this.begin(command));
+        }
+        match &mut this.running {
+            Some(running) => running.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<'e, C: Command> Execute<'e, C> {
+    fn begin(&mut self, command: C) -> BoxFuture<'e, Executed<C>> {
+        let Self { engine, of_request, expected, .. } = *self;
+        let (key, metadata) = (self.key.take(), self.metadata.take());
         let inner = &engine.0.inner;
         let stream = match StreamId::new(C::Aggregate::NAME, command.id().as_text()) {
             Ok(stream) => stream,
@@ -172,7 +211,8 @@ impl<'e, C: Command> IntoFuture for Execute<'e, C> {
             reaches_out: <C::Aggregate as Handle<C>>::REACHES_OUT,
             stream,
         };
-        let mut attempt = Typed::<C::Aggregate, C> { state: None, command, decided: None };
+        let mut attempt =
+            Typed::<C::Aggregate, C> { state: None, command: C::Shared::new(command), decided: None };
         Box::pin(async move {
             let span = tracing::debug_span!("execute", command = C::NAME, stream = %request.stream);
             let end = inner.execute(&request, &mut attempt).instrument(span).await;
@@ -1077,14 +1117,14 @@ trait Attempt: Send {
 }
 
 /// A command with its type.
-struct Typed<A: Aggregate, C> {
+struct Typed<A: Aggregate, C: Command> {
     /// Boxed so that it goes in and out of its slot without being moved.
     state: Option<Box<Folded<A>>>,
-    command: C,
+    command: C::Shared,
     decided: Option<Decided<A>>,
 }
 
-impl<A: Aggregate, C> Typed<A, C> {
+impl<A: Aggregate, C: Command> Typed<A, C> {
     fn refusal(self, request: &Call) -> ExecuteError<A::Error> {
         let (command, stream) = (request.command, request.stream.clone());
         match self.decided {
@@ -1116,7 +1156,7 @@ impl<A: Handle<C>, C: Command> Attempt for Typed<A, C> {
     }
 
     fn decide<'s>(&'s mut self, version: Version, around: &Surroundings<'s>) -> Option<BoxFuture<'s, ()>> {
-        let command = self.command.duplicate();
+        let command = self.command.get().duplicate();
         let Self { state, decided, .. } = self;
         let state: &'s Folded<A> = state.get_or_insert_with(|| Box::new(Folded::new()));
         match A::handle(Current::new(state.get(), version), command, around) {

@@ -2,10 +2,13 @@
 
 use std::any::TypeId;
 use std::fmt;
-use std::future::IntoFuture;
+use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
+use std::mem;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -47,13 +50,14 @@ impl Engine {
     /// let summary = bank.get::<Summary>(&account).after(&receipt).await?;
     /// ```
     pub fn get<P: Projection>(&self, key: &P::Key) -> Get<'_, P> {
-        Get { engine: self, key: key.as_text().to_string(), wait: Wait::default(), projection: PhantomData }
+        let (key, wait) = (key.as_text().to_string(), Wait::default());
+        Get { engine: self, key, wait, running: None, projection: PhantomData }
     }
 
     /// A page of a projection's documents, in the order of their keys' text.
     pub fn list<P: Projection>(&self) -> List<'_, P> {
         let (limit, cursor) = (PAGE, None);
-        List { engine: self, cursor, limit, wait: Wait::default(), projection: PhantomData }
+        List { engine: self, cursor, limit, wait: Wait::default(), running: None, projection: PhantomData }
     }
 
     /// Waits until a projection with its own SQL shows what the receipt's command did.
@@ -63,7 +67,7 @@ impl Engine {
     /// ```
     pub fn reached<P: SqlProjection>(&self, receipt: &Receipt) -> Reached<'_, P> {
         let wait = Wait { receipt: Some(*receipt), ..Wait::default() };
-        Reached { engine: self, wait, projection: PhantomData }
+        Reached { engine: self, wait, running: None, projection: PhantomData }
     }
 
     /// The current state of an aggregate, folded from its stream.
@@ -120,30 +124,33 @@ impl Default for Wait {
     }
 }
 
-/// A document to be read; await it.
+/// A document to be read: a future that does nothing until it is polled.
 #[must_use = "a document is read when the request is awaited"]
 pub struct Get<'e, P> {
     engine: &'e Engine,
     key: String,
     wait: Wait,
+    running: Option<BoxFuture<'e, Result<Option<StoredDocument>, ReadError>>>,
     projection: PhantomData<fn() -> P>,
 }
 
-/// A page of documents to be read; await it.
+/// A page of documents to be read: a future that does nothing until it is polled.
 #[must_use = "a page is read when the request is awaited"]
 pub struct List<'e, P> {
     engine: &'e Engine,
     cursor: Option<Cursor>,
     limit: usize,
     wait: Wait,
+    running: Option<BoxFuture<'e, Result<Found, ReadError>>>,
     projection: PhantomData<fn() -> P>,
 }
 
-/// Tables that have to show what a command did; await it.
+/// Tables that have to show what a command did: a future that does nothing until it is polled.
 #[must_use = "it waits when it is awaited"]
 pub struct Reached<'e, P> {
     engine: &'e Engine,
     wait: Wait,
+    running: Option<BoxFuture<'e, Result<(), ReadError>>>,
     projection: PhantomData<fn() -> P>,
 }
 
@@ -161,13 +168,13 @@ impl<P> fmt::Debug for Reached<'_, P> {
     }
 }
 
-impl<'e, P: SqlProjection> IntoFuture for Reached<'e, P> {
+impl<P: SqlProjection> Future for Reached<'_, P> {
     type Output = Result<(), ReadError>;
-    type IntoFuture = BoxFuture<'e, Self::Output>;
 
-    fn into_future(self) -> Self::IntoFuture {
-        let ready = self.engine.0.inner.ready(P::NAME, TypeId::of::<P>(), self.wait);
-        Box::pin(ready)
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { engine, wait, running, .. } = self.get_mut();
+        let ready = || Box::pin(engine.0.inner.ready(P::NAME, TypeId::of::<P>(), *wait)) as BoxFuture<'_, _>;
+        running.get_or_insert_with(ready).as_mut().poll(cx)
     }
 }
 
@@ -266,7 +273,12 @@ impl FromStr for Cursor {
 }
 
 impl<P: Projection> Get<'_, P> {
-    async fn read(self) -> Result<Option<P>, ReadError> {
+    /// What is to be read, once.
+    fn take(&mut self) -> Self {
+        Self { key: mem::take(&mut self.key), running: None, ..*self }
+    }
+
+    async fn read(self) -> Result<Option<StoredDocument>, ReadError> {
         let inner = &self.engine.0.inner;
         let document = match P::MODE {
             Mode::Live => inner.live_document::<P>(&self.key).await?,
@@ -275,12 +287,30 @@ impl<P: Projection> Get<'_, P> {
                 found.into_iter().next().flatten()
             }
         };
-        document.map(|bytes| read_document(&self.key, &bytes)).transpose()
+        Ok(document.map(|bytes| (self.key, bytes)))
+    }
+
+    fn decode(found: Option<StoredDocument>) -> Result<Option<P>, ReadError> {
+        found.map(|(key, bytes)| read_document(&key, &bytes)).transpose()
     }
 }
 
+/// A key with the bytes of its document.
+type StoredDocument = (String, Bytes);
+
+/// A page as it is stored.
+struct Found {
+    documents: Vec<StoredDocument>,
+    next: Option<Cursor>,
+}
+
 impl<P: Projection> List<'_, P> {
-    async fn read(self) -> Result<Page<P>, ReadError> {
+    /// What is to be read, once.
+    fn take(&mut self) -> Self {
+        Self { cursor: self.cursor.take(), running: None, ..*self }
+    }
+
+    async fn read(self) -> Result<Found, ReadError> {
         let inner = &self.engine.0.inner;
         let after = self.cursor.map(|Cursor(key)| key);
         // One more than wanted tells whether there is a next page.
@@ -292,22 +322,34 @@ impl<P: Projection> List<'_, P> {
         let more = found.len() > self.limit;
         found.truncate(self.limit);
         let next = found.last().filter(|_| more).map(|(key, _)| Cursor(key.clone()));
-        let read = |(key, bytes): (String, Bytes)| Ok((read_key::<P>(&key)?, read_document(&key, &bytes)?));
-        Ok(Page { documents: found.into_iter().map(read).collect::<Result<_, ReadError>>()?, next })
+        Ok(Found { documents: found, next })
+    }
+
+    fn decode(found: Found) -> Result<Page<P>, ReadError> {
+        let read = |(key, bytes): StoredDocument| Ok((read_key::<P>(&key)?, read_document(&key, &bytes)?));
+        let documents = found.documents.into_iter().map(read).collect::<Result<_, ReadError>>()?;
+        Ok(Page { documents, next: found.next })
     }
 }
 
 macro_rules! awaited {
     ($request:ident gives $answer:ty) => {
-        impl<'e, P: Projection> IntoFuture for $request<'e, P> {
+        impl<P: Projection> Future for $request<'_, P> {
             type Output = Result<$answer, ReadError>;
-            type IntoFuture = BoxFuture<'e, Self::Output>;
 
-            fn into_future(self) -> Self::IntoFuture {
-                Box::pin(async move {
-                    self.engine.0.inner.ready(P::NAME, TypeId::of::<P>(), self.wait).await?;
-                    self.read().await
-                })
+            fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+                let this = self.get_mut();
+                if this.running.is_none() {
+                    let (request, engine, wait) = (this.take(), this.engine, this.wait);
+                    this.running = Some(Box::pin(async move {
+                        engine.0.inner.ready(P::NAME, TypeId::of::<P>(), wait).await?;
+                        request.read().await
+                    }));
+                }
+                match &mut this.running {
+                    Some(running) => running.as_mut().poll(cx).map(|found| Self::decode(found?)),
+                    None => Poll::Pending,
+                }
             }
         }
 
@@ -324,7 +366,7 @@ macro_rules! awaited {
                         Mode::Live => (inner.clock.now(), Duration::ZERO),
                         Mode::Async | Mode::Inline => inner.as_of(P::NAME).await?,
                     };
-                    let value = self.read.read().await?;
+                    let value = $request::<P>::decode(self.read.read().await?)?;
                     Ok(Dated { value, as_of, age })
                 })
             }

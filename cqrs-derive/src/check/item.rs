@@ -15,6 +15,7 @@ use crate::model::method::argument_of;
 use crate::model::plain;
 use crate::model::projection::Projection;
 use crate::model::sql::SqlProjection;
+use crate::source::Names;
 
 /// An event is a struct without generics, and every version has one way to the next.
 pub(crate) fn event(input: &DeriveInput, event: &Event<'_>, errors: &Errors) {
@@ -198,12 +199,22 @@ fn refuse_generics(generics: &Generics, attribute: &str, errors: &Errors) {
 }
 
 /// One handler per command, one fold and one variant per event.
-pub(crate) fn aggregate(model: &mut Aggregate<'_>, errors: &Errors) {
+pub(crate) fn aggregate(model: &mut Aggregate<'_>, names: &Names<'_>, errors: &Errors) {
     if let Some(name) = model.slash_in_name() {
         errors.at(
             name,
             "the name of an aggregate stands before the `/` in the names of its streams: it cannot have one",
         );
+    }
+    if names.is_taken(&model.events) {
+        let name = model.events.clone();
+        errors.at(
+            &name,
+            format_args!(
+                "the generated enum of events would be called `{name}`, as another type here: give it another name, `#[aggregate(…, events = …)]`"
+            ),
+        );
+        model.events = quote::format_ident!("__{name}", span = name.span());
     }
     if let (Some(rejection), None) = (&model.rejection, &model.error) {
         errors.at(
@@ -242,27 +253,30 @@ pub(crate) fn aggregate(model: &mut Aggregate<'_>, errors: &Errors) {
     for handler in &mut model.handlers {
         handler.broken |= refuse_inner_result(handler, errors);
     }
+    for handler in &mut model.handlers {
+        handler.broken |= refuse_async_service(handler, names, errors);
+    }
+    // A broken handler asks for nothing.
+    model.handlers.iter_mut().filter(|handler| handler.broken).for_each(|handler| handler.params.clear());
     let mut commands: Vec<&Type> = Vec::new();
     model.handlers.retain(|handler| {
-        let again = commands.contains(&handler.command);
-        if again {
-            let name = spelled(handler.command);
-            errors.at(
-                handler.command,
-                format_args!("`{name}` has a `#[handle]` already: a command has one handler"),
-            );
+        let same = commands.iter().find(|other| names.are_same(other, handler.command));
+        if let Some(other) = same {
+            let name = again(handler.command, other, "a `#[handle]`");
+            errors.at(handler.command, format_args!("{name}: a command has one handler"));
+            return false;
         }
         commands.push(handler.command);
-        !again
+        true
     });
     let this = plain(&type_ident(model.ty));
     let mut events: Vec<(&Type, String)> = Vec::new();
     model.applies.retain_mut(|apply| {
         let variant = plain(&apply.variant);
-        let clash = events.iter().find(|(_, other)| *other == variant);
-        if let Some((other, _)) = clash {
-            refuse_twice(apply.event, other, "apply", &format!("`{this}`"), errors);
-            if *other == apply.event {
+        let same = events.iter().find(|(other, _)| names.are_same(other, apply.event));
+        if let Some((other, _)) = same.or_else(|| events.iter().find(|(_, other)| *other == variant)) {
+            refuse_twice(apply.event, other, same.is_some(), "apply", &format!("`{this}`"), errors);
+            if same.is_some() {
                 return false;
             }
             // An event all the same, so that nobody is told that it is none.
@@ -271,6 +285,22 @@ pub(crate) fn aggregate(model: &mut Aggregate<'_>, errors: &Errors) {
         events.push((apply.event, plain(&apply.variant)));
         true
     });
+}
+
+/// What a public aggregate names is public. Reports and answers `false` if not.
+pub(crate) fn visible(model: &Aggregate<'_>, names: &Names<'_>, errors: &Errors) -> bool {
+    let before = errors.count();
+    let this = plain(&type_ident(model.ty));
+    for ty in model.id.iter().chain(&model.error).filter(|ty| names.is_private_beside(ty, model.ty)) {
+        let name = spelled(ty);
+        errors.at(
+            ty,
+            format_args!(
+                "`{this}` is `pub` and names `{name}`, which is private: make `{name}` `pub` as well"
+            ),
+        );
+    }
+    errors.count() == before
 }
 
 /// Whether this is one of the types that are often taken for an error and are none. The compiler knows of
@@ -293,6 +323,30 @@ fn is_no_error(ty: &Type) -> bool {
     }
 }
 
+/// A service with an `async` method is no trait object.
+fn refuse_async_service(handler: &Handler<'_>, names: &Names<'_>, errors: &Errors) -> bool {
+    let object = |param: &&Type| match param {
+        Type::Reference(reference) => match &*reference.elem {
+            Type::TraitObject(object) => Some(object.clone()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let found = handler.params.iter().filter_map(object).find_map(|object| {
+        let (service, method) = names.async_method(&object)?;
+        Some((object, service, method))
+    });
+    let Some((object, service, method)) = found else { return false };
+    errors.at(
+        object,
+        format_args!(
+            "`{service}` has the `async` method `{method}`, so there is no `dyn {service}`: let the method return `Pin<Box<dyn Future<Output = …> + Send + '_>>`"
+        ),
+    );
+    errors.empty(handler.method);
+    true
+}
+
 /// A `Result` goes around everything that a handler returns.
 fn refuse_inner_result(handler: &Handler<'_>, errors: &Errors) -> bool {
     let Some(returns) = handler.returns else { return false };
@@ -310,45 +364,43 @@ fn refuse_inner_result(handler: &Handler<'_>, errors: &Errors) -> bool {
 }
 
 /// One fold per event.
-pub(crate) fn projection(model: &mut Projection<'_>, errors: &Errors) {
-    let mut events = Events::of(model.ty);
+pub(crate) fn projection<'n>(model: &mut Projection<'_>, names: &'n Names<'n>, errors: &Errors) {
+    let mut events = Events::of(model.ty, names);
     model.folds.retain(|on| events.is_new(on.event, errors));
 }
 
 /// One method per event.
-pub(crate) fn sql_projection(model: &mut SqlProjection<'_>, errors: &Errors) {
-    let mut events = Events::of(model.ty);
+pub(crate) fn sql_projection<'n>(model: &mut SqlProjection<'_>, names: &'n Names<'n>, errors: &Errors) {
+    let mut events = Events::of(model.ty, names);
     model.handlers.retain(|writes| events.is_new(writes.event, errors));
 }
 
 /// The events of a projection so far.
-struct Events<'a> {
+struct Events<'a, 'n> {
     this: String,
+    names: &'n Names<'n>,
     seen: Vec<&'a Type>,
 }
 
-impl<'a> Events<'a> {
-    fn of(this: &Type) -> Self {
-        Self { this: format!("`{}`", plain(&type_ident(this))), seen: Vec::new() }
+impl<'a, 'n> Events<'a, 'n> {
+    fn of(this: &Type, names: &'n Names<'n>) -> Self {
+        Self { this: format!("`{}`", plain(&type_ident(this))), names, seen: Vec::new() }
     }
 
     fn is_new(&mut self, event: &'a Type, errors: &Errors) -> bool {
-        let Some(other) = self.seen.iter().find(|other| **other == event) else {
+        let Some(other) = self.seen.iter().find(|other| self.names.are_same(other, event)) else {
             self.seen.push(event);
             return true;
         };
-        refuse_twice(event, other, "on", &self.this, errors);
+        refuse_twice(event, other, true, "on", &self.this, errors);
         false
     }
 }
 
-fn refuse_twice(event: &Type, other: &Type, attribute: &str, this: &str, errors: &Errors) {
-    let name = spelled(event);
-    if event == other {
-        errors.at(
-            event,
-            format_args!("`{name}` has an `#[{attribute}]` already: {this} folds an event in one place"),
-        );
+fn refuse_twice(event: &Type, other: &Type, same: bool, attribute: &str, this: &str, errors: &Errors) {
+    if same {
+        let name = again(event, other, &format!("an `#[{attribute}]`"));
+        errors.at(event, format_args!("{name}: {this} folds an event in one place"));
     } else {
         let other = spelled(other);
         let last = type_ident(event);
@@ -358,5 +410,15 @@ fn refuse_twice(event: &Type, other: &Type, attribute: &str, this: &str, errors:
                 "two events of {this} are called `{last}`, this one and `{other}`: import one under another name, `use … as …`"
             ),
         );
+    }
+}
+
+/// That a type has a method already, be it under another name.
+fn again(ty: &Type, other: &Type, what: &str) -> String {
+    let (name, other) = (spelled(ty), spelled(other));
+    if name == other {
+        format!("`{name}` has {what} already")
+    } else {
+        format!("`{name}` is another name of `{other}`, which has {what} already")
     }
 }

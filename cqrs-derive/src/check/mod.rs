@@ -4,7 +4,7 @@ mod item;
 mod method;
 
 pub(crate) use item::{
-    aggregate, borrowed_fields, command, event, impl_block, projection, sql_projection, standard,
+    aggregate, borrowed_fields, command, event, impl_block, projection, sql_projection, standard, visible,
 };
 pub(crate) use method::{
     apply_fold, fold_event, handler_command, handler_needs, handler_params, is_unit, on_fold,

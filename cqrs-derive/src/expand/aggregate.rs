@@ -136,6 +136,7 @@ fn state(model: &Aggregate<'_>) -> TokenStream {
     let always = model.always_exists();
     let error = error(model);
     let state = emit_as!(ty.span() => type State = ::core::option::Option<#ty>;);
+    let event = emit_as!(ty.span() => type Event = #events;);
     // A type that the aggregate's visibility does not allow is blamed on the argument.
     let ids = emit_as!(id.span() => type Id = #id;);
     let errors = emit_as!(error.span() => type Error = #error;);
@@ -159,7 +160,7 @@ fn state(model: &Aggregate<'_>) -> TokenStream {
         impl __cqrs::Aggregate for #ty {
             #state
             #ids
-            type Event = #events;
+            #event
             #errors
             const NAME: &'static ::core::primitive::str = #name;
             const ALWAYS_EXISTS: ::core::primitive::bool = #always;

@@ -13,6 +13,7 @@ use crate::paths::{emit, emit_as, sealed};
 ///     impl __cqrs::Command for Deposit {
 ///         type Id = AccountId;
 ///         type Aggregate = <Self as __cqrs::HandledByOneAggregate>::Aggregate;
+///         type Shared = __cqrs::Sent<Self>;
 ///         const NAME: &'static str = "Deposit";
 ///         fn id(&self) -> &Self::Id { match self { Self { account: __it, .. } => __it } }
 ///         fn duplicate(&self) -> Self { match self { Self { account: __0, cents: __1 } => Self {
@@ -27,6 +28,7 @@ pub(crate) fn expand(command: &Command<'_>) -> TokenStream {
     let (params, _, bounds) = generics.split_for_impl();
     let aggregate = emit_as!(ident.span() => <Self as __cqrs::HandledByOneAggregate>::Aggregate);
     let this = emit_as!(ident.span() => __cqrs::Command for #ident);
+    let shared = emit_as!(ident.span() => type Shared = __cqrs::Sent<Self>;);
     let ids = command.cases.iter().map(|case| arm(case, case.id.as_ref(), &emit!(__it)));
     let copies = command.cases.iter().map(copy);
     let version = expected_version(command);
@@ -39,6 +41,7 @@ pub(crate) fn expand(command: &Command<'_>) -> TokenStream {
             impl #params #this #arguments #bounds {
                 type Id = #id;
                 type Aggregate = #aggregate;
+                #shared
                 const NAME: &'static ::core::primitive::str = #name;
                 fn id(&self) -> &Self::Id {
                     match self { #(#ids)* }

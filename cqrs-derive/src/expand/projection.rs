@@ -8,7 +8,7 @@ use syn::{Ident, PatType};
 use super::event_set;
 use crate::block;
 use crate::model::projection::{On, Projection};
-use crate::paths::{emit, emit_at, sealed};
+use crate::paths::{emit, emit_as, emit_at, sealed};
 
 /// ```text
 /// const _: () = {
@@ -51,6 +51,8 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
     let fold = model.fold;
     let registration = super::registration(model.ty, "projection");
     let mode = super::mode(model.mode);
+    let keys = emit_as!(key.span() => type Key = #key;);
+    let event = emit_as!(ty.span() => type Event = #set;);
     let by_stream = model.is_by_stream();
     let fold_in_memory = model.fold_in_memory.then(|| {
         emit!(
@@ -66,8 +68,8 @@ pub(crate) fn expand(model: &Projection<'_>) -> TokenStream {
             #impls
             #[automatically_derived]
             impl __cqrs::Projection for #ty {
-                type Key = #key;
-                type Event = #set;
+                #keys
+                #event
                 const NAME: &'static ::core::primitive::str = #name;
                 const MODE: __cqrs::Mode = #mode;
                 const BY_STREAM: ::core::primitive::bool = #by_stream;

@@ -8,7 +8,7 @@ use syn::{Ident, PatType, Type};
 use super::event_set;
 use crate::block;
 use crate::model::sql::{Setup, SqlProjection, Writes};
-use crate::paths::{at, emit, emit_at, sealed};
+use crate::paths::{at, emit, emit_as, emit_at, sealed};
 
 /// ```text
 /// const _: () = {
@@ -50,6 +50,7 @@ pub(crate) fn expand(model: &SqlProjection<'_>) -> TokenStream {
         }
     };
     let mode = super::mode(model.mode);
+    let event = emit_as!(ty.span() => type Event = #set;);
     let fold = model.fold;
     let registration = super::registration(ty, "sql_projection");
     sealed(
@@ -62,7 +63,7 @@ pub(crate) fn expand(model: &SqlProjection<'_>) -> TokenStream {
             #[automatically_derived]
             impl __cqrs::SqlProjection for #ty {
                 type Database = #database;
-                type Event = #set;
+                #event
                 const NAME: &'static ::core::primitive::str = #name;
                 const MODE: __cqrs::Mode = #mode;
                 const FOLD: ::core::option::Option<::core::primitive::u64> = ::core::option::Option::Some(#fold);

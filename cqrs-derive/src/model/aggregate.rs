@@ -1,7 +1,8 @@
 //! `#[aggregate]`.
 
 use proc_macro2::TokenStream;
-use syn::{Attribute, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Path, Type};
+use syn::visit_mut::{self, VisitMut};
+use syn::{Attribute, ExprPath, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Type};
 
 use super::method::{Fold, Method, argument_of};
 use super::plain;
@@ -22,8 +23,8 @@ pub(crate) struct Aggregate<'a> {
     pub(crate) name_literal: Option<LitStr>,
     pub(crate) events: Ident,
     pub(crate) snapshot: Option<Snapshot>,
-    pub(crate) rejection: Option<Path>,
-    pub(crate) state_size: Option<Path>,
+    pub(crate) rejection: Option<ExprPath>,
+    pub(crate) state_size: Option<ExprPath>,
     /// A hash of everything in the block that a fold may go through: all but the handlers.
     pub(crate) fold: u64,
     pub(crate) handlers: Vec<Handler<'a>>,
@@ -31,6 +32,8 @@ pub(crate) struct Aggregate<'a> {
     /// Whether the event of each `#[apply]` could be read. If not, nothing is said about what handlers
     /// return.
     pub(crate) knows_all_events: bool,
+    /// Whether another block of this type was found, which may create it.
+    pub(crate) is_split: bool,
 }
 
 /// What a handler needs to be there.
@@ -71,6 +74,7 @@ pub(crate) struct Apply<'a> {
 impl<'a> Aggregate<'a> {
     pub(crate) fn read(args: TokenStream, block: &'a Block, errors: &Errors) -> Self {
         let macro_call = block.macro_call();
+        let whole = block;
         let Block { item: block, unfinished, .. } = block;
         let args = AggregateArgs::read(args, errors);
         let ident = check::type_ident(&block.self_ty);
@@ -100,12 +104,15 @@ impl<'a> Aggregate<'a> {
             handlers: Vec::new(),
             applies: Vec::new(),
             knows_all_events: true,
+            is_split: false,
         };
         for item in &block.items {
             if let ImplItem::Fn(item) = item {
                 model.read_method(item, errors);
             }
         }
+        model.handlers.iter_mut().for_each(|handler| handler.broken |= whole.is_repeated(handler.method));
+        model.applies.iter_mut().for_each(|apply| apply.broken |= whole.is_repeated(apply.method));
         model.read_unfinished(unfinished);
         if let Some(call) = macro_call
             && model.applies.is_empty()
@@ -144,13 +151,45 @@ impl<'a> Aggregate<'a> {
 
     /// Whether an `#[apply]` can be the first.
     pub(crate) fn is_created(&self) -> bool {
-        self.applies.iter().any(|apply| apply.fold.begins())
+        self.is_split || self.applies.iter().any(|apply| apply.fold.begins())
+    }
+
+    /// Whether it has handlers, and an `#[apply]` for all that they seem to return: else there may be
+    /// another block.
+    pub(crate) fn is_complete(&self) -> bool {
+        let applied = |ident: &Ident| self.applies.iter().any(|apply| apply.variant == *ident);
+        let error = self.error.as_ref().map(check::type_ident);
+        let is_known = |ident: &Ident| {
+            ["Result", "Option", "Vec", "Self"].iter().any(|known| ident == known)
+                || Some(ident) == error.as_ref()
+                || applied(ident)
+        };
+        !self.handlers.is_empty()
+            && self
+                .handlers
+                .iter()
+                .filter_map(|handler| handler.returns)
+                .all(|ty| names_in(ty).iter().all(is_known))
     }
 
     /// Whether the state is there from the start.
     pub(crate) fn always_exists(&self) -> bool {
         !self.is_created() && self.handlers.iter().all(|handler| handler.needs == Needs::Existing)
     }
+}
+
+/// The last name of each path in a type.
+fn names_in(ty: &Type) -> Vec<Ident> {
+    struct Finder(Vec<Ident>);
+    impl VisitMut for Finder {
+        fn visit_type_path_mut(&mut self, path: &mut syn::TypePath) {
+            self.0.extend(path.path.segments.last().map(|last| last.ident.clone()));
+            visit_mut::visit_type_path_mut(self, path);
+        }
+    }
+    let mut finder = Finder(Vec::new());
+    finder.visit_type_mut(&mut ty.clone());
+    finder.0
 }
 
 /// A hash of what decides how events are folded, as far as it stands in the block: every item but the

@@ -1,7 +1,7 @@
 //! `#[derive(Event)]`.
 
 use proc_macro2::Span;
-use syn::{Data, DeriveInput, Field, Generics, Ident, LitInt, Member, Path, Type};
+use syn::{Data, DeriveInput, ExprPath, Field, Generics, Ident, LitInt, Member, Type};
 
 use super::plain;
 use crate::attr::{self, EventArgs, Steps, names};
@@ -20,7 +20,7 @@ pub(crate) struct Event<'a> {
     pub(crate) from: Option<Type>,
     pub(crate) replaces: Vec<Type>,
     pub(crate) upcast: Option<Steps>,
-    pub(crate) upcast_bytes: Option<Path>,
+    pub(crate) upcast_bytes: Option<ExprPath>,
     /// Whether a way from an older version was written, be it wrongly.
     pub(crate) has_way: bool,
     pub(crate) tags: Vec<Tag<'a>>,
@@ -62,7 +62,7 @@ impl<'a> Event<'a> {
     }
 
     /// The raw steps.
-    pub(crate) fn steps(&self) -> &[Path] {
+    pub(crate) fn steps(&self) -> &[ExprPath] {
         self.upcast.as_ref().map_or(&[], |steps| &steps.functions)
     }
 

@@ -42,6 +42,7 @@ pub(crate) struct On<'a> {
 impl<'a> Projection<'a> {
     pub(crate) fn read(args: ProjectionArgs, block: &'a Block, errors: &Errors) -> Self {
         let macro_call = block.macro_call();
+        let whole = block;
         let Block { item: block, unfinished, .. } = block;
         let ident = check::type_ident(&block.self_ty);
         let missing = match (args.has_name, args.has_key) {
@@ -69,6 +70,7 @@ impl<'a> Projection<'a> {
                 model.folds.extend(On::read(item, model.ty, errors));
             }
         }
+        model.folds.iter_mut().for_each(|on| on.broken |= whole.is_repeated(on.method));
         if let Some(call) = macro_call
             && model.folds.is_empty()
         {

@@ -49,6 +49,7 @@ pub(crate) struct Writes<'a> {
 impl<'a> SqlProjection<'a> {
     pub(crate) fn read(args: ProjectionArgs, database: Type, block: &'a Block, errors: &Errors) -> Self {
         let macro_call = block.macro_call();
+        let whole = block;
         let Block { item: block, unfinished, .. } = block;
         let ident = check::type_ident(&block.self_ty);
         if !args.has_name {
@@ -88,6 +89,7 @@ impl<'a> SqlProjection<'a> {
                 model.read_method(item, errors);
             }
         }
+        model.handlers.iter_mut().for_each(|writes| writes.broken |= whole.is_repeated(writes.method));
         if let Some(call) = macro_call
             && model.handlers.is_empty()
         {

@@ -1,0 +1,31 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+type Begin = Open;
+
+#[derive(Command)]
+struct Open {
+    #[id]
+    account: u64,
+}
+
+#[derive(Default)]
+struct Account;
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(&self, _: Open) -> Opened {
+        Opened
+    }
+    #[handle]
+    fn begin(&self, _: Begin) -> Opened {
+        Opened
+    }
+    #[apply]
+    fn opened(&mut self, _: &Opened) {}
+}
+
+fn main() {}

@@ -1,0 +1,29 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+#[derive(Command)]
+struct Open {
+    #[id]
+    account: u64,
+}
+
+#[derive(Default)]
+struct Account;
+
+enum AccountEvent {
+    Whatever,
+}
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(&self, _: Open) -> Opened {
+        Opened
+    }
+    #[apply]
+    fn opened(&mut self, _: &Opened) {}
+}
+
+fn main() {}

@@ -1,0 +1,4 @@
+#[path = "two_files/mod.rs"]
+mod two_files;
+
+fn main() {}

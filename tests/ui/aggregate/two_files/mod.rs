@@ -1,0 +1,2 @@
+mod folds;
+mod vault;

@@ -1,0 +1,28 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+#[derive(Command)]
+enum Open {
+    #[command(name = "open")]
+    Now {
+        #[id]
+        account: u64,
+    },
+}
+
+#[derive(Default)]
+struct Account;
+
+#[aggregate(id = u64)]
+impl Account {
+    #[handle]
+    fn open(&self, _: Open) -> Opened {
+        Opened
+    }
+    #[apply]
+    fn opened(&mut self, _: &Opened) {}
+}
+
+fn main() {}

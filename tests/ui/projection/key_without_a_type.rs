@@ -1,0 +1,15 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+#[derive(Default, Serialize, Deserialize)]
+struct Summary;
+
+#[projection(name = "summary", key)]
+impl Summary {
+    #[on]
+    fn opened(&mut self, _: &Opened) {}
+}
+
+fn main() {}

@@ -1,0 +1,20 @@
+use cqrs::prelude::*;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Opened;
+
+#[derive(Event, Serialize, Deserialize)]
+struct Closed;
+
+#[derive(Default, Serialize, Deserialize)]
+struct Summary;
+
+#[projection(name = "summary", key = u64)]
+impl Summary {
+    #[on]
+    fn opened(&mut self, _: &Opened) {}
+    #[on]
+    fn opened(&mut self, _: &Closed) {}
+}
+
+fn main() {}
