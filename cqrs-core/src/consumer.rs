@@ -1,11 +1,11 @@
 //! What follows the log, as a store sees it: code that turns events into an effect, and does not know
 //! where the effect is kept.
 //!
-//! A projection is either of two things. One that keeps *documents* is [routed](Consumer::route) to the
-//! keys it changes and folds what is stored under them. One with its own SQL brings
-//! [`Handlers`], which run inside a transaction of the [`Database`] that they are written for. Either way
-//! the store commits the effect together with the checkpoint behind it: in a
-//! [`Batch`](crate::read_store::Batch) behind the log, or with the append itself
+//! A consumer [routes](Consumer::route) events to the entries that it has to read, and [folds](Work::fold) the
+//! events into them. The result is an [`Effect`]: changed entries of its collections, [`Handlers`], or both. A
+//! projection that keeps *documents* changes entries. One with its own SQL has handlers, which run inside a
+//! transaction of the [`Database`] that they are written for. The store commits the effect together with the
+//! checkpoint after it: in a [`Batch`](crate::read_store::Batch) after the append, or with the append itself
 //! ([`Append::inline`](crate::store::Append::inline)).
 
 use std::any::Any;
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crate::error::{BoxError, FoldError, StoreError, StoreErrorKind};
 use crate::event::RecordedEvent;
 use crate::id::{Partition, Position};
-use crate::read_store::Checkpoint;
+use crate::read_store::{Checkpoint, EntryKey, EntryWrite};
 use crate::store::{AppendError, Head, InlineConsumer, InlineGap, LogPoint, LogRead, LogSlice, Query};
 
 /// What follows the log and has an effect.
@@ -26,7 +26,7 @@ use crate::store::{AppendError, Head, InlineConsumer, InlineGap, LogPoint, LogRe
 /// A store asks it in the midst of a transaction, so neither it nor its [`Work`] may panic: what it cannot
 /// take it says with [`Unfit`]. It may be asked again about events whose transaction was not committed.
 pub trait Consumer: fmt::Debug + Send + Sync + 'static {
-    /// Its name, which is that of its checkpoint and of its documents' collection.
+    /// Its name, which is that of its checkpoint and the owner of its collections.
     fn name(&self) -> &'static str;
 
     /// Exactly the events it wants.
@@ -72,36 +72,69 @@ pub struct Unfit {
     pub error: FoldError,
 }
 
-/// Decoded events, and what they are going to change.
-pub enum Routed {
-    /// Documents of the consumer's collection.
-    Documents {
-        /// The keys of all documents that the events change, each once.
-        keys: Vec<String>,
-        /// The work on them.
-        work: Box<dyn Work>,
-    },
-    /// Whatever the user's own statements change.
-    Handlers(Handlers),
+/// Decoded events, and the entries that they need.
+#[non_exhaustive]
+pub struct Routed {
+    /// The entries of the consumer that the work reads, each once.
+    pub reads: Vec<EntryKey>,
+    /// The work on them.
+    pub work: Box<dyn Work>,
+}
+
+impl Routed {
+    /// Creates one that reads these entries.
+    #[must_use]
+    pub fn new(reads: Vec<EntryKey>, work: Box<dyn Work>) -> Self {
+        Self { reads, work }
+    }
 }
 
 impl fmt::Debug for Routed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Documents { keys, .. } => f.debug_struct("Documents").field("keys", keys).finish(),
-            Self::Handlers(handlers) => handlers.fmt(f),
-        }
+        f.debug_struct("Routed").field("reads", &self.reads).finish_non_exhaustive()
     }
 }
 
-/// Decoded events, ready to be folded into the documents they change.
+/// Decoded events, ready to be folded into what is stored.
 pub trait Work: Send {
-    /// Folds the events into the documents, given in the order of the keys, and gives each one's new
-    /// content, or `None` to remove it.
+    /// Folds the events into the entries that it reads, given in the order of [`Routed::reads`].
     ///
     /// # Errors
     /// [`Unfit`] with the first event that does not fold.
-    fn fold(self: Box<Self>, documents: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Unfit>;
+    fn fold(self: Box<Self>, entries: Vec<Option<Bytes>>) -> Result<Effect, Unfit>;
+}
+
+/// What events make of a consumer's stored state.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Effect {
+    /// The changed entries, each once. Not all of them need to be among those that the work reads.
+    pub writes: Vec<EntryWrite>,
+    /// The user's own statements, which run in the same transaction.
+    pub handlers: Option<Handlers>,
+}
+
+impl Effect {
+    /// Creates one that changes entries.
+    #[must_use]
+    pub fn of_writes(writes: Vec<EntryWrite>) -> Self {
+        Self { writes, handlers: None }
+    }
+
+    /// Rejects a write past a limit or with an invalid key. Every store calls this for the effect of an inline
+    /// projection; [`Inlined::fold`] does so.
+    ///
+    /// # Errors
+    /// [`Invalid`](StoreErrorKind::Invalid) with a message that names the text and the limit.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.writes.iter().try_for_each(EntryWrite::check)
+    }
+
+    /// Creates one that runs statements.
+    #[must_use]
+    pub fn of_handlers(handlers: Handlers) -> Self {
+        Self { writes: Vec::new(), handlers: Some(handlers) }
+    }
 }
 
 /// An inline projection that is asked to take an append, with the events that it has missed before it. A store uses it
@@ -185,16 +218,14 @@ impl Inlined {
         self.consumer.route(&events).map_err(|unfit| self.refused(unfit))
     }
 
-    /// Folds what was routed into documents, given in the order of the keys.
+    /// Folds what was routed into entries, given in the order of [`Routed::reads`].
     ///
     /// # Errors
-    /// Those of [`refused`](Self::refused).
-    pub fn fold(
-        &self,
-        work: Box<dyn Work>,
-        documents: Vec<Option<Bytes>>,
-    ) -> Result<Vec<Option<Bytes>>, AppendError> {
-        work.fold(documents).map_err(|unfit| self.refused(unfit))
+    /// Those of [`refused`](Self::refused), and [`AppendError::Store`] if a write is invalid.
+    pub fn fold(&self, work: Box<dyn Work>, entries: Vec<Option<Bytes>>) -> Result<Effect, AppendError> {
+        let effect = work.fold(entries).map_err(|unfit| self.refused(unfit))?;
+        effect.check()?;
+        Ok(effect)
     }
 
     /// Returns why the append is refused if the projection cannot take an event of those that were routed:

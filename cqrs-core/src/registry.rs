@@ -231,7 +231,7 @@ impl Registry {
     /// Checks that the stores can keep every projection in the way that it wants to be kept.
     pub(crate) fn check_stores(&self, stores: &Stores) -> Result<(), RegistryError> {
         let mut faults = Vec::new();
-        let (inline, runs) = (stores.can_inline(), stores.documents.database());
+        let (inline, runs) = (stores.can_inline(), stores.documents.read_capabilities().database);
         for entry in &self.0 {
             let Kind::Projection { consumer, mode } = entry.kind else { continue };
             if mode == Mode::Inline && !inline {

@@ -107,8 +107,9 @@
 //!   [`AppendError::Behind`], and nothing is written: the consumer has to catch up first. A store MAY also return
 //!   that if the missed events are more than it reads at once (ours: 10,000 events or 16 MiB).
 //! - Those of the events that match its query, as they are going to be read, are routed, and folded into
-//!   the documents as the transaction sees them, or handled by statements of the user's own in it. If the
-//!   consumer cannot take one, the append gives [`AppendError::Unfit`], and nothing is written.
+//!   the entries as the transaction sees them. The [effect](crate::consumer::Effect) is written in the
+//!   transaction: entries of any of its collections, and statements of the user's own. If the consumer cannot
+//!   take an event, the append gives [`AppendError::Unfit`], and nothing is written.
 //! - Its checkpoint moves to the last position of the append, also if no event matched.
 //!
 //! Its epoch is neither asked for nor changed: the transaction is the fence. An owner that follows the log
@@ -1348,6 +1349,7 @@ pub struct Snapshot {
 
 /// Why an append did not take place.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum AppendError {
     /// Somebody else wrote first: the guard does not hold.
     Conflict(Conflict),

@@ -1,8 +1,7 @@
-//! Read models and the checkpoints behind them, in the same schema as the log.
+//! Consumers: their batches, claims, checkpoints, and records, in the same schema as the log.
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use cqrs_core::consumer::Handlers;
 use cqrs_core::id::{Partition, Position};
 use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, Record, RecordContent};
@@ -13,13 +12,14 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use crate::entries::Writes;
 use crate::error::Fault;
 use crate::limit::again;
 use crate::open::{Conn, Param, Sql};
 use crate::statements::{self, Refused};
 
 static COMMIT: Sql = Sql::new(
-    "SELECT {s}.commit_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+    "SELECT {s}.commit_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
     &[
         Type::TEXT,
         Type::INT4,
@@ -31,10 +31,11 @@ static COMMIT: Sql = Sql::new(
         Type::UUID,
         Type::INT8,
         Type::UUID,
-        Type::TEXT,
         Type::TEXT_ARRAY,
         Type::BYTEA_ARRAY,
+        Type::BYTEA_ARRAY,
         Type::TEXT_ARRAY,
+        Type::BYTEA_ARRAY,
     ],
 );
 
@@ -103,20 +104,7 @@ async fn commit_once(conn: &Conn, batch: &Batch) -> Result<Result<(), CommitErro
     let logs: Vec<Uuid> = from.clone().map(|from| from.log.0).collect();
     let positions: Vec<i64> = from.clone().map(|from| from.position.get().cast_signed()).collect();
     let events: Vec<Option<Uuid>> = from.map(|from| from.event).collect();
-    // In the order of the keys, neighbours in the index are visited together.
-    let mut writes: Vec<(&str, Option<&[u8]>)> =
-        batch.writes.iter().map(|(key, content)| (key.as_str(), content.as_deref())).collect();
-    writes.sort_unstable_by_key(|(key, _)| *key);
-    let (mut keys, mut contents, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-    for (key, content) in writes {
-        match content {
-            Some(content) => {
-                keys.push(key);
-                contents.push(content);
-            }
-            None => gone.push(key),
-        }
-    }
+    let Writes { put, removed } = Writes::of(&batch.writes);
     let row = conn
         .row(
             &COMMIT,
@@ -131,10 +119,11 @@ async fn commit_once(conn: &Conn, batch: &Batch) -> Result<Result<(), CommitErro
                 &batch.to.log.0,
                 &batch.to.position.get().cast_signed(),
                 &batch.to.event,
-                &batch.collection,
-                &keys,
-                &contents,
-                &gone,
+                &put.collections,
+                &put.keys,
+                &put.contents,
+                &removed.collections,
+                &removed.keys,
             ],
         )
         .await?;
@@ -230,19 +219,19 @@ static RESET: Sql = Sql::new(
 );
 static REMOVE_CHECKPOINTS: Sql =
     Sql::new("DELETE FROM {s}.checkpoints c WHERE c.consumer = $1", &[Type::TEXT]);
-static REMOVE_DOCUMENTS: Sql = Sql::new("DELETE FROM {s}.documents d WHERE d.collection = $1", &[Type::TEXT]);
+static REMOVE_ENTRIES: Sql = Sql::new("DELETE FROM {s}.entries e WHERE e.consumer = $1", &[Type::TEXT]);
 
 /// Has a consumer begin at the start of the log again. The first statement takes the consumer's row, which batches and
 /// inline appends hold until they are committed, so the others see all that those have written.
 pub(crate) async fn reset(conn: &Conn, consumer: &str) -> Result<(), Fault> {
-    conn.ready(&[&RESET, &REMOVE_CHECKPOINTS, &REMOVE_DOCUMENTS]).await?;
+    conn.ready(&[&RESET, &REMOVE_CHECKPOINTS, &REMOVE_ENTRIES]).await?;
     // Each is sent when it is first polled, which is in this order.
     let reset = || async {
         let params: [Param<'_>; 1] = [&consumer];
         let reset = future::try_join3(
             conn.rows(&RESET, &params),
             conn.rows(&REMOVE_CHECKPOINTS, &params),
-            conn.rows(&REMOVE_DOCUMENTS, &params),
+            conn.rows(&REMOVE_ENTRIES, &params),
         );
         conn.transaction(reset).await.map(drop)
     };
@@ -278,51 +267,4 @@ fn decode(row: &Row) -> Result<Checkpoint, Fault> {
         position: Position::new(position.cast_unsigned()),
         event: row.try_get::<_, Option<Uuid>>(2)?,
     })
-}
-
-static GET: Sql = Sql::new(
-    "SELECT (SELECT d.content FROM {s}.documents d WHERE d.collection = $1 AND d.key = n.key)
-     FROM unnest($2) WITH ORDINALITY AS n (key, number) ORDER BY n.number",
-    &[Type::TEXT, Type::TEXT_ARRAY],
-);
-
-pub(crate) async fn get(conn: &Conn, collection: &str, keys: &[String]) -> Result<Vec<Option<Bytes>>, Fault> {
-    if collection.contains('\0') {
-        return Ok(vec![None; keys.len()]);
-    }
-    // No text in the database has a NUL, and none can be sent there.
-    let sent: Vec<Option<&str>> =
-        keys.iter().map(|key| Some(key.as_str()).filter(|key| !key.contains('\0'))).collect();
-    let rows = conn.rows(&GET, &[&collection, &sent]).await?;
-    rows.iter().map(|row| Ok(row.try_get::<_, Option<&[u8]>>(0)?.map(Bytes::copy_from_slice))).collect()
-}
-
-static LIST: Sql = Sql::new(
-    "SELECT d.key, d.content FROM {s}.documents d WHERE d.collection = $1 ORDER BY d.key LIMIT $2",
-    &[Type::TEXT, Type::INT8],
-);
-static LIST_AFTER: Sql = Sql::new(
-    "SELECT d.key, d.content FROM {s}.documents d WHERE d.collection = $1 AND d.key > $3
-     ORDER BY d.key LIMIT $2",
-    &[Type::TEXT, Type::INT8, Type::TEXT],
-);
-
-pub(crate) async fn list(
-    conn: &Conn,
-    collection: &str,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<Vec<(String, Bytes)>, Fault> {
-    if collection.contains('\0') {
-        return Ok(Vec::new());
-    }
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    // No key has a NUL; so what lies behind a text with one lies behind what stands before it.
-    let after = after.map(|after| after.split('\0').next().unwrap_or_default());
-    let rows = match after {
-        None => conn.rows(&LIST, &[&collection, &limit]).await?,
-        Some(after) => conn.rows(&LIST_AFTER, &[&collection, &limit, &after]).await?,
-    };
-    let one = |row: &Row| Ok((row.try_get(0)?, Bytes::copy_from_slice(row.try_get(1)?)));
-    rows.iter().map(one).collect()
 }

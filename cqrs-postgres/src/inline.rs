@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cqrs_core::consumer::{Handlers, Inlined, Routed};
+use cqrs_core::consumer::{Effect, Handlers, Inlined, Routed};
 use cqrs_core::event::RecordedEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::read_store::Checkpoint;
+use cqrs_core::read_store::{Checkpoint, EntryKey};
 use cqrs_core::store::{self, Append, AppendError, InlineConsumer, InlineGap, LogId, LogSlice};
 use foldhash::{HashMap, HashSet};
 use futures_util::future;
@@ -19,12 +19,13 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::append::Facts;
+use crate::entries::Writes;
 use crate::error::Fault;
 use crate::open::{Conn, Sql};
 use crate::read;
 
-/// A consumer and the key of a document.
-type Place = (&'static str, String);
+/// A consumer and one of its entries.
+type Place = (&'static str, EntryKey);
 
 /// What is stored of the projections of a group; nobody else changes it while they are held.
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ pub(crate) struct Held {
     checkpoints: HashMap<String, Checkpoint>,
     /// Those that have committed anything, in any partition.
     begun: HashSet<String>,
-    documents: HashMap<Place, Option<Bytes>>,
+    entries: HashMap<Place, Option<Bytes>>,
     /// The events that each one has missed, from its checkpoint to the end of the log.
     missed: HashMap<&'static str, LogSlice>,
 }
@@ -45,7 +46,7 @@ pub(crate) struct Effects<'a> {
     held: &'a Held,
     pub(crate) missing: BTreeSet<Place>,
     checkpoints: BTreeMap<&'static str, Checkpoint>,
-    documents: BTreeMap<Place, Option<Bytes>>,
+    entries: BTreeMap<Place, Option<Bytes>>,
     pub(crate) handlers: Vec<Statements>,
 }
 
@@ -74,21 +75,26 @@ static CHECKPOINTS: Sql = Sql::new(
      WHERE c.consumer = ANY ($1)",
     &[Type::TEXT_ARRAY],
 );
-static DOCUMENTS: Sql = Sql::new(
-    "SELECT (SELECT d.content FROM {s}.documents d WHERE d.collection = n.collection AND d.key = n.key)
-     FROM unnest($1, $2) WITH ORDINALITY AS n (collection, key, number) ORDER BY n.number",
-    &[Type::TEXT_ARRAY, Type::TEXT_ARRAY],
-);
-static PUT: Sql = Sql::new(
-    "INSERT INTO {s}.documents (collection, key, content)
-     SELECT * FROM unnest($1, $2, $3)
-     ON CONFLICT (collection, key) DO UPDATE SET content = excluded.content",
+static GET: Sql = Sql::new(
+    "SELECT (SELECT e.content FROM {s}.entries e
+             WHERE e.consumer = n.consumer AND e.collection = n.collection AND e.key = n.key)
+     FROM unnest($1, $2, $3) WITH ORDINALITY AS n (consumer, collection, key, number) ORDER BY n.number",
     &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BYTEA_ARRAY],
 );
-// Of one collection: joined to a list of both, and planned while the table is empty, it walks through the table.
+static PUT: Sql = Sql::new(
+    "INSERT INTO {s}.entries (consumer, collection, key, content)
+     SELECT * FROM unnest($1, $2, $3, $4)
+     ON CONFLICT (consumer, collection, key) DO UPDATE SET content = excluded.content",
+    &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BYTEA_ARRAY, Type::BYTEA_ARRAY],
+);
+// By their place, which one lookup for each finds: joined to the list, and planned while the table is empty, it
+// walks through the table.
 static REMOVE: Sql = Sql::new(
-    "DELETE FROM {s}.documents d WHERE d.collection = $1 AND d.key = ANY ($2)",
-    &[Type::TEXT, Type::TEXT_ARRAY],
+    "DELETE FROM {s}.entries e WHERE e.ctid = ANY (ARRAY(
+         SELECT (SELECT t.ctid FROM {s}.entries t
+                 WHERE t.consumer = n.consumer AND t.collection = n.collection AND t.key = n.key)
+         FROM unnest($1, $2, $3) AS n (consumer, collection, key)))",
+    &[Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::BYTEA_ARRAY],
 );
 static MOVE: Sql = Sql::new(
     "INSERT INTO {s}.checkpoints (consumer, partition, log, position, event)
@@ -99,7 +105,7 @@ static MOVE: Sql = Sql::new(
 );
 
 /// All statements of a transaction with inline projections.
-pub(crate) static ALL: [&Sql; 7] = [&ENTER, &HOLD, &CHECKPOINTS, &DOCUMENTS, &PUT, &REMOVE, &MOVE];
+pub(crate) static ALL: [&Sql; 7] = [&ENTER, &HOLD, &CHECKPOINTS, &GET, &PUT, &REMOVE, &MOVE];
 
 /// The consumers that appends with events bring, each once, in the order in which they are held.
 pub(crate) fn names(group: &[&Append]) -> Vec<&'static str> {
@@ -176,18 +182,21 @@ impl Held {
         self.revisions.get(name).copied().unwrap_or_default()
     }
 
-    /// Reads documents that a try has missed.
+    /// Reads entries that a try has missed.
     pub(crate) async fn fetch(&mut self, conn: &Conn, missing: BTreeSet<Place>) -> Result<(), Fault> {
-        let missing: Vec<Place> = missing.into_iter().collect();
-        let (collections, keys): (Vec<&str>, Vec<&str>) =
-            missing.iter().map(|(collection, key)| (*collection, key.as_str())).unzip();
-        let rows = conn.rows(&DOCUMENTS, &[&collections, &keys]).await?;
+        let mut lists = (Vec::new(), Vec::new(), Vec::new());
+        for (consumer, entry) in &missing {
+            lists.0.push(*consumer);
+            lists.1.push(entry.collection.name());
+            lists.2.push(&*entry.key);
+        }
+        let rows = conn.rows(&GET, &[&lists.0, &lists.1, &lists.2]).await?;
         if rows.len() != missing.len() {
-            return Err(Fault::corrupt("documents are missing in an answer"));
+            return Err(Fault::corrupt("entries are missing in an answer"));
         }
         for (place, row) in missing.into_iter().zip(&rows) {
             let content = row.try_get::<_, Option<&[u8]>>(0)?.map(Bytes::copy_from_slice);
-            self.documents.insert(place, content);
+            self.entries.insert(place, content);
         }
         Ok(())
     }
@@ -200,10 +209,10 @@ fn nothing(facts: &Facts<'_>) -> LogSlice {
 }
 
 /// What one consumer makes of an append.
-struct Effect {
+struct ConsumerEffect {
     consumer: &'static str,
-    documents: Vec<(String, Option<Bytes>)>,
-    handlers: Option<(Inlined, Handlers)>,
+    inlined: Inlined,
+    effect: Effect,
 }
 
 impl<'a> Effects<'a> {
@@ -212,7 +221,7 @@ impl<'a> Effects<'a> {
             held,
             missing: BTreeSet::new(),
             checkpoints: BTreeMap::new(),
-            documents: BTreeMap::new(),
+            entries: BTreeMap::new(),
             handlers: Vec::new(),
         }
     }
@@ -231,14 +240,13 @@ impl<'a> Effects<'a> {
         let effects = effects.collect::<Result<Vec<_>, _>>()?;
         let position = Position::new((facts.head() + events.len() as i64).cast_unsigned());
         let event = events.last().map(|event| event.meta.id);
-        for Effect { consumer, documents, handlers } in effects {
-            if let Some((inlined, handlers)) = handlers {
+        for ConsumerEffect { consumer, inlined, effect: Effect { writes, handlers, .. } } in effects {
+            if let Some(handlers) = handlers {
                 let first = self.is_first(consumer);
                 self.handlers.push(Statements { consumer, inlined, handlers, first });
             }
             self.checkpoints.insert(consumer, Checkpoint { log: facts.log(), position, event });
-            let documents = documents.into_iter().map(|(key, content)| ((consumer, key), content));
-            self.documents.extend(documents);
+            self.entries.extend(writes.into_iter().map(|write| ((consumer, write.entry), write.content)));
         }
         Ok(())
     }
@@ -253,10 +261,9 @@ impl<'a> Effects<'a> {
         facts: &Facts<'_>,
         (consumer, gap): (&InlineConsumer, InlineGap),
         events: &[Arc<RecordedEvent>],
-    ) -> Result<Effect, AppendError> {
+    ) -> Result<ConsumerEffect, AppendError> {
         let name = consumer.name();
         let stored = self.checkpoints.get(name).or_else(|| self.held.checkpoints.get(name));
-        let mut effect = Effect { consumer: name, documents: Vec::new(), handlers: None };
         let revision = self.held.revision(name);
         let mut inlined = Inlined::new(consumer, revision, stored.copied(), facts.log_end(), gap)?;
         if inlined.missing(facts.partition()).is_some() {
@@ -264,59 +271,56 @@ impl<'a> Effects<'a> {
             let missed = self.held.missed.get(name).cloned().unwrap_or_else(|| nothing(facts));
             inlined = inlined.with_missed(missed)?;
         }
-        match inlined.route(events)? {
-            Routed::Handlers(handlers) => effect.handlers = Some((inlined, handlers)),
-            Routed::Documents { keys, work } => {
-                // Without all of them it is left for the next try.
-                if let Some(stored) = self.documents_of(name, &keys) {
-                    let folded = inlined.fold(work, stored)?;
-                    effect.documents = keys.into_iter().zip(folded).collect();
-                }
-            }
+        let Routed { reads, work, .. } = inlined.route(events)?;
+        let mut effect = Effect::default();
+        // Without all of them it is left for the next try.
+        if let Some(stored) = self.entries_of(name, &reads) {
+            effect = inlined.fold(work, stored)?;
         }
-        Ok(effect)
+        Ok(ConsumerEffect { consumer: name, inlined, effect })
     }
 
-    /// The documents as the group leaves them so far, if all are known.
-    fn documents_of(&mut self, name: &'static str, keys: &[String]) -> Option<Vec<Option<Bytes>>> {
-        let mut all = Vec::with_capacity(keys.len());
-        for key in keys {
-            let place = (name, key.clone());
-            match self.documents.get(&place).or_else(|| self.held.documents.get(&place)) {
+    /// Returns the entries as the group leaves them so far, if all are known.
+    fn entries_of(&mut self, name: &'static str, entries: &[EntryKey]) -> Option<Vec<Option<Bytes>>> {
+        let mut all = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let place = (name, entry.clone());
+            match self.entries.get(&place).or_else(|| self.held.entries.get(&place)) {
                 Some(content) => all.push(content.clone()),
                 None => _ = self.missing.insert(place),
             }
         }
-        (all.len() == keys.len()).then_some(all)
+        (all.len() == entries.len()).then_some(all)
     }
 
-    /// Writes documents and checkpoints.
+    /// Writes entries and checkpoints.
     pub(crate) async fn write(&self, conn: &Conn, log: LogId, partition: Partition) -> Result<(), Fault> {
         if self.checkpoints.is_empty() {
             return Ok(());
         }
-        let mut put = (Vec::new(), Vec::new(), Vec::new());
-        let mut removed = BTreeMap::<&str, Vec<&str>>::new();
-        for ((collection, key), content) in &self.documents {
-            match content {
-                Some(content) => {
-                    put.0.push(*collection);
-                    put.1.push(key.as_str());
-                    put.2.push(&**content);
-                }
-                None => removed.entry(*collection).or_default().push(key.as_str()),
+        let (mut put_of, mut removed_of, mut writes) = (Vec::new(), Vec::new(), Writes::default());
+        for ((consumer, entry), content) in &self.entries {
+            if content.is_some() {
+                put_of.push(*consumer);
+            } else {
+                removed_of.push(*consumer);
             }
+            writes.add(entry, content.as_ref());
         }
+        let Writes { put, removed } = writes;
         let names: Vec<&str> = self.checkpoints.keys().copied().collect();
         let positions: Vec<i64> =
             self.checkpoints.values().map(|to| to.position.get().cast_signed()).collect();
         let ids: Vec<Option<Uuid>> = self.checkpoints.values().map(|to| to.event).collect();
-        let removing = removed
-            .iter()
-            .map(|(collection, keys)| async move { conn.rows(&REMOVE, &[collection, keys]).await });
+        let removing = async {
+            if removed_of.is_empty() {
+                return Ok(());
+            }
+            conn.rows(&REMOVE, &[&removed_of, &removed.collections, &removed.keys]).await.map(drop)
+        };
         future::try_join3(
-            conn.rows(&PUT, &[&put.0, &put.1, &put.2]),
-            future::try_join_all(removing),
+            conn.rows(&PUT, &[&put_of, &put.collections, &put.keys, &put.contents]),
+            removing,
             conn.rows(&MOVE, &[&i32::from(partition.get()), &log.0, &names, &positions, &ids]),
         )
         .await

@@ -44,6 +44,7 @@ mod credentials;
 mod dial;
 mod documents;
 mod drive;
+mod entries;
 mod error;
 mod fold;
 mod guard;
@@ -75,7 +76,8 @@ use cqrs_core::engine::{StoreScheme, Stores};
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::{
-    Batch, Checkpoint, Claim, CommitError, ReadStore, Record, RecordContent, check_name,
+    Batch, Checkpoint, Claim, CommitError, Entry, EntryKey, RangeRead, ReadCapabilities, ReadStore, Record,
+    RecordContent, check_name,
 };
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Limits,
@@ -801,10 +803,6 @@ impl ReadStore for PostgresStore {
         })
     }
 
-    fn keeps_records(&self) -> bool {
-        true
-    }
-
     fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
         let consumer = consumer.to_owned();
         Box::pin(async move {
@@ -846,20 +844,24 @@ impl ReadStore for PostgresStore {
         })
     }
 
-    fn database(&self) -> Option<&'static str> {
-        Some(Postgres::NAME)
+    fn read_capabilities(&self) -> ReadCapabilities {
+        let mut capabilities = ReadCapabilities::none();
+        capabilities.records = true;
+        capabilities.collections = true;
+        capabilities.database = Some(Postgres::NAME);
+        capabilities
     }
 
     fn get(
         &self,
-        collection: &str,
-        keys: Vec<String>,
+        consumer: &str,
+        entries: Vec<EntryKey>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        let asked = Arc::new((collection.to_owned(), keys));
+        let asked = Arc::new((consumer.to_owned(), entries));
         Box::pin(async move {
             let read = move |conn: Share| {
                 let asked = Arc::clone(&asked);
-                async move { documents::get(&conn, &asked.0, &asked.1).await }
+                async move { entries::get(&conn, &asked.0, &asked.1).await }
             };
             self.shared
                 .readers
@@ -869,23 +871,29 @@ impl ReadStore for PostgresStore {
         })
     }
 
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        let asked = Arc::new((collection.to_owned(), after));
+    fn range(&self, range: RangeRead) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
+        let range = Arc::new(range);
         Box::pin(async move {
             let read = move |conn: Share| {
-                let asked = Arc::clone(&asked);
-                async move { documents::list(&conn, &asked.0, asked.1.as_deref(), limit).await }
+                let range = Arc::clone(&range);
+                async move { entries::range(&conn, &range).await }
             };
             self.shared
                 .readers
                 .read("list documents", read)
                 .await
                 .map_err(|fault| fault.told("list documents"))
+        })
+    }
+
+    fn count(&self, range: RangeRead) -> BoxFuture<'_, Result<u64, StoreError>> {
+        let range = Arc::new(range);
+        Box::pin(async move {
+            let read = move |conn: Share| {
+                let range = Arc::clone(&range);
+                async move { entries::count(&conn, &range).await }
+            };
+            self.shared.readers.read("count entries", read).await.map_err(|fault| fault.told("count entries"))
         })
     }
 }

@@ -66,7 +66,7 @@ const TABLES: [&str; 11] = [
     "fenced",
     "consumers",
     "checkpoints",
-    "documents",
+    "entries",
     "snapshots",
 ];
 
@@ -172,6 +172,10 @@ CREATE CONSTRAINT TRIGGER batch_is_closed AFTER INSERT OR UPDATE OF batch ON {s}
 /// instead, because it does not know which events belong to a consumer, and would skip those of newer programs:
 /// the function that moves their checkpoints is gone. A snapshot names its last event. One that a program of version
 /// 2 saves does not, and is never used. The table stays, because roles have rights on it.
+///
+/// A consumer owns several collections of entries, with bytes for keys. Those of version 2 were documents, in the
+/// collection without a name; their table is renamed, and so keeps the rights of roles. An append of a program of
+/// version 2 that brings inline projections fails, because the table that it writes them to is gone.
 const TABLES_3: &str = r#"
 ALTER TABLE {s}.meta ADD COLUMN min_reader integer NOT NULL DEFAULT 3;
 ALTER TABLE {s}.meta ADD COLUMN min_writer integer NOT NULL DEFAULT 3;
@@ -182,6 +186,14 @@ ALTER TABLE {s}.snapshots ADD COLUMN event uuid;
 DROP FUNCTION IF EXISTS {s}.commit(
     text, integer, bigint, integer[], uuid[], bigint[], uuid[], uuid, bigint, uuid, text, text[], bytea[], text[]
 );
+ALTER TABLE {s}.documents RENAME TO entries;
+ALTER TABLE {s}.entries RENAME COLUMN collection TO consumer;
+ALTER TABLE {s}.entries
+    DROP CONSTRAINT documents_pkey,
+    ADD COLUMN collection text COLLATE "C" NOT NULL DEFAULT '',
+    ALTER COLUMN key TYPE bytea USING convert_to(key, 'UTF8'),
+    ADD PRIMARY KEY (consumer, collection, key);
+ALTER TABLE {s}.entries ALTER COLUMN collection DROP DEFAULT;
 "#;
 
 /// What leads from each version to the next one, from nothing on. Version 2 had other functions than version 1,
@@ -502,16 +514,18 @@ BEGIN
 END
 $f$;
 
--- Writes documents and moves the checkpoint, unless the consumer has another owner or has moved on any
+-- Writes entries and moves the checkpoint, unless the consumer has another owner or has moved on any
 -- partition: that is looked up in a statement behind the one that holds the consumer, as an append does that
 -- moves it, so it sees what was committed until then. An update
 -- that is joined to the list would lock and log each row once where the upsert does it twice; but planned while
--- the table is empty, it walks the list for each document.
+-- the table is empty, it walks the list for each entry. For the same reason entries are removed by their place, which
+-- one lookup for each finds.
 CREATE OR REPLACE FUNCTION {s}.commit_v3(
     p_consumer text, p_partition integer, p_epoch bigint,
     p_from_partitions integer[], p_from_logs uuid[], p_from_positions bigint[], p_from_events uuid[],
     p_to_log uuid, p_to_position bigint, p_to_event uuid,
-    p_collection text, p_keys text[], p_contents bytea[], p_gone text[]
+    p_collections text[], p_keys bytea[], p_contents bytea[],
+    p_gone_collections text[], p_gone_keys bytea[]
 ) RETURNS boolean LANGUAGE plpgsql VOLATILE
 SET enable_seqscan TO off SET enable_bitmapscan TO off SET jit TO off AS $f$
 DECLARE
@@ -541,12 +555,16 @@ BEGIN
         ON CONFLICT (consumer, partition) DO UPDATE
         SET log = excluded.log, position = excluded.position, event = excluded.event;
     IF cardinality(p_keys) > 0 THEN
-        INSERT INTO {s}.documents (collection, key, content)
-            SELECT p_collection, d.key, d.content FROM unnest(p_keys, p_contents) AS d (key, content)
-            ON CONFLICT (collection, key) DO UPDATE SET content = excluded.content;
+        INSERT INTO {s}.entries (consumer, collection, key, content)
+            SELECT p_consumer, n.collection, n.key, n.content
+            FROM unnest(p_collections, p_keys, p_contents) AS n (collection, key, content)
+            ON CONFLICT (consumer, collection, key) DO UPDATE SET content = excluded.content;
     END IF;
-    IF cardinality(p_gone) > 0 THEN
-        DELETE FROM {s}.documents d WHERE d.collection = p_collection AND d.key = ANY (p_gone);
+    IF cardinality(p_gone_keys) > 0 THEN
+        DELETE FROM {s}.entries e WHERE e.ctid = ANY (ARRAY(
+            SELECT (SELECT t.ctid FROM {s}.entries t
+                    WHERE t.consumer = p_consumer AND t.collection = n.collection AND t.key = n.key)
+            FROM unnest(p_gone_collections, p_gone_keys) AS n (collection, key)));
     END IF;
     RETURN true;
 END
@@ -879,9 +897,11 @@ async fn inspect(client: &Client, schema: &Schema) -> Result<Found, Fault> {
         return Err(impossible(version));
     }
     meta.versions.readable(schema)?;
+    if version < VERSION {
+        return Ok(Found::Older(version));
+    }
     match TABLES.iter().find(|table| !there.contains(table)) {
         Some(missing) => Err(Fault::corrupt(format!("the table `{missing}` is missing"))),
-        None if version < VERSION => Ok(Found::Older(version)),
         None => Ok(Found::Ready(meta)),
     }
 }

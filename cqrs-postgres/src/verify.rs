@@ -31,7 +31,7 @@ pub struct Verified {
     pub streams: u64,
     /// Checkpoints of consumers.
     pub checkpoints: u64,
-    /// Documents of all collections.
+    /// Documents of all consumers.
     pub documents: u64,
     /// Snapshots of streams.
     pub snapshots: u64,
@@ -42,7 +42,7 @@ const PAGE: usize = 1_000;
 
 // The ways out. The log is the one thing that cannot be made anew.
 const LOG: &str = "put the database back from a backup";
-const CHECKPOINT: &str = "delete the projection's rows in `checkpoints` and `documents`, and it begins anew";
+const CHECKPOINT: &str = "delete the projection's rows in `checkpoints` and `entries`, and it begins anew";
 const SNAPSHOT: &str = "delete its row in `snapshots`: it is only a cache";
 
 /// Walks through one snapshot of the store, on a connection that nobody shares.
@@ -127,7 +127,7 @@ static UNFOUNDED: Sql = Sql::new(
 );
 static COUNTS: Sql = Sql::new(
     "SELECT (SELECT count(*) FROM {s}.events e WHERE e.version = 1), (SELECT count(*) FROM {s}.checkpoints),
-            (SELECT count(*) FROM {s}.documents), (SELECT count(*) FROM {s}.snapshots)",
+            (SELECT count(*) FROM {s}.entries WHERE collection = ''), (SELECT count(*) FROM {s}.snapshots)",
     &[],
 );
 

@@ -96,7 +96,7 @@ fn the_store_keeps_its_contract_whatever_the_default_isolation_is() {
         server.psql("postgres", &format!("CREATE DATABASE {database}")).unwrap();
         let alter = format!("ALTER DATABASE {database} SET default_transaction_isolation = '{isolation}'");
         server.psql("postgres", &alter).unwrap();
-        let topics = ["documents", "snapshots", "keys", "races", "cancel"];
+        let topics = ["documents", "collections", "snapshots", "keys", "races", "cancel"];
         let suite =
             Suite::new(Behind(Arc::clone(&bouncer), database)).patience(std::time::Duration::from_secs(60));
         suite.only(|rule| topics.contains(&rule.topic)).run();

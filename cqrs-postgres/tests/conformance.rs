@@ -65,7 +65,18 @@ fn with_four_partitions() {
 /// Without the long races: the statements are the same, and each is planned anew.
 #[test]
 fn as_behind_pgbouncer() {
-    let topics = ["append", "cancel", "documents", "guards", "keys", "reads", "rewound", "strings", "wait"];
+    let topics = [
+        "append",
+        "cancel",
+        "collections",
+        "documents",
+        "guards",
+        "keys",
+        "reads",
+        "rewound",
+        "strings",
+        "wait",
+    ];
     let suite = suite("pgbouncer=true").map(|suite| suite.only(|rule| topics.contains(&rule.topic)));
     suite.iter().for_each(Suite::run);
 }

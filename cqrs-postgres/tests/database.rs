@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cqrs_core::consumer::{Consumer, Routed, Unfit, Work};
+use cqrs_core::consumer::{Consumer, Effect, Routed, Unfit, Work};
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::event::{NewEvent, RecordedEvent};
 use cqrs_core::id::{Partition, Position, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
+use cqrs_core::read_store::{Batch, Checkpoint, Collection, EntryKey, EntryWrite, ReadStore as _};
 use cqrs_core::store::{Append, AppendError, CommandKey, EventStore as _, Expected, Guard, Query, Snapshot};
 use cqrs_postgres::PostgresStore;
 use futures_util::future::join_all;
@@ -178,13 +178,13 @@ impl Consumer for Last {
     }
 
     fn route(&self, _: &[Arc<RecordedEvent>]) -> Result<Routed, Unfit> {
-        Ok(Routed::Documents { keys: vec!["last".to_owned()], work: Box::new(Self) })
+        Ok(Routed::new(vec![EntryKey::document("last")], Box::new(Self)))
     }
 }
 
 impl Work for Last {
-    fn fold(self: Box<Self>, _: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Unfit> {
-        Ok(vec![Some("x".into())])
+    fn fold(self: Box<Self>, _: Vec<Option<Bytes>>) -> Result<Effect, Unfit> {
+        Ok(Effect::of_writes(vec![EntryWrite::put(Collection::DOCUMENTS, "last", "x")]))
     }
 }
 
@@ -193,8 +193,8 @@ impl Work for Last {
 async fn deadlocks_are_tried_again() {
     let Some(cluster) = pg_cluster::shared() else { return };
     for (code, times, passes) in [("40P01", 3, true), ("40001", 3, true), ("40P01", 1_000, false)] {
-        let by_append = ["events", "keys", "inline consumers", "inline checkpoints", "inline documents"];
-        for place in by_append.into_iter().chain(["consumers", "checkpoints", "documents", "snapshots"]) {
+        let by_append = ["events", "keys", "inline consumers", "inline checkpoints", "inline entries"];
+        for place in by_append.into_iter().chain(["consumers", "checkpoints", "entries", "snapshots"]) {
             let (store, client, schema) = opened(cluster).await;
             let table = place.trim_start_matches("inline ");
             let raise = format!(
@@ -238,16 +238,9 @@ async fn deadlocks_are_tried_again() {
 async fn commit(store: &PostgresStore) -> Result<(), Option<StoreErrorKind>> {
     let claim = store.claim("consumer").await.map_err(|error| Some(error.kind()))?;
     let log = store.head(Partition::ONLY).await.unwrap().log;
-    let batch = Batch {
-        consumer: "consumer".to_owned(),
-        partition: Partition::ONLY,
-        epoch: claim.epoch,
-        from: claim.checkpoints,
-        to: Checkpoint { log, position: Position::new(1), event: None },
-        collection: "documents".to_owned(),
-        writes: vec![("1".to_owned(), Some("x".into()))],
-        handlers: None,
-    };
+    let to = Checkpoint { log, position: Position::new(1), event: None };
+    let writes = vec![EntryWrite::put(Collection::DOCUMENTS, "1", "x")];
+    let batch = Batch::new("consumer", &claim, to).with_writes(writes);
     store.commit(batch).await.map_err(|error| match error {
         cqrs_core::read_store::CommitError::Store(error) => Some(error.kind()),
         _ => None,

@@ -63,7 +63,7 @@ async fn what_cannot_be_opened_is_refused_by_name() {
 async fn a_schema_that_is_not_ours_is_left_alone() {
     let Some(cluster) = pg_cluster::shared() else { return };
     let client = connect(cluster.url()).await;
-    for table in ["events (id integer)", "meta (version integer)", "documents (body json)"] {
+    for table in ["events (id integer)", "meta (version integer)", "entries (body json)"] {
         let schema = schema();
         client
             .batch_execute(&format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.{table}"))
@@ -227,24 +227,17 @@ async fn a_role_with_the_rights_of_the_guide_works() {
 }
 
 async fn use_documents(store: &PostgresStore) {
-    use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
-    let epoch = store.claim("p").await.unwrap().epoch;
+    use cqrs_core::read_store::{Batch, Checkpoint, Collection, EntryWrite, RangeRead, ReadStore as _};
+    let claim = store.claim("p").await.unwrap();
     let log = store.head(Partition::ONLY).await.unwrap().log;
     let to = Checkpoint { log, position: Position::new(1), event: None };
-    let writes = vec![("a".to_owned(), Some("x".into())), ("b".to_owned(), None)];
-    let (consumer, collection) = ("p".to_owned(), "c".to_owned());
-    let batch = Batch {
-        consumer,
-        partition: Partition::ONLY,
-        epoch,
-        from: [].into(),
-        to,
-        collection,
-        writes,
-        handlers: None,
-    };
+    let writes = vec![
+        EntryWrite::put(Collection::DOCUMENTS, "a", "x"),
+        EntryWrite::remove(Collection::DOCUMENTS, "b"),
+    ];
+    let batch = Batch::new("p", &claim, to).with_writes(writes);
     store.commit(batch).await.unwrap();
-    assert_eq!(store.list("c", None, 9).await.unwrap().len(), 1);
+    assert_eq!(store.range(RangeRead::documents("p", 9)).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -331,16 +324,7 @@ async fn a_copy_gets_a_log_id_of_its_own() {
     let head = store.head(Partition::ONLY).await.unwrap();
     let claim = store.claim("reader").await.unwrap();
     let to = Checkpoint { log: head.log, position: head.position, event: head.event };
-    let batch = Batch {
-        consumer: "reader".into(),
-        partition: Partition::ONLY,
-        epoch: claim.epoch,
-        from: claim.checkpoints,
-        to,
-        collection: "reader".into(),
-        writes: Vec::new(),
-        handlers: None,
-    };
+    let batch = Batch::new("reader", &claim, to);
     store.commit(batch).await.unwrap();
     let new = PostgresStore::assign_new_log_id(&url).await.unwrap();
     assert_ne!(new, head.log);

@@ -8,7 +8,7 @@ mod support;
 
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::Partition;
-use cqrs_core::read_store::ReadStore as _;
+use cqrs_core::read_store::{Collection, Entry, RangeRead, ReadStore as _};
 use cqrs_core::store::{Append, AppendError, EventStore as _, Guard, Snapshot};
 use cqrs_postgres::PostgresStore;
 use support::{connect, event, payload, read_stream, schema, stream, with};
@@ -21,7 +21,8 @@ const EVENT: &str =
     "INSERT INTO {s}.events (partition, position, version, schema_version, time, id, stream, name, payload)
     VALUES (0, 1, 1, 1, 0, gen_random_uuid(), 'A/1', 'Happened', 'before');
     INSERT INTO {s}.names VALUES ('Happened', 0, 0);
-    INSERT INTO {s}.consumers (consumer, epoch) VALUES ('p', 3)";
+    INSERT INTO {s}.consumers (consumer, epoch) VALUES ('p', 3);
+    INSERT INTO {s}.documents (collection, key, content) VALUES ('p', 'clé 1', '{}'), ('q', 'clé 1', '[]')";
 
 /// A store of version 2 with one event: its URL and its schema.
 async fn version_2(client: &Client, url: &str) -> (String, String) {
@@ -82,6 +83,9 @@ async fn a_store_of_the_version_before_is_migrated_by_the_call_and_not_by_openin
     let texts: Vec<_> = read_stream(&store, "A/1").await.iter().map(|event| payload(event)).collect();
     assert_eq!(texts, ["before", "after"]);
     assert_eq!(store.claim("p").await.unwrap().epoch, 4);
+    let range = RangeRead::new("p", Collection::DOCUMENTS, 9);
+    let entry = Entry { key: "clé 1".into(), content: "{}".into() };
+    assert_eq!(store.range(range).await.unwrap(), [entry]);
     store.verify().await.unwrap();
 
     // A second call finds nothing to do, and a store that is new is of the same shape.

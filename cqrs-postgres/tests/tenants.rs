@@ -9,7 +9,7 @@ mod support;
 use std::time::Duration;
 
 use cqrs_core::id::{Partition, Position};
-use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
+use cqrs_core::read_store::{Batch, Checkpoint, Collection, EntryKey, EntryWrite, ReadStore as _};
 use cqrs_core::store::{Append, EventStore as _, Guard};
 use cqrs_postgres::PostgresStore;
 use support::{connect, event, payload, read_all, schema, with};
@@ -25,16 +25,9 @@ fn one(text: String) -> Append {
 async fn document(store: &PostgresStore, text: &str) {
     let claim = store.claim("p").await.unwrap();
     let log = store.head(Partition::ONLY).await.unwrap().log;
-    let batch = Batch {
-        consumer: "p".to_owned(),
-        partition: Partition::ONLY,
-        epoch: claim.epoch,
-        from: claim.checkpoints,
-        to: Checkpoint { log, position: Position::new(1), event: None },
-        collection: "c".to_owned(),
-        writes: vec![("a".to_owned(), Some(text.to_owned().into()))],
-        handlers: None,
-    };
+    let to = Checkpoint { log, position: Position::new(1), event: None };
+    let writes = vec![EntryWrite::put(Collection::DOCUMENTS, "a", text.to_owned())];
+    let batch = Batch::new("p", &claim, to).with_writes(writes);
     store.commit(batch).await.unwrap();
 }
 
@@ -87,7 +80,10 @@ async fn twenty_tenants_share_their_connections() {
         let all = read_all(store).await;
         assert_eq!(all.len(), 21);
         assert!(all.iter().all(|event| payload(event).ends_with(&format!(" of {tenant}"))));
-        assert_eq!(store.get("c", vec!["a".to_owned()]).await.unwrap(), [Some(tenant.to_string().into())]);
+        assert_eq!(
+            store.get("p", vec![EntryKey::document("a")]).await.unwrap(),
+            [Some(tenant.to_string().into())]
+        );
     }
     // They are gone with the last store.
     waits.iter().for_each(tokio::task::JoinHandle::abort);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cqrs_core::event::NewEvent;
 use cqrs_core::id::{Partition, Position, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
+use cqrs_core::read_store::{Batch, Checkpoint, Collection, EntryKey, EntryWrite, RangeRead, ReadStore as _};
 use cqrs_core::store::{
     Append, BoxFuture, CommandKey, Direction, EventStore as _, Guard, LogRead, Query, StreamEvent, StreamRead,
 };
@@ -57,17 +57,8 @@ async fn fill_documents(store: &PostgresStore, (events, bytes): Size) -> usize {
     let from = Checkpoint { log: head.log, position: Position::START, event: None };
     let to = Checkpoint { position: Position::new(1), ..from };
     let content = bytes::Bytes::from("x".repeat(bytes));
-    let writes = (0..count).map(|number| (number.to_string(), Some(content.clone()))).collect();
-    let batch = Batch {
-        consumer: "documents".to_owned(),
-        partition: Partition::ONLY,
-        epoch: claim.epoch,
-        from: claim.checkpoints,
-        to,
-        collection: "documents".to_owned(),
-        writes,
-        handlers: None,
-    };
+    let write = |number: usize| EntryWrite::put(Collection::DOCUMENTS, number.to_string(), content.clone());
+    let batch = Batch::new("documents", &claim, to).with_writes((0..count).map(write).collect());
     store.commit(batch).await.unwrap();
     count
 }
@@ -94,7 +85,7 @@ fn reads<'a>(store: &'a PostgresStore, name: &'a str) -> Vec<(&'static str, BoxF
         query,
         limit: usize::MAX,
     };
-    let keys: Vec<String> = (0..200).map(|number: usize| number.to_string()).collect();
+    let keys = (0..200).map(|number: usize| EntryKey::document(number.to_string())).collect();
     let key = CommandKey { stream: stream.clone(), key: "none".to_owned() };
     let forward = of_stream(Direction::Forward, Version::new(1));
     let backward = of_stream(Direction::Backward, Version::new(u64::MAX));
@@ -106,7 +97,10 @@ fn reads<'a>(store: &'a PostgresStore, name: &'a str) -> Vec<(&'static str, BoxF
         ("read_log", Box::pin(async { store.read_log(all).await.unwrap().events.len() })),
         ("read_log", Box::pin(async { store.read_log(named).await.unwrap().events.len() })),
         ("get", Box::pin(async { store.get("documents", keys).await.unwrap().len() })),
-        ("list", Box::pin(async { store.list("documents", None, 1_000).await.unwrap().len() })),
+        (
+            "range",
+            Box::pin(async { store.range(RangeRead::documents("documents", 1_000)).await.unwrap().len() }),
+        ),
         ("head", Box::pin(async { store.head(Partition::ONLY).await.map(|_| 1).unwrap() })),
         ("find_key", Box::pin(async move { store.find_key(&key).await.map(|_| 1).unwrap() })),
         ("verify", Box::pin(async { store.verify().await.map(|_| 1).unwrap() })),
@@ -120,7 +114,9 @@ async fn others(store: &PostgresStore, what: &str) {
     assert_eq!(soon(&format!("a read beside {what}"), read_stream(store, &name)).await.len(), 2);
     assert_eq!(soon(&format!("a fold beside {what}"), folded(store, &name)).await, 2);
     soon(&format!("a claim beside {what}"), store.claim("another")).await.unwrap();
-    soon(&format!("a look at documents beside {what}"), store.list("documents", None, 1)).await.unwrap();
+    soon(&format!("a look at documents beside {what}"), store.range(RangeRead::documents("documents", 1)))
+        .await
+        .unwrap();
 }
 
 /// Reads of one kind or of all kinds are begun and left alone; others go on. Of those that were left, some are

@@ -8,7 +8,7 @@ mod support;
 use bytes::Bytes;
 use cqrs_core::error::StoreErrorKind;
 use cqrs_core::id::{Partition, Position, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, Claim, ReadStore as _};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, Collection, EntryWrite, ReadStore as _};
 use cqrs_core::store::{Append, CommandKey, EventStore, Guard, LogRead, Query, Snapshot};
 use cqrs_postgres::{PostgresStore, Verified};
 use support::{connect, event, schema, stream, with};
@@ -39,10 +39,9 @@ async fn fill(store: &PostgresStore) {
         let slice = store.read_log(read).await.unwrap();
         let last = &slice.events.last().unwrap().meta;
         let to = Checkpoint { log: slice.head.log, position: last.position, event: Some(last.id) };
-        let writes = ["a", "b"].map(|key| (key.to_owned(), Some(Bytes::from_static(b"{}")))).to_vec();
-        let (consumer, collection) = ("summary".to_owned(), "summary".to_owned());
-        let batch =
-            Batch { consumer, partition, epoch, from: from.clone(), to, collection, writes, handlers: None };
+        let writes = ["a", "b"].map(|key| EntryWrite::put(Collection::DOCUMENTS, key, "{}")).to_vec();
+        let claim = Claim { epoch, checkpoints: from.clone(), revision: 0 };
+        let batch = Batch::new("summary", &claim, to).with_partition(partition).with_writes(writes);
         store.commit(batch).await.unwrap();
         from.insert(partition, to);
     }
@@ -235,7 +234,7 @@ async fn the_first_fault_is_named() {
         (
             "UPDATE {s}.checkpoints SET position = 61",
             "the checkpoint of `summary` is at 61, behind the log's end at 60",
-            "; delete the projection's rows in `checkpoints` and `documents`, and it begins anew",
+            "; delete the projection's rows in `checkpoints` and `entries`, and it begins anew",
         ),
         ("UPDATE {s}.checkpoints SET position = -1", "is at 18446744073709551615, behind the log's end", ""),
         ("UPDATE {s}.checkpoints SET position = 59", "which it cannot have seen", ""),

@@ -1,8 +1,7 @@
-//! Read models and the checkpoints behind them, in the same file as the log.
+//! Consumers: their batches, claims, checkpoints, and records, in the same file as the log.
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use cqrs_core::error::StoreError;
 use cqrs_core::id::{Partition, Position};
 use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, Record, RecordContent};
@@ -12,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use uuid::Uuid;
 
 use crate::append::Tx;
+use crate::entries;
 use crate::error::Fault;
 use crate::read;
 use crate::statements::{self, Refused};
@@ -24,7 +24,7 @@ impl Write for Batch {
     const DOING: &'static str = "commit read models";
 
     fn weight(&self) -> usize {
-        self.writes.iter().map(|(_, content)| content.as_ref().map_or(0, Bytes::len) + 100).sum()
+        self.writes.iter().map(|write| write.size() + 100).sum()
     }
 
     fn write(&self, tx: &mut Tx<'_>) -> Result<Result<(), CommitError>, Fault> {
@@ -35,12 +35,13 @@ impl Write for Batch {
         }
         let Some(handlers) = &self.handlers else {
             write_checkpoint(tx.conn, &self.consumer, self.partition, &self.to)?;
-            write_documents(tx.conn, &self.collection, &self.writes)?;
+            entries::write(tx.conn, &self.consumer, &self.writes)?;
             return Ok(Ok(()));
         };
         let first = !has_committed(tx.conn, &self.consumer)?;
         let before = tx.mark()?;
         write_checkpoint(tx.conn, &self.consumer, self.partition, &self.to)?;
+        entries::write(tx.conn, &self.consumer, &self.writes)?;
         match statements::run(tx.conn, handlers, first)? {
             Ok(()) => tx.keep().map(Ok),
             Err(refused) => {
@@ -135,7 +136,7 @@ impl Write for Resetting {
         )?;
         raise.execute((&self.0,))?;
         tx.conn.execute("DELETE FROM cqrs_checkpoints WHERE consumer = ?1", (&self.0,))?;
-        tx.conn.execute("DELETE FROM cqrs_documents WHERE collection = ?1", (&self.0,))?;
+        tx.conn.execute("DELETE FROM cqrs_entries WHERE consumer = ?1", (&self.0,))?;
         Ok(Ok(()))
     }
 }
@@ -227,80 +228,4 @@ pub(crate) fn write_checkpoint(
         event.as_ref().map(Uuid::as_bytes),
     ))?;
     Ok(())
-}
-
-pub(crate) fn write_documents(
-    conn: &Connection,
-    collection: &str,
-    writes: &[(String, Option<Bytes>)],
-) -> Result<(), Fault> {
-    if writes.is_empty() {
-        return Ok(());
-    }
-    // Without other indexes or triggers a replacement is one walk down the tree, and an
-    // `ON CONFLICT DO UPDATE` three.
-    let mut put = conn.prepare_cached(
-        "INSERT OR REPLACE INTO cqrs_documents (collection, key, content) VALUES (?1, ?2, ?3)",
-    )?;
-    let mut remove = conn.prepare_cached("DELETE FROM cqrs_documents WHERE collection = ?1 AND key = ?2")?;
-    for at in by_key(writes, |(key, _)| key) {
-        let (key, content) = &writes[at];
-        match content {
-            Some(content) => put.execute((collection, key, &**content))?,
-            None => remove.execute((collection, key))?,
-        };
-    }
-    Ok(())
-}
-
-/// Where things stand, in the order of their keys: neighbours in the tree are then visited together,
-/// while their page is at hand.
-fn by_key<T>(all: &[T], key: impl Fn(&T) -> &String) -> Vec<usize> {
-    let mut order: Vec<_> = (0..all.len()).collect();
-    order.sort_unstable_by_key(|at| key(&all[*at]));
-    order
-}
-
-pub(crate) fn get(conn: &Connection, collection: &str, keys: &[String]) -> Result<Vec<Option<Bytes>>, Fault> {
-    read::snapshot(conn, |conn| get_in(conn, collection, keys))
-}
-
-/// As [`get`], in a transaction that there is already.
-pub(crate) fn get_in(
-    conn: &Connection,
-    collection: &str,
-    keys: &[String],
-) -> Result<Vec<Option<Bytes>>, Fault> {
-    let mut select =
-        conn.prepare_cached("SELECT content FROM cqrs_documents WHERE collection = ?1 AND key = ?2")?;
-    let mut found = vec![None; keys.len()];
-    for at in by_key(keys, |key| key) {
-        let mut rows = select.query((collection, &keys[at]))?;
-        let content = rows.next()?.map(|row| Ok::<_, Fault>(row.get_ref(0)?.as_blob()?));
-        found[at] = content.transpose()?.map(Bytes::copy_from_slice);
-    }
-    Ok(found)
-}
-
-pub(crate) fn list(
-    conn: &Connection,
-    collection: &str,
-    after: Option<&str>,
-    limit: usize,
-) -> Result<Vec<(String, Bytes)>, Fault> {
-    let mut select = conn.prepare_cached(match after {
-        None => {
-            "SELECT key, content FROM cqrs_documents WHERE collection = ?1 AND ?2 IS NULL
-                 ORDER BY key LIMIT ?3"
-        }
-        Some(_) => {
-            "SELECT key, content FROM cqrs_documents WHERE collection = ?1 AND key > ?2
-                    ORDER BY key LIMIT ?3"
-        }
-    })?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = select.query_map((collection, after, limit), |row| {
-        Ok((row.get(0)?, Bytes::from(row.get::<_, Vec<u8>>(1)?)))
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use cqrs_core::consumer::{Handlers, Inlined, Routed};
+use cqrs_core::consumer::{Effect, Inlined, Routed};
 use cqrs_core::event::RecordedEvent;
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::Checkpoint;
 use cqrs_core::store::{self, Append, AppendError, Appended, InlineConsumer, InlineGap};
 
 use crate::append::{self, Tx};
-use crate::documents;
 use crate::error::Fault;
 use crate::read;
 use crate::statements::{self, Refused};
+use crate::{documents, entries};
 
 /// Writes an append that was checked, with what inline projections make of its events.
 pub(crate) fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Result<Appended, AppendError>, Fault> {
@@ -27,7 +26,7 @@ pub(crate) fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Result<Appended,
             Err(refused) => return Ok(Err(refused)),
         }
     }
-    if !effects.iter().any(Effect::may_be_refused) {
+    if effects.iter().all(|one| one.effect.handlers.is_none()) {
         return write_all(tx, append, &events, &effects);
     }
     // Statements may fail after the first rows are written.
@@ -41,18 +40,12 @@ pub(crate) fn write(tx: &mut Tx<'_>, append: &Append) -> Result<Result<Appended,
 }
 
 /// What one consumer makes of an append.
-struct Effect {
+struct ConsumerEffect {
     consumer: &'static str,
     /// Whether the consumer has committed nothing yet, anywhere.
     first: bool,
-    documents: Vec<(String, Option<Bytes>)>,
-    handlers: Option<(Inlined, Handlers)>,
-}
-
-impl Effect {
-    fn may_be_refused(&self) -> bool {
-        self.handlers.is_some()
-    }
+    inlined: Inlined,
+    effect: Effect,
 }
 
 fn effect(
@@ -60,11 +53,10 @@ fn effect(
     consumer: &InlineConsumer,
     gap: InlineGap,
     events: &[Arc<RecordedEvent>],
-) -> Result<Result<Effect, AppendError>, Fault> {
+) -> Result<Result<ConsumerEffect, AppendError>, Fault> {
     let name = consumer.name();
     let revision = documents::revision(tx.conn, name)?;
     let stored = documents::checkpoint(tx.conn, name, Partition::ONLY)?;
-    let mut effect = Effect { consumer: name, first: false, documents: Vec::new(), handlers: None };
     let mut inlined = match Inlined::new(consumer, revision, stored, tx.end(), gap) {
         Ok(inlined) => inlined,
         Err(behind) => return Ok(Err(behind)),
@@ -75,37 +67,32 @@ fn effect(
             Err(behind) => return Ok(Err(behind)),
         }
     }
-    match inlined.route(events) {
+    let folded = match inlined.route(events) {
         Err(refused) => return Ok(Err(refused)),
-        Ok(Routed::Handlers(handlers)) => {
-            effect.first = !documents::has_committed(tx.conn, name)?;
-            effect.handlers = Some((inlined, handlers));
-        }
-        Ok(Routed::Documents { keys, work }) => {
-            let stored = documents::get_in(tx.conn, name, &keys)?;
-            match inlined.fold(work, stored) {
-                Err(refused) => return Ok(Err(refused)),
-                Ok(folded) => effect.documents = keys.into_iter().zip(folded).collect(),
-            }
-        }
-    }
-    Ok(Ok(effect))
+        Ok(Routed { reads, work, .. }) => inlined.fold(work, entries::get_in(tx.conn, name, &reads)?),
+    };
+    let effect = match folded {
+        Err(refused) => return Ok(Err(refused)),
+        Ok(effect) => effect,
+    };
+    let first = effect.handlers.is_some() && !documents::has_committed(tx.conn, name)?;
+    Ok(Ok(ConsumerEffect { consumer: name, first, inlined, effect }))
 }
 
 fn write_all(
     tx: &mut Tx<'_>,
     append: &Append,
     events: &[Arc<RecordedEvent>],
-    effects: &[Effect],
+    effects: &[ConsumerEffect],
 ) -> Result<Result<Appended, AppendError>, Fault> {
     let appended = append::write(tx, append)?;
     let event = events.last().map(|event| event.meta.id);
     let to = Checkpoint { log: tx.log, position: appended.position, event };
-    for effect in effects {
-        documents::write_checkpoint(tx.conn, effect.consumer, Partition::ONLY, &to)?;
-        documents::write_documents(tx.conn, effect.consumer, &effect.documents)?;
-        let Some((inlined, handlers)) = &effect.handlers else { continue };
-        match statements::run(tx.conn, handlers, effect.first)? {
+    for ConsumerEffect { consumer, first, inlined, effect } in effects {
+        documents::write_checkpoint(tx.conn, consumer, Partition::ONLY, &to)?;
+        entries::write(tx.conn, consumer, &effect.writes)?;
+        let Some(handlers) = &effect.handlers else { continue };
+        match statements::run(tx.conn, handlers, *first)? {
             Ok(()) => {}
             Err(Refused::Store(error)) => return Ok(Err(error.into())),
             Err(Refused::Unfit(unfit)) => return Ok(Err(inlined.refused(unfit))),

@@ -48,6 +48,7 @@ mod append;
 mod cache;
 mod checkpoint;
 mod documents;
+mod entries;
 mod error;
 mod file;
 mod fold;
@@ -75,7 +76,8 @@ use cqrs_core::engine::{StoreScheme, Stores};
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
 use cqrs_core::read_store::{
-    Batch, Checkpoint, Claim, CommitError, ReadStore, Record, RecordContent, check_name,
+    Batch, Checkpoint, Claim, CommitError, Entry, EntryKey, RangeRead, ReadCapabilities, ReadStore, Record,
+    RecordContent, check_name,
 };
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
@@ -539,8 +541,12 @@ impl EventStore for SqliteStore {
 }
 
 impl ReadStore for SqliteStore {
-    fn database(&self) -> Option<&'static str> {
-        Some(Sqlite::NAME)
+    fn read_capabilities(&self) -> ReadCapabilities {
+        let mut capabilities = ReadCapabilities::none();
+        capabilities.records = true;
+        capabilities.collections = true;
+        capabilities.database = Some(Sqlite::NAME);
+        capabilities
     }
 
     fn claim(&self, consumer: &str) -> BoxFuture<'_, Result<Claim, StoreError>> {
@@ -572,10 +578,6 @@ impl ReadStore for SqliteStore {
         })
     }
 
-    fn keeps_records(&self) -> bool {
-        true
-    }
-
     fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
         let consumer = consumer.to_owned();
         let read = move |conn: &rusqlite::Connection| documents::record(conn, &consumer);
@@ -605,23 +607,21 @@ impl ReadStore for SqliteStore {
 
     fn get(
         &self,
-        collection: &str,
-        keys: Vec<String>,
+        consumer: &str,
+        entries: Vec<EntryKey>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        let collection = collection.to_owned();
-        let read = move |conn: &rusqlite::Connection| documents::get(conn, &collection, &keys);
+        let consumer = consumer.to_owned();
+        let read = move |conn: &rusqlite::Connection| entries::get(conn, &consumer, &entries);
         Box::pin(self.shared.read("read documents", read))
     }
 
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        let collection = collection.to_owned();
-        let read =
-            move |conn: &rusqlite::Connection| documents::list(conn, &collection, after.as_deref(), limit);
+    fn range(&self, range: RangeRead) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
+        let read = move |conn: &rusqlite::Connection| entries::range(conn, &range);
         Box::pin(self.shared.read("list documents", read))
+    }
+
+    fn count(&self, range: RangeRead) -> BoxFuture<'_, Result<u64, StoreError>> {
+        let read = move |conn: &rusqlite::Connection| entries::count(conn, &range);
+        Box::pin(self.shared.read("count entries", read))
     }
 }

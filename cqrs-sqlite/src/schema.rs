@@ -27,7 +27,7 @@ const TABLES: [&str; 8] = [
     "cqrs_keys",
     "cqrs_consumers",
     "cqrs_checkpoints",
-    "cqrs_documents",
+    "cqrs_entries",
     "cqrs_snapshots",
 ];
 
@@ -41,6 +41,9 @@ const STEPS: [&str; VERSION as usize] = [FIRST, snapshots::CREATE, THIRD];
 /// so: see `checkpoint`. `record` is what the programs that know a consumer have recorded about it, and
 /// `revision` counts its changes. A snapshot names its last event. Those of version 2 do not, and are removed:
 /// they are a cache.
+///
+/// A consumer owns several collections of entries, with bytes for keys. Those of version 2 were documents, in the
+/// collection without a name.
 const THIRD: &str = "
     ALTER TABLE cqrs_meta ADD COLUMN min_reader INTEGER NOT NULL DEFAULT 3;
     ALTER TABLE cqrs_meta ADD COLUMN min_writer INTEGER NOT NULL DEFAULT 3;
@@ -59,6 +62,16 @@ const THIRD: &str = "
         checksum INTEGER NOT NULL,
         state BLOB NOT NULL
     ) STRICT;
+    CREATE TABLE cqrs_entries (
+        consumer TEXT NOT NULL,
+        collection TEXT NOT NULL,
+        key BLOB NOT NULL,
+        content BLOB NOT NULL,
+        PRIMARY KEY (consumer, collection, key)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO cqrs_entries (consumer, collection, key, content)
+        SELECT collection, '', CAST(key AS BLOB), content FROM cqrs_documents;
+    DROP TABLE cqrs_documents;
 ";
 
 /// Version 1. A column that is often long stands last, so that the others are found before it.

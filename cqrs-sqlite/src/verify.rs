@@ -17,7 +17,7 @@ pub struct Verified {
     pub streams: u64,
     /// Checkpoints of consumers.
     pub checkpoints: u64,
-    /// Documents of all collections.
+    /// Documents of all consumers.
     pub documents: u64,
     /// Snapshots of streams.
     pub snapshots: u64,
@@ -32,7 +32,7 @@ pub(crate) fn verify(conn: &Connection, log: LogId) -> Result<Verified, Fault> {
         check_tag_index(conn, tags)?;
         check_keys(conn, events)?;
         let checkpoints = check_checkpoints(conn, log, events)?;
-        let documents = count(conn, "SELECT count(*) FROM cqrs_documents")?;
+        let documents = count(conn, "SELECT count(*) FROM cqrs_entries WHERE collection = ''")?;
         let snapshots = snapshots::verify(conn, log)?;
         Ok(Verified { events, streams, checkpoints, documents, snapshots })
     })

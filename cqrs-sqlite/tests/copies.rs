@@ -224,7 +224,7 @@ async fn every_read_of_an_event_compares_it_with_its_checksum() {
             "{change}: {command:?}"
         );
         let conn = Connection::open(&path).unwrap();
-        conn.execute_batch("DELETE FROM cqrs_checkpoints; DELETE FROM cqrs_documents").unwrap();
+        conn.execute_batch("DELETE FROM cqrs_checkpoints; DELETE FROM cqrs_entries").unwrap();
         if !change.starts_with("name") {
             let caught_up = bank.catch_up().await.unwrap_err();
             assert!(

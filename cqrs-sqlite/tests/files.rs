@@ -17,7 +17,7 @@ use std::path::Path;
 use cqrs_core::Tag;
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
+use cqrs_core::read_store::{Batch, Checkpoint, Collection, EntryWrite, RangeRead, ReadStore as _};
 use cqrs_core::store::{Append, AppendError, CommandKey, EventStore as _, Expected, Guard, Query};
 use cqrs_sqlite::SqliteStore;
 use rusqlite::Connection;
@@ -182,17 +182,11 @@ async fn fill(store: &SqliteStore) {
     let key = CommandKey { stream: stream("Account/0"), key: "first".to_owned() };
     let append = Append::new(events, Guard::stream(stream("Account/0"), Expected::NoStream));
     let appended = store.append(append.with_key(Some(key))).await.unwrap();
-    let epoch = store.claim("summary").await.unwrap().epoch;
-    let batch = Batch {
-        consumer: "summary".to_owned(),
-        partition: Partition::ONLY,
-        epoch,
-        from: [].into(),
-        to: Checkpoint { log: appended.log, position: Position::new(60), event: Some(last) },
-        collection: "summary".to_owned(),
-        writes: [("0", "zero"), ("1", "one")].map(|(key, text)| (key.into(), Some(text.into()))).into(),
-        handlers: None,
-    };
+    let claim = store.claim("summary").await.unwrap();
+    let to = Checkpoint { log: appended.log, position: Position::new(60), event: Some(last) };
+    let writes =
+        [("0", "zero"), ("1", "one")].map(|(key, text)| EntryWrite::put(Collection::DOCUMENTS, key, text));
+    let batch = Batch::new("summary", &claim, to).with_writes(writes.into());
     store.commit(batch).await.unwrap();
 }
 
@@ -214,7 +208,9 @@ async fn check_filled(store: &SqliteStore) {
     let tagged = Guard::Absent(Query::tags([Tag::from("stream:Account/2")]));
     let refused = store.append(Append::new(vec![event("A/1", "")], tagged)).await;
     assert!(matches!(refused, Err(AppendError::Conflict(_))));
-    assert_eq!(store.list("summary", None, 9).await.unwrap().len(), 2);
+    let documents = store.range(RangeRead::documents("summary", 9)).await.unwrap();
+    let documents: Vec<_> = documents.iter().map(|entry| (&*entry.key, &*entry.content)).collect();
+    assert_eq!(documents, [(&b"0"[..], &b"zero"[..]), (b"1", b"one")]);
     let checkpoint = store.checkpoint("summary", Partition::ONLY).await.unwrap().unwrap();
     assert_eq!(checkpoint.event, Some(last.meta.id));
     let seen = store.verify().await.unwrap();

@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Partition, Position, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, CommitError, ReadStore};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, EntryKey, RangeRead, ReadStore};
 use cqrs_core::store::{
     Append, AppendError, CommandKey, Direction, EventStore, Guard, LogRead, Query, Snapshot, StreamRead,
 };
@@ -180,16 +180,8 @@ async fn every_call(store: &SqliteStore) -> Vec<Call> {
         other => other.map_err(|error| panic!("{error}")),
     };
     let log = cqrs_core::store::LogId(uuid::Uuid::nil());
-    let batch = Batch {
-        consumer: "c".into(),
-        partition: Partition::ONLY,
-        epoch: 0,
-        from: [].into(),
-        to: Checkpoint { log, position: Position::START, event: None },
-        collection: "c".into(),
-        writes: vec![],
-        handlers: None,
-    };
+    let claim = Claim { epoch: 0, checkpoints: [].into(), revision: 0 };
+    let batch = Batch::new("c", &claim, Checkpoint { log, position: Position::START, event: None });
     let commit = match store.commit(batch).await {
         Err(CommitError::Store(error)) => Err(error),
         _ => Ok(()),
@@ -223,8 +215,9 @@ async fn every_call(store: &SqliteStore) -> Vec<Call> {
         ("wait", store.wait(Partition::ONLY, Position::START).await),
         ("claim", store.claim("c").await.map(drop)),
         ("checkpoint", store.checkpoint("c", Partition::ONLY).await.map(drop)),
-        ("get", store.get("c", vec!["k".into()]).await.map(drop)),
-        ("list", store.list("c", None, 1).await.map(drop)),
+        ("get", store.get("c", vec![EntryKey::document("k")]).await.map(drop)),
+        ("range", store.range(RangeRead::documents("c", 1)).await.map(drop)),
+        ("count", store.count(RangeRead::documents("c", 1)).await.map(drop)),
         ("verify", store.verify().await.map(drop)),
         ("reserve", store.reserve(&stream("A/1")).await.map(drop)),
     ]

@@ -19,7 +19,9 @@ use std::time::{Duration, Instant};
 
 use cqrs_core::Tag;
 use cqrs_core::id::{Partition, Position, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, CommitError, ReadStore as _};
+use cqrs_core::read_store::{
+    Batch, Checkpoint, Collection, CommitError, EntryKey, EntryWrite, ReadStore as _,
+};
 use cqrs_core::store::{Append, AppendError, CommandKey, EventStore as _, Expected, Guard, Query};
 use cqrs_sqlite::SqliteStore;
 use support::{child, dir, event, payload, read_all, read_stream, role, stream};
@@ -222,8 +224,8 @@ async fn write_numbers(store: SqliteStore, round: String, task: usize) {
 
 /// Writes how far it is into a document, with the checkpoint.
 async fn follow(store: SqliteStore) {
-    let claim = store.claim("follower").await.unwrap();
-    let mut from = claim.checkpoints;
+    let mut claim = store.claim("follower").await.unwrap();
+    let mut from = claim.checkpoints.clone();
     loop {
         let head = store.head(Partition::ONLY).await.unwrap();
         let to = Checkpoint { log: head.log, position: head.position, event: None };
@@ -231,18 +233,9 @@ async fn follow(store: SqliteStore) {
             store.wait(Partition::ONLY, head.position).await.unwrap();
             continue;
         }
-        let writes = vec![("at".to_owned(), Some(head.position.to_string().into()))];
-        let (consumer, collection) = ("follower".to_owned(), "follower".to_owned());
-        let batch = Batch {
-            consumer,
-            partition: Partition::ONLY,
-            epoch: claim.epoch,
-            from: from.clone(),
-            to,
-            collection,
-            writes,
-            handlers: None,
-        };
+        let writes = vec![EntryWrite::put(Collection::DOCUMENTS, "at", head.position.to_string())];
+        claim.checkpoints.clone_from(&from);
+        let batch = Batch::new("follower", &claim, to).with_writes(writes);
         match store.commit(batch).await {
             Ok(()) => _ = from.insert(Partition::ONLY, to),
             Err(CommitError::Fenced) => return,
@@ -295,7 +288,7 @@ async fn check(file: &Path, acknowledged: &[String]) {
     }
     assert_eq!(seen.events as usize, 2 * count.len());
     let checkpoint = store.checkpoint("follower", Partition::ONLY).await.unwrap();
-    let document = store.get("follower", vec!["at".to_owned()]).await.unwrap().remove(0);
+    let document = store.get("follower", vec![EntryKey::document("at")]).await.unwrap().remove(0);
     let at = checkpoint.map(|checkpoint| checkpoint.position.to_string());
     assert_eq!(document.map(|text| String::from_utf8(text.to_vec()).unwrap()), at);
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use cqrs::Partition;
 use cqrs::engine::{ConsumerFault, EngineBuilder, ReadError};
 use cqrs::prelude::*;
-use cqrs::read_store::ReadStore as _;
+use cqrs::read_store::{RangeRead, ReadStore as _};
 use cqrs_sqlite::SqliteStore;
 use support::{child, dir, role};
 
@@ -126,7 +126,7 @@ async fn apart(log: &Path, reads: &Path) -> Engine {
 }
 
 async fn documents(file: &Path) -> usize {
-    SqliteStore::open(file).await.unwrap().list("total", None, 10).await.unwrap().len()
+    SqliteStore::open(file).await.unwrap().range(RangeRead::documents("total", 10)).await.unwrap().len()
 }
 
 /// Ends an engine and all that holds its files.

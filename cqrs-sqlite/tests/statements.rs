@@ -107,7 +107,7 @@ pub mod unruly {
                 2 => "ROLLBACK",
                 3 => "SAVEPOINT mine",
                 4 => "DELETE FROM cqrs_events",
-                5 => "DROP TABLE cqrs_documents",
+                5 => "DROP TABLE cqrs_entries",
                 6 => "PRAGMA synchronous = OFF",
                 7 => "ATTACH ':memory:' AS other",
                 8 => "CREATE TRIGGER mine AFTER INSERT ON cqrs_events BEGIN SELECT 1; END",

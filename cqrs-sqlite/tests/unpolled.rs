@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use cqrs::prelude::*;
 use cqrs_core::id::{Partition, Position, Version};
-use cqrs_core::read_store::ReadStore as _;
+use cqrs_core::read_store::{EntryKey, RangeRead, ReadStore as _};
 use cqrs_core::store::{
     Append, CommandKey, Direction, EventStore as _, Guard, LogRead, Query, StreamEvent, StreamRead,
 };
@@ -129,7 +129,7 @@ fn reads(store: &SqliteStore) -> Vec<(&'static str, Read<'_>)> {
     let key = CommandKey { stream: stream_id("Account/0"), key: "none".to_owned() };
     let find_key = async move { store.find_key(&key).await.unwrap().map_or(1, |_| 0) };
     let tag = Query::tags([cqrs_core::Tag::from("stream:Account/1")]);
-    let keys = (0..500).map(|key: u32| key.to_string()).collect();
+    let keys = (0..500).map(|key: u32| EntryKey::document(key.to_string())).collect();
     vec![
         ("fold_stream", Box::pin(fold)),
         ("read_stream", {
@@ -159,7 +159,14 @@ fn reads(store: &SqliteStore) -> Vec<(&'static str, Read<'_>)> {
             let read = store.get("c", keys);
             Box::pin(async { read.await.unwrap().len() })
         }),
-        ("list", Box::pin(async { store.list("c", None, 1_000).await.map(|_| 1).unwrap() })),
+        ("range", {
+            let read = store.range(RangeRead::documents("c", 1_000));
+            Box::pin(async { read.await.map(|_| 1).unwrap() })
+        }),
+        ("count", {
+            let read = store.count(RangeRead::documents("c", 1_000));
+            Box::pin(async { read.await.map(|_| 1).unwrap() })
+        }),
         ("verify", Box::pin(async { store.verify().await.map(|_| 1).unwrap() })),
     ]
 }

@@ -17,7 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use cqrs_core::error::{StoreError, StoreErrorKind};
-use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore, Record, RecordContent};
+use cqrs_core::read_store::{
+    Batch, Checkpoint, Claim, CommitError, Entry, EntryKey, RangeRead, ReadCapabilities, ReadStore, Record,
+    RecordContent,
+};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogRead,
     LogSlice, Query, Reservation, Snapshot, StreamRead, StreamSlice,
@@ -314,12 +317,8 @@ impl<S: ReadStore> ReadStore for Faulty<S> {
         Box::pin(self.through(Call::Commit, self.inner.commit(batch)))
     }
 
-    fn database(&self) -> Option<&'static str> {
-        self.inner.database()
-    }
-
-    fn keeps_records(&self) -> bool {
-        self.inner.keeps_records()
+    fn read_capabilities(&self) -> ReadCapabilities {
+        self.inner.read_capabilities()
     }
 
     fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
@@ -337,18 +336,17 @@ impl<S: ReadStore> ReadStore for Faulty<S> {
 
     fn get(
         &self,
-        collection: &str,
-        keys: Vec<String>,
+        consumer: &str,
+        entries: Vec<EntryKey>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        Box::pin(self.through(Call::Get, self.inner.get(collection, keys)))
+        Box::pin(self.through(Call::Get, self.inner.get(consumer, entries)))
     }
 
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        self.inner.list(collection, after, limit)
+    fn range(&self, range: RangeRead) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
+        self.inner.range(range)
+    }
+
+    fn count(&self, range: RangeRead) -> BoxFuture<'_, Result<u64, StoreError>> {
+        self.inner.count(range)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use cqrs::engine::Stores;
 use cqrs::error::StoreError;
-use cqrs::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs::read_store::{Batch, Checkpoint, Claim, CommitError, Entry, EntryKey, RangeRead, ReadStore};
 use cqrs::sqlite::SqliteStore;
 use cqrs::store::BoxFuture;
 use cqrs::{Engine, Partition, Registry};
@@ -46,25 +46,20 @@ impl<S: ReadStore> ReadStore for Held<S> {
             tell(match &end {
                 Ok(()) => "written",
                 Err(CommitError::Fenced) => "fenced",
-                Err(CommitError::Unfit(_) | CommitError::Store(_)) => "failed",
+                Err(_) => "failed",
             });
             end
         })
     }
     fn get(
         &self,
-        collection: &str,
-        keys: Vec<String>,
+        consumer: &str,
+        entries: Vec<EntryKey>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        self.0.get(collection, keys)
+        self.0.get(consumer, entries)
     }
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        self.0.list(collection, after, limit)
+    fn range(&self, range: RangeRead) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
+        self.0.range(range)
     }
 }
 

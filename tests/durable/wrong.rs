@@ -1,7 +1,7 @@
 //! Deliberately wrong stores: each has to be caught by the test that guards against it.
 
 use cqrs::error::StoreError;
-use cqrs::read_store::{Batch, Claim, CommitError, ReadStore};
+use cqrs::read_store::{Batch, Checkpoint, CommitError, ReadStore};
 use cqrs::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogRead,
     LogSlice, Snapshot, StreamRead, StreamSlice,
@@ -22,15 +22,6 @@ pub enum Flaw {
 /// A store with a flaw on its read side, above one without.
 #[derive(Debug)]
 pub struct Flawed<S>(pub S, pub Flaw);
-
-impl<S: ReadStore> Flawed<S> {
-    /// Writes the documents, whoever owns the consumer: under another name, which shares them.
-    async fn write_documents(&self, batch: &Batch) -> Result<(), CommitError> {
-        let consumer = format!("{} apart", batch.consumer);
-        let Claim { epoch, checkpoints: from, .. } = self.0.claim(&consumer).await?;
-        self.0.commit(Batch { consumer, epoch, from, ..batch.clone() }).await
-    }
-}
 
 impl<S: EventStore> EventStore for Flawed<S> {
     fn capabilities(&self) -> Capabilities {
@@ -78,18 +69,26 @@ impl<S: EventStore> EventStore for Flawed<S> {
 impl<S: ReadStore> ReadStore for Flawed<S> {
     forward_reads!(0);
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
-        let bare = Batch { writes: Vec::new(), ..batch.clone() };
+        let mut bare = batch.clone().with_writes(Vec::new());
         Box::pin(async move {
             match self.1 {
                 Flaw::CheckpointApart => {
-                    self.write_documents(&batch).await?;
+                    let start = Checkpoint { position: Position::START, event: None, ..batch.to };
+                    let (mut documents, partition) = (batch.clone(), batch.partition);
+                    documents.to = batch.from.get(&partition).copied().unwrap_or(start);
+                    bare.from.insert(partition, documents.to);
+                    self.0.commit(documents).await?;
                     self.0.commit(bare).await
                 }
-                Flaw::NoFence => {
-                    self.write_documents(&batch).await?;
-                    let Claim { epoch, checkpoints: from, .. } = self.0.claim(&batch.consumer).await?;
-                    self.0.commit(Batch { epoch, from, ..bare }).await
-                }
+                Flaw::NoFence => loop {
+                    let mut anyhow = batch.clone();
+                    let claim = self.0.claim(&batch.consumer).await?;
+                    (anyhow.epoch, anyhow.from) = (claim.epoch, claim.checkpoints);
+                    match self.0.commit(anyhow).await {
+                        Err(CommitError::Fenced) => {}
+                        done => return done,
+                    }
+                },
                 Flaw::SkipOnError => match self.0.commit(batch).await {
                     Err(CommitError::Store(_)) => self.0.commit(bare).await,
                     done => done,

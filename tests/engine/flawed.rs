@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cqrs::error::StoreError;
 use cqrs::memory::MemoryStore;
-use cqrs::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs::read_store::{Batch, Checkpoint, Claim, CommitError, Entry, EntryKey, RangeRead, ReadStore};
 use cqrs::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Limits,
     LogRead, LogSlice, StreamRead, StreamSlice,
@@ -54,6 +54,11 @@ pub enum Flaw {
     CheckpointApart,
 }
 
+/// The consumer that owns the documents of another one.
+fn apart(consumer: &str) -> String {
+    format!("{consumer} apart")
+}
+
 /// A read store with a flaw, above one without.
 #[derive(Debug)]
 pub struct Flawed(pub MemoryStore, pub Flaw);
@@ -71,36 +76,27 @@ impl ReadStore for Flawed {
     }
     fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move {
-            // A consumer of another name has its own fence, and shares the documents.
-            let apart = format!("{} apart", batch.consumer);
-            let epoch = self.0.claim(&apart).await?;
-            let mut documents = batch.clone();
-            documents.from = epoch.checkpoints;
-            documents.epoch = epoch.epoch;
-            documents.consumer = apart;
-            self.0.commit(documents).await?;
-            match self.1 {
-                Flaw::NoFence => {
-                    let Claim { epoch, checkpoints: from, .. } = self.0.claim(&batch.consumer).await?;
-                    self.0.commit(Batch { epoch, from, writes: Vec::new(), ..batch }).await
-                }
-                Flaw::CheckpointApart => self.0.commit(Batch { writes: Vec::new(), ..batch }).await,
+            // The documents have a consumer of their own, with a fence of its own.
+            let apart = apart(&batch.consumer);
+            let claim = self.0.claim(&apart).await?;
+            self.0.commit(Batch::new(apart, &claim, batch.to).with_writes(batch.writes.clone())).await?;
+            let mut bare = batch.with_writes(Vec::new());
+            if self.1 == Flaw::NoFence {
+                let claim = self.0.claim(&bare.consumer).await?;
+                (bare.epoch, bare.from) = (claim.epoch, claim.checkpoints);
             }
+            self.0.commit(bare).await
         })
     }
     fn get(
         &self,
-        collection: &str,
-        keys: Vec<String>,
+        consumer: &str,
+        entries: Vec<EntryKey>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        self.0.get(collection, keys)
+        self.0.get(&apart(consumer), entries)
     }
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        self.0.list(collection, after, limit)
+    fn range(&self, mut range: RangeRead) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
+        range.consumer = apart(&range.consumer);
+        self.0.range(range)
     }
 }

@@ -8,7 +8,7 @@ use cqrs::engine::{ConsumerState, Stores};
 use cqrs::error::{StoreError, StoreErrorKind};
 use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
-use cqrs::read_store::{Batch, Checkpoint, CommitError, ReadStore};
+use cqrs::read_store::{Batch, Checkpoint, CommitError, Entry, RangeRead, ReadStore};
 use cqrs::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Inline, Limits,
     LogRead, LogSlice, StreamRead, StreamSlice,
@@ -276,12 +276,12 @@ async fn survives<S: EventStore + ReadStore>(store: Arc<S>, mut strike: impl FnM
         // Whether it was carried out or not, the read model agrees with the log.
         let _ = bank.execute(Deposit { account: 1, cents: 1 }).await;
         let found = bank.verify().await.map_err(|error| error.to_string())?;
-        let read = store.list("vault", None, 10).await.map_err(|error| error.to_string())?;
+        let read = store.range(RangeRead::documents("vault", 10)).await.map_err(|error| error.to_string())?;
         let balance = bank.load::<Account>(&1).await.map_err(|error| error.to_string())?;
         let balance = balance.state.map_or(0, |account| account.balance);
         let cents = match read.as_slice() {
             [] => 0,
-            [(_, vault), ..] => {
+            [Entry { content: vault, .. }, ..] => {
                 serde_json::from_slice::<Vault>(vault).map_err(|error| error.to_string())?.cents
             }
         };
@@ -337,21 +337,14 @@ impl Apart {
                 limit: 1_000,
             };
             let events = self.inner.read_log(read).await?.events;
-            let Ok(cqrs::consumer::Routed::Documents { keys, work }) = consumer.route(&events) else {
+            let Ok(cqrs::consumer::Routed { reads, work, .. }) = consumer.route(&events) else {
                 continue;
             };
-            let stored = self.inner.get(consumer.name(), keys.clone()).await?;
-            let Ok(folded) = work.fold(stored) else { continue };
-            let batch = Batch {
-                consumer: consumer.name().to_owned(),
-                partition: appended.partition,
-                epoch: claim.epoch,
-                from: claim.checkpoints,
-                to: Checkpoint { log: appended.log, position: appended.position, event: None },
-                collection: consumer.name().to_owned(),
-                writes: keys.into_iter().zip(folded).collect(),
-                handlers: None,
-            };
+            let stored = self.inner.get(consumer.name(), reads).await?;
+            let Ok(effect) = work.fold(stored) else { continue };
+            let to = Checkpoint { log: appended.log, position: appended.position, event: None };
+            let batch = Batch::new(consumer.name(), &claim, to).with_partition(appended.partition);
+            let batch = batch.with_writes(effect.writes);
             let _ = self.inner.commit(batch).await;
         }
         Ok(())

@@ -7,7 +7,7 @@ use cqrs::error::FoldFault;
 use cqrs::event::NewEvent;
 use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
-use cqrs::read_store::ReadStore as _;
+use cqrs::read_store::{RangeRead, ReadStore as _};
 use cqrs::store::{Append, EventStore as _, Guard};
 use cqrs::{Partition, Registry, StreamId};
 use cqrs_testkit::faults::{Call, Fault, Faulty};
@@ -133,7 +133,7 @@ async fn a_live_document_is_what_a_stored_one_would_be() {
         // Nothing is kept of it.
         for name in ["now", "sum"] {
             assert_eq!(store.checkpoint(name, Partition::ONLY).await.unwrap(), None);
-            assert_eq!(store.list(name, None, 10).await.unwrap(), []);
+            assert_eq!(store.range(RangeRead::documents(name, 10)).await.unwrap(), []);
         }
         assert!(bank.status().await.unwrap().iter().all(|status| status.name == "summary"));
         let verified = bank.verify().await.unwrap();

@@ -381,24 +381,15 @@ async fn a_checkpoint_of_another_log_or_history_stops_the_projection() {
     let head = log.head(Partition::ONLY).await.unwrap();
     let claim = documents.claim("summary").await.unwrap();
     let to = Checkpoint { log: head.log, position: cqrs::Position::new(99), event: None };
-    let batch = Batch {
-        consumer: "summary".into(),
-        partition: Partition::ONLY,
-        epoch: claim.epoch,
-        from: claim.checkpoints,
-        to,
-        collection: "summary".into(),
-        writes: Vec::new(),
-        handlers: None,
-    };
-    documents.commit(batch.clone()).await.unwrap();
+    let batch = Batch::new("summary", &claim, to);
+    documents.commit(batch).await.unwrap();
     let rewound = quiet(on(&log)).await.catch_up().await.unwrap_err();
     assert!(std::error::Error::source(&rewound).unwrap().to_string().starts_with("the log was rewound"));
 
     // The position is there, but another event stands at it.
     let to = Checkpoint { event: Some(uuid::Uuid::new_v4()), position: head.position, ..to };
     let claim = documents.claim("summary").await.unwrap();
-    documents.commit(Batch { epoch: claim.epoch, from: claim.checkpoints, to, ..batch }).await.unwrap();
+    documents.commit(Batch::new("summary", &claim, to)).await.unwrap();
     let rewound = quiet(on(&log)).await.catch_up().await.unwrap_err();
     assert!(std::error::Error::source(&rewound).unwrap().to_string().starts_with("the log was rewound"));
 }

@@ -9,7 +9,7 @@ use cqrs::engine::{ConsumerFault, ConsumerState, Failure, ReadError, Stores};
 use cqrs::error::{StoreError, StoreErrorKind};
 use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
-use cqrs::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs::read_store::{Batch, Checkpoint, Claim, CommitError, Entry, EntryKey, RangeRead, ReadStore};
 use cqrs::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogRead,
     LogSlice, StreamRead, StreamSlice,
@@ -134,22 +134,17 @@ impl ReadStore for Odd {
     }
     fn get(
         &self,
-        collection: &str,
-        keys: Vec<String>,
+        consumer: &str,
+        entries: Vec<EntryKey>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        let collection = collection.to_owned();
+        let consumer = consumer.to_owned();
         Box::pin(async move {
             tokio::time::sleep(self.0.slow).await;
-            self.0.documents.get(&collection, keys).await
+            self.0.documents.get(&consumer, entries).await
         })
     }
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        self.0.documents.list(collection, after, limit)
+    fn range(&self, range: RangeRead) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
+        self.0.documents.range(range)
     }
 }
 
@@ -298,16 +293,8 @@ async fn a_shutdown_that_was_given_up_can_be_waited_for_again() {
 async fn move_on(stores: &Stores, consumer: &str, to: u64) {
     let head = stores.log.head(Partition::ONLY).await.unwrap();
     let claim = stores.documents.claim(consumer).await.unwrap();
-    let batch = Batch {
-        consumer: consumer.into(),
-        partition: Partition::ONLY,
-        epoch: claim.epoch,
-        from: claim.checkpoints,
-        to: Checkpoint { log: head.log, position: Position::new(to), event: None },
-        collection: consumer.into(),
-        writes: Vec::new(),
-        handlers: None,
-    };
+    let to = Checkpoint { log: head.log, position: Position::new(to), event: None };
+    let batch = Batch::new(consumer, &claim, to);
     stores.documents.commit(batch).await.unwrap();
 }
 

@@ -9,7 +9,9 @@ use cqrs::engine::{Compared, ConsumerFault, Stores, Verification, Verified};
 use cqrs::error::{StoreError, StoreErrorKind};
 use cqrs::memory::MemoryStore;
 use cqrs::prelude::*;
-use cqrs::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore};
+use cqrs::read_store::{
+    Batch, Checkpoint, Claim, CommitError, Entry, EntryKey, EntryWrite, RangeRead, ReadStore,
+};
 use cqrs::store::BoxFuture;
 use cqrs::{Partition, Registry};
 use cqrs_testkit::faults::{Call, Fault, Faulty};
@@ -56,16 +58,10 @@ async fn what_followers_made_is_the_fold() {
 async fn forge(documents: &dyn ReadStore, consumer: &str, writes: &[(&str, Option<&'static str>)]) {
     let claim = documents.claim(consumer).await.unwrap();
     let to = claim.checkpoints[&Partition::ONLY];
-    let batch = Batch {
-        consumer: consumer.into(),
-        partition: Partition::ONLY,
-        epoch: claim.epoch,
-        from: claim.checkpoints,
-        to,
-        collection: consumer.into(),
-        writes: writes.iter().map(|(key, text)| ((*key).to_owned(), text.map(Bytes::from))).collect(),
-        handlers: None,
+    let write = |(key, text): &(&str, Option<&'static str>)| {
+        EntryWrite::new(EntryKey::document((*key).to_owned()), text.map(Bytes::from))
     };
+    let batch = Batch::new(consumer, &claim, to).with_writes(writes.iter().map(write).collect());
     documents.commit(batch).await.unwrap();
 }
 
@@ -225,20 +221,14 @@ impl ReadStore for Lively {
     }
     fn get(
         &self,
-        collection: &str,
-        keys: Vec<String>,
+        consumer: &str,
+        entries: Vec<EntryKey>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        self.store.get(collection, keys)
+        self.store.get(consumer, entries)
     }
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        let collection = collection.to_owned();
+    fn range(&self, range: RangeRead) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
         Box::pin(async move {
-            let found = self.store.list(&collection, after, limit).await?;
+            let found = self.store.range(range).await?;
             let left = |commits: usize| commits.checked_sub(1);
             if self.commits.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok() {
                 // Another process has a catch-up of its own to do.

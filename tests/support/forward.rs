@@ -19,18 +19,16 @@ macro_rules! forward_reads {
         }
         fn get(
             &self,
-            collection: &str,
-            keys: Vec<String>,
+            consumer: &str,
+            entries: Vec<cqrs::read_store::EntryKey>,
         ) -> cqrs::store::BoxFuture<'_, Result<Vec<Option<bytes::Bytes>>, cqrs::error::StoreError>> {
-            self.$inner.get(collection, keys)
+            self.$inner.get(consumer, entries)
         }
-        fn list(
+        fn range(
             &self,
-            collection: &str,
-            after: Option<String>,
-            limit: usize,
-        ) -> cqrs::store::BoxFuture<'_, Result<Vec<(String, bytes::Bytes)>, cqrs::error::StoreError>> {
-            self.$inner.list(collection, after, limit)
+            range: cqrs::read_store::RangeRead,
+        ) -> cqrs::store::BoxFuture<'_, Result<Vec<cqrs::read_store::Entry>, cqrs::error::StoreError>> {
+            self.$inner.range(range)
         }
     };
 }

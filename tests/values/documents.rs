@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use cqrs::Registry;
 use cqrs::engine::{CatchUpError, Compared, ConsumerFault, Failure, ReadError};
 use cqrs::error::FoldFault;
@@ -204,7 +203,7 @@ async fn a_document_that_does_not_read_back_is_never_stored() {
 async fn verify_reports_a_stored_document_that_cannot_be_read() {
     use cqrs::Partition;
     use cqrs::memory::MemoryStore;
-    use cqrs::read_store::{Batch, ReadStore as _};
+    use cqrs::read_store::{Batch, Collection, EntryWrite, ReadStore as _};
 
     let store = MemoryStore::new();
     let registry = Registry::new().with::<Clock>().with::<broken_async::View>();
@@ -214,16 +213,9 @@ async fn verify_reports_a_stored_document_that_cannot_be_read() {
     engine.catch_up().await.unwrap();
     assert!(engine.verify().await.unwrap().is_sound());
     let claim = store.claim("view").await.unwrap();
-    let batch = Batch {
-        consumer: "view".into(),
-        partition: Partition::ONLY,
-        epoch: claim.epoch,
-        to: claim.checkpoints[&Partition::ONLY],
-        from: claim.checkpoints,
-        collection: "view".into(),
-        writes: vec![("a".into(), Some(Bytes::from("{}")))],
-        handlers: None,
-    };
+    let to = claim.checkpoints[&Partition::ONLY];
+    let batch =
+        Batch::new("view", &claim, to).with_writes(vec![EntryWrite::put(Collection::DOCUMENTS, "a", "{}")]);
     store.commit(batch).await.unwrap();
     let verification = engine.verify().await.unwrap();
     assert!(!verification.is_sound());

@@ -13,7 +13,10 @@ use bytes::Bytes;
 use super::build::Stores;
 use crate::error::{StoreError, StoreErrorKind};
 use crate::id::{Partition, Position, StreamId, Version};
-use crate::read_store::{Batch, Checkpoint, Claim, CommitError, ReadStore, Record, RecordContent};
+use crate::read_store::{
+    Batch, Checkpoint, Claim, CommitError, Entry, EntryKey, RangeRead, ReadCapabilities, ReadStore, Record,
+    RecordContent,
+};
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogRead,
     LogSlice, Reservation, Snapshot, StreamEvent, StreamRead, StreamSlice, TakeEvent,
@@ -195,16 +198,12 @@ impl ReadStore for Bounded<dyn ReadStore> {
         Box::pin(within(limit, self.store.commit(batch), move || late(StoreErrorKind::Unknown, limit, what)))
     }
 
-    fn database(&self) -> Option<&'static str> {
-        self.store.database()
+    fn read_capabilities(&self) -> ReadCapabilities {
+        self.store.read_capabilities()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         self.call(self.store.close(), "while closing the read models".to_owned())
-    }
-
-    fn keeps_records(&self) -> bool {
-        self.store.keeps_records()
     }
 
     fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
@@ -232,20 +231,20 @@ impl ReadStore for Bounded<dyn ReadStore> {
 
     fn get(
         &self,
-        collection: &str,
-        keys: Vec<String>,
+        consumer: &str,
+        entries: Vec<EntryKey>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        let what = format!("while reading documents of `{collection}`");
-        self.call(self.store.get(collection, keys), what)
+        let what = format!("while reading documents of `{consumer}`");
+        self.call(self.store.get(consumer, entries), what)
     }
 
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        let what = format!("while listing documents of `{collection}`");
-        self.call(self.store.list(collection, after, limit), what)
+    fn range(&self, range: RangeRead) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
+        let what = format!("while reading the {} of `{}`", range.collection, range.consumer);
+        self.call(self.store.range(range), what)
+    }
+
+    fn count(&self, range: RangeRead) -> BoxFuture<'_, Result<u64, StoreError>> {
+        let what = format!("while counting the {} of `{}`", range.collection, range.consumer);
+        self.call(self.store.count(range), what)
     }
 }

@@ -252,7 +252,7 @@ async fn agree(
     consumers: Consumers,
     rejects_changed_folds: bool,
 ) -> Result<Vec<(Mode, Arc<dyn Consumer>, Agreement)>, OpenError> {
-    if !consumers.is_empty() && !records.documents.keeps_records() {
+    if !consumers.is_empty() && !records.documents.read_capabilities().records {
         tracing::warn!(
             store = ?records.documents,
             "this read store does not record which events a projection reads: two releases that read different events must not run at the same time"

@@ -11,13 +11,13 @@ use bytes::Bytes;
 use foldhash::{HashMap, HashMapExt as _};
 
 use crate::codec::{self, CodecError, Json};
-use crate::consumer::{Consumer, Routed, Unfit, Work};
+use crate::consumer::{Consumer, Effect, Routed, Unfit, Work};
 use crate::error::{FoldError, FoldFault, Panicked};
 use crate::event::{EventSet, RecordedEvent, Shape, decode};
 use crate::hash::Fnv;
 use crate::id::Id as _;
 use crate::projection::{Keys, Projection};
-use crate::read_store::{check_document, check_key};
+use crate::read_store::{EntryKey, EntryWrite, check_document, check_key};
 use crate::store::Query;
 
 /// A `#[projection]` as a consumer.
@@ -34,15 +34,11 @@ impl<P: Projection> DocumentConsumer<P> {
         events: &[Arc<RecordedEvent>],
         only: Option<&str>,
     ) -> Result<(), Unfit> {
-        let (keys, batch) = Self::decoded(events, only)?;
-        fold_into(documents, keys, Box::new(batch))
+        fold_into(documents, Self::routed(events, only)?)
     }
 
-    /// The events, and the keys of the documents that they change, or of the one that is asked for.
-    fn decoded(
-        events: &[Arc<RecordedEvent>],
-        only: Option<&str>,
-    ) -> Result<(Vec<String>, DecodedBatch<P>), Unfit> {
+    /// Decodes events and finds the documents that they change, or the one that is asked for.
+    fn routed(events: &[Arc<RecordedEvent>], only: Option<&str>) -> Result<Routed, Unfit> {
         let mut router = Router::<P>::new(events.len(), only);
         for (good, recorded) in events.iter().enumerate() {
             caught(|| router.add(good, recorded))
@@ -52,20 +48,17 @@ impl<P: Projection> DocumentConsumer<P> {
     }
 }
 
-/// Documents in memory, by the text of their key.
-pub(crate) type Documents = BTreeMap<String, Bytes>;
+/// Documents in memory, by the bytes of their key, which are UTF-8 text.
+pub(crate) type Documents = BTreeMap<Bytes, Bytes>;
 
 /// Folds routed events into documents in memory.
-pub(crate) fn fold_into(
-    documents: &mut Documents,
-    keys: Vec<String>,
-    work: Box<dyn Work>,
-) -> Result<(), Unfit> {
-    let before = keys.iter().map(|key| documents.get(key).cloned()).collect();
-    for (key, document) in keys.into_iter().zip(work.fold(before)?) {
-        match document {
-            Some(document) => documents.insert(key, document),
-            None => documents.remove(&key),
+pub(crate) fn fold_into(documents: &mut Documents, routed: Routed) -> Result<(), Unfit> {
+    let before = routed.reads.iter().map(|entry| documents.get(&entry.key).cloned()).collect();
+    let writes = routed.work.fold(before)?.writes;
+    for write in writes.into_iter().filter(|write| write.entry.collection.is_documents()) {
+        match write.content {
+            Some(document) => documents.insert(write.entry.key, document),
+            None => documents.remove(&write.entry.key),
         };
     }
     Ok(())
@@ -104,8 +97,7 @@ impl<P: Projection> Consumer for DocumentConsumer<P> {
     }
 
     fn route(&self, events: &[Arc<RecordedEvent>]) -> Result<Routed, Unfit> {
-        let (keys, batch) = Self::decoded(events, None)?;
-        Ok(Routed::Documents { keys, work: Box::new(batch) })
+        Self::routed(events, None)
     }
 }
 
@@ -140,6 +132,8 @@ pub(super) fn reads<S: EventSet>() -> BTreeMap<&'static str, u32> {
 
 /// Events of one batch, each with the places of the documents it changes.
 struct DecodedBatch<P: Projection> {
+    /// The documents, by their places.
+    documents: Vec<EntryKey>,
     steps: Vec<Step<P>>,
     /// The places of all steps, one behind the other.
     places: Vec<usize>,
@@ -168,7 +162,11 @@ struct Router<'a, P: Projection> {
 
 impl<'a, P: Projection> Router<'a, P> {
     fn new(events: usize, only: Option<&'a str>) -> Self {
-        let batch = DecodedBatch { steps: Vec::with_capacity(events), places: Vec::with_capacity(events) };
+        let batch = DecodedBatch {
+            documents: Vec::new(),
+            steps: Vec::with_capacity(events),
+            places: Vec::with_capacity(events),
+        };
         Self {
             only,
             batch,
@@ -210,12 +208,13 @@ impl<'a, P: Projection> Router<'a, P> {
         Ok(())
     }
 
-    fn done(self) -> (Vec<String>, DecodedBatch<P>) {
-        let mut keys = vec![String::new(); self.places.len()];
+    fn done(mut self) -> Routed {
+        let mut keys = vec![EntryKey::document(Bytes::new()); self.places.len()];
         for (key, place) in self.places {
-            keys[place] = key;
+            keys[place] = EntryKey::document(key);
         }
-        (keys, self.batch)
+        self.batch.documents.clone_from(&keys);
+        Routed::new(keys, Box::new(self.batch))
     }
 }
 
@@ -230,7 +229,7 @@ fn place(places: &mut HashMap<String, usize>, key: &str) -> usize {
 }
 
 impl<P: Projection> Work for DecodedBatch<P> {
-    fn fold(self: Box<Self>, documents: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Unfit> {
+    fn fold(self: Box<Self>, documents: Vec<Option<Bytes>>) -> Result<Effect, Unfit> {
         let mut folded: Vec<Document<P>> = Vec::with_capacity(documents.len());
         // The last event that reaches each document: what it leaves is what is to be stored.
         let mut last: Vec<usize> = vec![0; documents.len()];
@@ -257,7 +256,9 @@ impl<P: Projection> Work for DecodedBatch<P> {
                 applied.map_err(|fault| step.fault_of(fault, at_key))?;
             }
         }
-        Ok(folded.into_iter().map(|document| document.stored).collect())
+        let folded = folded.into_iter().map(|document| document.stored);
+        let writes = self.documents.into_iter().zip(folded);
+        Ok(Effect::of_writes(writes.map(|(entry, content)| EntryWrite::new(entry, content)).collect()))
     }
 }
 

@@ -13,22 +13,21 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use foldhash::HashMap;
 use tokio::sync::{Mutex, watch};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
+use super::entries::BatchEntries;
 use super::held::{Ahead, Held, Written};
 use super::lag::{Lag, Place};
 use super::record::{Agreement, Read, Searched, UnsharedEvent};
 use super::{Inner, Runs};
-use crate::consumer::{Consumer, Handlers, Routed, Unfit};
+use crate::consumer::{Consumer, Effect, Unfit};
 use crate::error::{FoldError, StoreError, StoreErrorKind, chain};
 use crate::event::RecordedEvent;
 use crate::id::{Partition, Position};
 use crate::projection::Mode;
-use crate::read_store::{Batch, Checkpoint, Claim, CommitError};
+use crate::read_store::{Batch, Checkpoint, Claim, CommitError, EntryKey, EntryWrite};
 use crate::store::{Head, LogPoint, LogRead, LogSlice, Query};
 use crate::timer;
 
@@ -262,9 +261,6 @@ impl std::error::Error for CatchUpError {
     }
 }
 
-/// Changed documents by key, and the handlers that are to run.
-type Effect = (Vec<(String, Option<Bytes>)>, Option<Handlers>);
-
 /// How far somebody wants a partition to come.
 type Goal = (Partition, Position);
 
@@ -422,7 +418,7 @@ impl Follower {
     /// The record as it is now. If it no longer has what this program reads, records that again if it may.
     pub(super) async fn renew(&self, inner: &Inner) -> Result<Arc<Agreement>, StoreError> {
         let known = self.agreement();
-        if !inner.documents.keeps_records() {
+        if !inner.documents.read_capabilities().records {
             return Ok(known);
         }
         let agreed = match inner.records().read(self.consumer()).await? {
@@ -902,7 +898,7 @@ impl Follower {
                 }
             };
             let writes = batch.writes.clone();
-            let weight = batch.writes.iter().map(|(_, content)| content.as_ref().map_or(0, Bytes::len)).sum();
+            let weight = batch.writes.iter().map(EntryWrite::size).sum();
             let next = self.next_page(&held.claim, partition, to, more, goal);
             let next = next.filter(|_| reach.fault.is_none() && self.keeps_place());
             let ahead = async {
@@ -974,21 +970,13 @@ impl Follower {
         to: Checkpoint,
         events: &[Arc<RecordedEvent>],
     ) -> Result<Result<Batch, Unfit>, Trouble> {
-        let (writes, handlers) = match self.effect(inner, held, events).await? {
+        let effect = match self.effect(inner, held, events).await? {
             Ok(effect) => effect,
             Err(unfit) => return Ok(Err(unfit)),
         };
         tracing::trace!(events = events.len(), position = %to.position, "commit");
-        Ok(Ok(Batch {
-            consumer: self.name().to_owned(),
-            partition,
-            epoch: held.claim.epoch,
-            from: held.claim.checkpoints.clone(),
-            to,
-            collection: self.name().to_owned(),
-            writes,
-            handlers,
-        }))
+        let batch = Batch::new(self.name(), &held.claim, to).with_partition(partition);
+        Ok(Ok(batch.with_writes(effect.writes).with_handlers(effect.handlers)))
     }
 
     /// What events make of the documents, or the handlers that are to run.
@@ -1008,62 +996,55 @@ impl Follower {
             let piece = events.get(at..end).unwrap_or_default();
             match held.pieces.work(0, || self.consumer.route(piece)) {
                 Err(unfit) => return Ok(Err(Unfit { good: at + unfit.good, ..unfit })),
-                Ok(Routed::Handlers(handlers)) => return Ok(Ok((Vec::new(), Some(handlers)))),
-                Ok(Routed::Documents { keys, work }) => routed.push((at, end - at, keys, work)),
+                Ok(piece) => routed.push((at, end - at, piece)),
             }
             held.pieces.pause().await;
             at = end;
         }
-        let mut places: HashMap<String, usize> = HashMap::default();
-        let mut all = Vec::new();
-        for key in routed.iter().flat_map(|(_, _, keys, _)| keys) {
-            if !places.contains_key(key) {
-                places.insert(key.clone(), all.len());
-                all.push(key.clone());
-            }
-        }
-        // One read for all pieces; what one has made of a document, the next one is given.
-        let mut documents = self.documents(inner, &held.written, &all).await?;
-        for (at, events, keys, work) in routed {
-            let places: Vec<_> = keys.iter().filter_map(|key| places.get(key).copied()).collect();
-            let before = places.iter().map(|place| documents.get(*place).cloned().flatten()).collect();
-            match held.pieces.work(events, || work.fold(before)) {
+        // One read for all pieces; what one has made of an entry, the next one is given.
+        let reads = routed.iter().flat_map(|(_, _, routed)| &routed.reads).cloned().collect();
+        let mut entries = self.entries(inner, &held.written, reads).await?;
+        let mut handlers = None;
+        for (at, events, routed) in routed {
+            let before = routed.reads.iter().map(|entry| entries.content(entry)).collect();
+            match held.pieces.work(events, || routed.work.fold(before)) {
                 Err(unfit) => return Ok(Err(Unfit { good: at + unfit.good, ..unfit })),
-                Ok(folded) => {
-                    for (place, document) in places.into_iter().zip(folded) {
-                        documents[place] = document;
-                    }
+                Ok(effect) => {
+                    effect.writes.into_iter().for_each(|write| entries.write(write));
+                    handlers = effect.handlers;
                 }
             }
             held.pieces.pause().await;
         }
-        Ok(Ok((all.into_iter().zip(documents).collect(), None)))
+        let mut effect = Effect::of_writes(entries.into_writes());
+        effect.handlers = handlers;
+        Ok(Ok(effect))
     }
 
-    /// What is stored under the keys: from memory what this follower has written, the rest from the store.
-    async fn documents(
+    /// Reads entries: from memory what this follower has written, the rest from the store.
+    async fn entries(
         &self,
         inner: &Inner,
         written: &Written,
-        keys: &[String],
-    ) -> Result<Vec<Option<Bytes>>, StoreError> {
-        let mut found = Vec::with_capacity(keys.len());
-        let (mut missing, mut places) = (Vec::new(), Vec::new());
-        for (place, key) in keys.iter().enumerate() {
-            let known = written.get(key);
-            if known.is_none() {
-                missing.push(key.clone());
-                places.push(place);
+        reads: Vec<EntryKey>,
+    ) -> Result<BatchEntries, StoreError> {
+        let (mut entries, mut missing) = (BatchEntries::default(), Vec::new());
+        for entry in reads {
+            if entries.contains(&entry) {
+                continue;
             }
-            found.push(known.cloned().flatten());
+            let known = written.get(&entry);
+            if known.is_none() {
+                missing.push(entry.clone());
+            }
+            let known = known.cloned().flatten();
+            entries.read(entry, known);
         }
         if !missing.is_empty() {
-            let stored = inner.documents.get(self.name(), missing).await?;
-            for (place, document) in places.into_iter().zip(stored) {
-                found[place] = document;
-            }
+            let stored = inner.documents.get(self.name(), missing.clone()).await?;
+            missing.into_iter().zip(stored).for_each(|(entry, content)| entries.read(entry, content));
         }
-        Ok(found)
+        Ok(entries)
     }
 
     /// Commits a batch, and says how far it is now.
@@ -1082,7 +1063,7 @@ impl Follower {
     /// Whether another program has moved a checkpoint or changed the record since the claim.
     async fn is_moved(&self, inner: &Inner, held: &Held) -> Result<bool, StoreError> {
         let Held { claim, agreement, .. } = held;
-        let keeps_records = inner.documents.keeps_records();
+        let keeps_records = inner.documents.read_capabilities().records;
         if keeps_records && inner.documents.record(self.name()).await?.revision != agreement.revision {
             return Ok(true);
         }
@@ -1122,7 +1103,7 @@ impl Follower {
         let claim = inner.documents.claim(self.name()).await?;
         let mut agreement = self.agreement();
         // A store may hand over claims of another one that keeps records.
-        if inner.documents.keeps_records() && claim.revision != agreement.revision {
+        if inner.documents.read_capabilities().records && claim.revision != agreement.revision {
             agreement = self.renew(inner).await?;
             if claim.revision != agreement.revision {
                 // It has changed once more, which ended this claim.

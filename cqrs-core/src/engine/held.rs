@@ -15,7 +15,7 @@ use quick_cache::unsync::Cache;
 use super::record::Agreement;
 use crate::id::{Partition, Position};
 use crate::pace::Pieces;
-use crate::read_store::Claim;
+use crate::read_store::{Claim, EntryKey, EntryWrite};
 use crate::store::LogSlice;
 
 /// Events in one page: at first, and at most, far behind the end of the log. What a page holds of one key is
@@ -54,7 +54,7 @@ impl Held {
 ///
 /// They are what is stored for as long as its commits succeed: whoever else writes one has raised the
 /// consumer's epoch or moved its checkpoint on some partition, and then the next commit is fenced.
-pub(super) struct Written(Cache<String, Option<Bytes>, Weight>);
+pub(super) struct Written(Cache<Bytes, Option<Bytes>, Weight>);
 
 impl Written {
     fn new() -> Self {
@@ -62,15 +62,16 @@ impl Written {
         Self(Cache::with_weighter(REMEMBERED as usize / 512, REMEMBERED, Weight))
     }
 
-    /// What is stored under a key, if that is known; `Some(None)` if there is no document.
-    pub(super) fn get(&self, key: &str) -> Option<&Option<Bytes>> {
-        self.0.get(key)
+    /// Returns what is stored of a document, if that is known; `Some(None)` if it is not there. Entries of other
+    /// collections are never known, because commits of others may change them.
+    pub(super) fn get(&self, entry: &EntryKey) -> Option<&Option<Bytes>> {
+        if entry.collection.is_documents() { self.0.get(&entry.key) } else { None }
     }
 
     /// Takes what was committed.
-    pub(super) fn committed(&mut self, writes: Vec<(String, Option<Bytes>)>) {
-        for (key, content) in writes {
-            self.0.insert(key, content);
+    pub(super) fn committed(&mut self, writes: Vec<EntryWrite>) {
+        for write in writes.into_iter().filter(|write| write.entry.collection.is_documents()) {
+            self.0.insert(write.entry.key, write.content);
         }
     }
 }
@@ -78,8 +79,8 @@ impl Written {
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<String, Option<Bytes>> for Weight {
-    fn weight(&self, key: &String, content: &Option<Bytes>) -> u64 {
+impl Weighter<Bytes, Option<Bytes>> for Weight {
+    fn weight(&self, key: &Bytes, content: &Option<Bytes>) -> u64 {
         // Beside the texts: the entry, and what an allocation of a short text has left over.
         let texts = key.len() + content.as_ref().map_or(0, Bytes::len);
         256 + texts as u64
@@ -130,10 +131,15 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::read_store::Collection;
     use crate::store::{Head, LogId};
 
-    fn write(key: &str, len: usize) -> (String, Option<Bytes>) {
-        (key.to_owned(), Some(vec![b'x'; len].into()))
+    fn write(key: &str, len: usize) -> EntryWrite {
+        EntryWrite::put(Collection::DOCUMENTS, key.to_owned(), vec![b'x'; len])
+    }
+
+    fn entry(key: &str) -> EntryKey {
+        EntryKey::document(key.to_owned())
     }
 
     #[test]
@@ -145,15 +151,16 @@ mod tests {
                 let len = lengths[(round * 7 + key) % lengths.len()];
                 let key = format!("key {key}");
                 let removed = (round + len).is_multiple_of(5);
-                let last = if removed { (key.clone(), None) } else { write(&key, len) };
+                let last = if removed { EntryWrite::new(entry(&key), None) } else { write(&key, len) };
                 written.committed(vec![last.clone()]);
-                assert!(written.get(&key).is_none_or(|known| *known == last.1), "{key} in round {round}");
+                let known = written.get(&entry(&key));
+                assert!(known.is_none_or(|known| *known == last.content), "{key} in round {round}");
                 assert!(written.0.weight() <= REMEMBERED);
             }
         }
         written.committed(vec![write("small", 10)]);
         written.committed(vec![write("small", 2 * REMEMBERED as usize)]);
-        assert_ne!(written.get("small"), Some(&Some(vec![b'x'; 10].into())));
+        assert_ne!(written.get(&entry("small")), Some(&Some(vec![b'x'; 10].into())));
     }
 
     #[test]
@@ -162,7 +169,7 @@ mod tests {
         for _ in 0..2 {
             written.committed((0..20_000).map(|key| write(&key.to_string(), 100)).collect());
         }
-        let known = (0..20_000).filter(|key| written.get(&key.to_string()).is_some()).count();
+        let known = (0..20_000).filter(|key| written.get(&entry(&key.to_string())).is_some()).count();
         assert_eq!(known, 20_000);
     }
 

@@ -12,6 +12,7 @@ use crate::event::RecordedEvent;
 use crate::id::{StreamId, Version};
 use crate::pace::Pieces;
 use crate::projection::Projection;
+use crate::read_store::Entry;
 use crate::store::{Direction, StreamRead};
 
 /// Events of a stream that are read at once.
@@ -25,7 +26,7 @@ impl Inner {
             Some(streams) => self.fold_streams::<P>(streams).await?,
             None => self.fold_log::<P>(Some(key)).await?,
         };
-        Ok(documents.remove(key))
+        Ok(documents.remove(key.as_bytes()))
     }
 
     /// At most `limit` documents behind a key, as the log makes them now.
@@ -33,11 +34,12 @@ impl Inner {
         &self,
         after: Option<String>,
         limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, ReadError> {
+    ) -> Result<Vec<Entry>, ReadError> {
         let documents = self.fold_log::<P>(None).await?;
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(Bytes::from(key)));
         let page = documents.range((from, Bound::Unbounded)).take(limit);
-        Ok(page.map(|(key, document)| (key.clone(), document.clone())).collect())
+        let entry = |(key, content): (&Bytes, &Bytes)| Entry { key: key.clone(), content: content.clone() };
+        Ok(page.map(entry).collect())
     }
 
     /// Folds all events, or those that go into one document.

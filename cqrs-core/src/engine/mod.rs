@@ -15,6 +15,7 @@ mod bounded;
 mod budget;
 mod build;
 pub(crate) mod consumer;
+mod entries;
 mod error;
 mod execute;
 mod fold;

@@ -26,6 +26,7 @@ use crate::codec::{CodecError, Json};
 use crate::event::Timestamp;
 use crate::id::{Id as _, Partition, Position, StreamId, Version};
 use crate::projection::{Mode, Projection, SqlProjection};
+use crate::read_store::{Entry, EntryKey, RangeRead};
 use crate::receipt::{ExpectedVersion, Receipt};
 use crate::store::{BoxFuture, Head, LogId, LogPoint};
 use crate::timer;
@@ -283,7 +284,7 @@ impl<P: Projection> Get<'_, P> {
         let document = match P::MODE {
             Mode::Live => inner.live_document::<P>(&self.key).await?,
             Mode::Async | Mode::Inline => {
-                let found = inner.documents.get(P::NAME, vec![self.key.clone()]).await?;
+                let found = inner.documents.get(P::NAME, vec![EntryKey::document(self.key.clone())]).await?;
                 found.into_iter().next().flatten()
             }
         };
@@ -300,7 +301,7 @@ type StoredDocument = (String, Bytes);
 
 /// A page as it is stored.
 struct Found {
-    documents: Vec<StoredDocument>,
+    documents: Vec<Entry>,
     next: Option<Cursor>,
 }
 
@@ -317,16 +318,23 @@ impl<P: Projection> List<'_, P> {
         let limit = self.limit.saturating_add(1);
         let mut found = match P::MODE {
             Mode::Live => inner.live_documents::<P>(after, limit).await?,
-            Mode::Async | Mode::Inline => inner.documents.list(P::NAME, after, limit).await?,
+            Mode::Async | Mode::Inline => {
+                let range = RangeRead::documents(P::NAME, limit);
+                let range = after.map_or(range.clone(), |key| range.after(key));
+                inner.documents.range(range).await?
+            }
         };
         let more = found.len() > self.limit;
         found.truncate(self.limit);
-        let next = found.last().filter(|_| more).map(|(key, _)| Cursor(key.clone()));
+        let next = found.last().filter(|_| more).map(|last| Cursor(text(&last.key)));
         Ok(Found { documents: found, next })
     }
 
     fn decode(found: Found) -> Result<Page<P>, ReadError> {
-        let read = |(key, bytes): StoredDocument| Ok((read_key::<P>(&key)?, read_document(&key, &bytes)?));
+        let read = |entry: Entry| {
+            let key = text(&entry.key);
+            Ok((read_key::<P>(&key)?, read_document(&key, &entry.content)?))
+        };
         let documents = found.documents.into_iter().map(read).collect::<Result<_, ReadError>>()?;
         Ok(Page { documents, next: found.next })
     }
@@ -376,6 +384,11 @@ macro_rules! awaited {
 
 awaited!(Get gives Option<P>);
 awaited!(List gives Page<P>);
+
+/// A document's key as text.
+fn text(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}
 
 fn read_document<P: Projection>(key: &str, bytes: &Bytes) -> Result<P, ReadError> {
     P::from_bytes::<Json>(bytes).map_err(|source| bad_document::<P>(key, source))

@@ -302,7 +302,7 @@ enum Next {
 impl Records<'_> {
     /// Looks at the record without changing it.
     pub(super) async fn read(self, consumer: &dyn Consumer) -> Result<Read, StoreError> {
-        if !self.documents.keeps_records() {
+        if !self.documents.read_capabilities().records {
             return Ok(Read::Settled(Agreement::without_record(consumer)));
         }
         let record = self.documents.record(consumer.name()).await?;
@@ -318,7 +318,7 @@ impl Records<'_> {
         self,
         consumer: &dyn Consumer,
     ) -> Result<Result<Agreement, (RecordFault, Agreement)>, StoreError> {
-        if !self.documents.keeps_records() {
+        if !self.documents.read_capabilities().records {
             return Ok(Ok(Agreement::without_record(consumer)));
         }
         let name = consumer.name();

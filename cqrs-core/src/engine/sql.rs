@@ -7,8 +7,10 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::consumer::{caught, failed, query, reads};
-use crate::consumer::{Consumer, Database, ErrorOrigin, Handlers, Routed, RunIn, Unfit};
+use crate::consumer::{Consumer, Database, Effect, ErrorOrigin, Handlers, Routed, RunIn, Unfit, Work};
 use crate::error::{BoxError, FoldFault, Panicked, RuleViolation};
 use crate::event::{RecordedEvent, decode};
 use crate::projection::SqlProjection;
@@ -57,7 +59,17 @@ impl<P: SqlProjection> Consumer for SqlConsumer<P> {
             caught(|| Ok(decode::<P::Event>(&recorded.stored(), &mut { add })?))
                 .map_err(|fault| Unfit { good, error: failed(recorded, fault) })?;
         }
-        Ok(Routed::Handlers(Handlers::new::<P::Database>(Arc::new(Steps(steps)))))
+        let handlers = Handlers::new::<P::Database>(Arc::new(Steps(steps)));
+        Ok(Routed::new(Vec::new(), Box::new(Statements(handlers))))
+    }
+}
+
+/// Statements that read for themselves what they need.
+struct Statements(Handlers);
+
+impl Work for Statements {
+    fn fold(self: Box<Self>, _: Vec<Option<Bytes>>) -> Result<Effect, Unfit> {
+        Ok(Effect::of_handlers(self.0))
     }
 }
 

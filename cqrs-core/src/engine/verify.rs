@@ -13,11 +13,11 @@ use super::record::UnsharedEvent;
 use super::snapshots::{Doubt, Folding, Plan};
 use super::{Engine, Inner};
 use crate::codec::MAX_DEPTH;
-use crate::consumer::{Consumer, Routed};
+use crate::consumer::Consumer;
 use crate::error::{FoldError, StoreError, StoreErrorKind, chain};
 use crate::event::RecordedEvent;
 use crate::id::{Partition, Position, StreamId, Version};
-use crate::read_store::Checkpoint;
+use crate::read_store::{Checkpoint, RangeRead};
 use crate::store::Query;
 
 /// Documents that are read at once.
@@ -492,14 +492,14 @@ async fn checkpoints(inner: &Inner, follower: &Follower) -> Result<Checkpoints, 
     Ok(all)
 }
 
-async fn documents(inner: &Inner, collection: &str) -> Result<Documents, StoreError> {
+async fn documents(inner: &Inner, consumer: &str) -> Result<Documents, StoreError> {
     let mut all = Documents::new();
-    let mut after = None;
+    let mut next = RangeRead::documents(consumer, PAGE);
     loop {
-        let page = inner.documents.list(collection, after, PAGE).await?;
+        let page = inner.documents.range(next.clone()).await?;
         let whole = page.len() == PAGE;
-        after = page.last().map(|(key, _)| key.clone());
-        all.extend(page);
+        next = page.last().map_or(next.clone(), |last| next.after(last.key.clone()));
+        all.extend(page.into_iter().map(|entry| (entry.key, entry.content)));
         if !whole {
             return Ok(all);
         }
@@ -555,9 +555,7 @@ fn fold_page(
     events: &[Arc<RecordedEvent>],
 ) -> Result<(), Trouble> {
     let routed = consumer.route(events).map_err(|unfit| unfoldable(unfit.error))?;
-    // What keeps tables of its own does not come here.
-    let Routed::Documents { keys, work } = routed else { return Ok(()) };
-    fold_into(documents, keys, work).map_err(|unfit| unfoldable(unfit.error))
+    fold_into(documents, routed).map_err(|unfit| unfoldable(unfit.error))
 }
 
 /// The first event of a page after which a document differs, and the document; `None` if they are the same as JSON.
@@ -571,13 +569,13 @@ fn first_difference(
         let mut in_memory = before.clone();
         fold_page(consumer, &mut in_memory, &events[..=at])?;
         let keys = documents.keys().chain(in_memory.keys());
-        let differs = |key: &&String| match (documents.get(*key), in_memory.get(*key)) {
+        let differs = |key: &&Bytes| match (documents.get(*key), in_memory.get(*key)) {
             (Some(stored), Some(in_memory)) => !is_same(stored, in_memory),
             (stored, in_memory) => stored.is_some() || in_memory.is_some(),
         };
         if let Some(key) = keys.into_iter().find(differs) {
             return Ok(Some(BatchedDifference {
-                key: key.clone(),
+                key: text(key),
                 event: event.name.clone().into_owned(),
                 stream: event.meta.stream.clone(),
                 version: event.meta.version,
@@ -595,20 +593,20 @@ fn unfoldable(error: FoldError) -> Trouble {
 
 fn compare(stored: Documents, mut folded: Documents) -> Compared {
     let (mut documents, mut count, mut differences) = (0, 0, Vec::new());
-    let mut differ = |key: String, stored: Option<&Bytes>, folded: Option<&Bytes>| {
+    let mut differ = |key: &Bytes, stored: Option<&Bytes>, folded: Option<&Bytes>| {
         count += 1;
-        differences.push(Difference { key, stored: stored.map(text), folded: folded.map(text) });
+        differences.push(Difference { key: text(key), stored: stored.map(text), folded: folded.map(text) });
     };
     for (key, stored) in stored {
         documents += 1;
         let folded = folded.remove(&key);
         if !folded.as_ref().is_some_and(|folded| is_same(&stored, folded)) {
-            differ(key, Some(&stored), folded.as_ref());
+            differ(&key, Some(&stored), folded.as_ref());
         }
     }
     for (key, folded) in folded {
         documents += 1;
-        differ(key, None, Some(&folded));
+        differ(&key, None, Some(&folded));
     }
     if differences.is_empty() {
         return Compared::Same { documents };

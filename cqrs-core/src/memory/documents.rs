@@ -12,19 +12,23 @@ use crate::consumer::{Handlers, Inlined, Routed};
 use crate::error::StoreError;
 use crate::event::RecordedEvent;
 use crate::id::Partition;
-use crate::read_store::{Batch, Checkpoint, Claim, CommitError, Record, RecordContent};
-use crate::store::{AppendError, Head, InlineConsumer, InlineGap, unsupported};
-
-/// Changed documents by key; `None` removes one.
-type Writes = Vec<(String, Option<Bytes>)>;
+use crate::read_store::{
+    Batch, Checkpoint, Claim, Collection, CommitError, Entry, EntryKey, EntryWrite, RangeRead, Record,
+    RecordContent,
+};
+use crate::store::{AppendError, Direction, Head, InlineConsumer, InlineGap, unsupported};
 
 #[derive(Clone, Default)]
 pub(super) struct Documents {
     consumers: HashMap<String, Claim>,
     /// The content of each consumer's record; its revision is in the claim.
     records: HashMap<String, RecordContent>,
-    collections: HashMap<String, BTreeMap<String, Bytes>>,
+    /// The entries of each consumer's collections.
+    entries: HashMap<String, HashMap<Collection, Entries>>,
 }
+
+/// The entries of a collection, by key.
+type Entries = BTreeMap<Bytes, Bytes>;
 
 impl Documents {
     pub(super) fn claim(&mut self, consumer: String) -> Claim {
@@ -64,7 +68,7 @@ impl Documents {
         claim.revision += 1;
         claim.checkpoints.clear();
         self.records.remove(consumer);
-        self.collections.remove(consumer);
+        self.entries.remove(consumer);
     }
 
     pub(super) fn checkpoint(&self, consumer: &str, partition: Partition) -> Option<Checkpoint> {
@@ -81,18 +85,23 @@ impl Documents {
             return Err(CommitError::Fenced);
         }
         owner.checkpoints.insert(batch.partition, batch.to);
-        self.write(batch.collection, batch.writes);
+        self.write(batch.consumer, batch.writes);
         Ok(())
     }
 
-    fn write(&mut self, collection: String, writes: Writes) {
-        let documents = self.collections.entry(collection).or_default();
-        for (key, content) in writes {
+    fn write(&mut self, consumer: String, writes: Vec<EntryWrite>) {
+        let collections = self.entries.entry(consumer).or_default();
+        for EntryWrite { entry, content } in writes {
+            let entries = collections.entry(entry.collection).or_default();
             match content {
-                Some(content) => documents.insert(key, content),
-                None => documents.remove(&key),
+                Some(content) => entries.insert(entry.key, content),
+                None => entries.remove(&entry.key),
             };
         }
+    }
+
+    fn collection(&self, consumer: &str, collection: &Collection) -> Option<&Entries> {
+        self.entries.get(consumer)?.get(collection)
     }
 
     /// What an inline projection makes of an append that is about to be written behind the head of a log.
@@ -101,22 +110,17 @@ impl Documents {
         consumer: &InlineConsumer,
         append: (&[Arc<RecordedEvent>], InlineGap),
         log: (&Log, Head, Partition),
-    ) -> Result<Writes, AppendError> {
+    ) -> Result<Vec<EntryWrite>, AppendError> {
         let (name, (events, gap), (log, head, partition)) = (consumer.name(), append, log);
         let stored = self.checkpoint(name, partition);
         let mut inlined = Inlined::new(consumer, self.revision(name), stored, head, gap)?;
         if let Some(missing) = inlined.missing(partition) {
             inlined = inlined.with_missed(log.read_log(&missing, head.log))?;
         }
-        match inlined.route(events)? {
-            Routed::Documents { keys, work } => {
-                let folded = inlined.fold(work, self.get(name, &keys))?;
-                Ok(keys.into_iter().zip(folded).collect())
-            }
-            Routed::Handlers(handlers) => {
-                refuse(Some(&handlers)).map(|()| Vec::new()).map_err(AppendError::Store)
-            }
-        }
+        let Routed { reads, work } = inlined.route(events)?;
+        let effect = inlined.fold(work, self.get(name, &reads))?;
+        refuse(effect.handlers.as_ref())?;
+        Ok(effect.writes)
     }
 
     /// Writes the effect of an inline projection, and moves its checkpoint.
@@ -125,22 +129,42 @@ impl Documents {
         consumer: &str,
         partition: Partition,
         to: Checkpoint,
-        writes: Writes,
+        writes: Vec<EntryWrite>,
     ) {
         self.consumer(consumer.to_owned()).checkpoints.insert(partition, to);
         self.write(consumer.to_owned(), writes);
     }
 
-    pub(super) fn get(&self, collection: &str, keys: &[String]) -> Vec<Option<Bytes>> {
-        let documents = self.collections.get(collection);
-        keys.iter().map(|key| documents?.get(key).cloned()).collect()
+    pub(super) fn get(&self, consumer: &str, entries: &[EntryKey]) -> Vec<Option<Bytes>> {
+        let content =
+            |entry: &EntryKey| self.collection(consumer, &entry.collection)?.get(&entry.key).cloned();
+        entries.iter().map(content).collect()
     }
 
-    pub(super) fn list(&self, collection: &str, after: Option<String>, limit: usize) -> Vec<(String, Bytes)> {
-        let Some(documents) = self.collections.get(collection) else { return Vec::new() };
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let behind = documents.range((from, Bound::Unbounded)).take(limit);
-        behind.map(|(key, content)| (key.clone(), content.clone())).collect()
+    pub(super) fn range(&self, range: &RangeRead) -> Vec<Entry> {
+        let entry = |(key, content): (&Bytes, &Bytes)| Entry { key: key.clone(), content: content.clone() };
+        self.entries_of(range).take(range.limit).map(entry).collect()
+    }
+
+    pub(super) fn count(&self, range: &RangeRead) -> u64 {
+        self.entries_of(range).take(range.limit).count() as u64
+    }
+
+    fn entries_of(&self, range: &RangeRead) -> Box<dyn Iterator<Item = (&Bytes, &Bytes)> + '_> {
+        let (lower, upper) = range.half_open();
+        let Some(entries) = self.collection(&range.consumer, &range.collection) else {
+            return Box::new(std::iter::empty());
+        };
+        // A map does not accept a range that ends before it begins.
+        if upper.as_ref().is_some_and(|upper| *upper <= lower) {
+            return Box::new(std::iter::empty());
+        }
+        let upper = upper.map_or(Bound::Unbounded, Bound::Excluded);
+        let within = entries.range((Bound::Included(lower), upper));
+        match range.direction {
+            Direction::Forward => Box::new(within),
+            Direction::Backward => Box::new(within.rev()),
+        }
     }
 }
 

@@ -32,7 +32,8 @@ use crate::event::RecordedEvent;
 use crate::hash::Fnv;
 use crate::id::{Partition, Position, StreamId};
 use crate::read_store::{
-    Batch, Checkpoint, Claim, CommitError, ReadStore, Record, RecordContent, check_name,
+    Batch, Checkpoint, Claim, CommitError, Entry, EntryKey, RangeRead, ReadCapabilities, ReadStore, Record,
+    RecordContent, check_name,
 };
 use crate::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Guard, Head, Inline,
@@ -597,8 +598,11 @@ impl ReadStore for MemoryStore {
         })
     }
 
-    fn keeps_records(&self) -> bool {
-        true
+    fn read_capabilities(&self) -> ReadCapabilities {
+        let mut capabilities = ReadCapabilities::none();
+        capabilities.records = true;
+        capabilities.collections = true;
+        capabilities
     }
 
     fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
@@ -630,21 +634,19 @@ impl ReadStore for MemoryStore {
 
     fn get(
         &self,
-        collection: &str,
-        keys: Vec<String>,
+        consumer: &str,
+        entries: Vec<EntryKey>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        let collection = collection.to_owned();
-        Box::pin(async move { Ok(read(&self.shared.documents).get(&collection, &keys)) })
+        let consumer = consumer.to_owned();
+        Box::pin(async move { Ok(read(&self.shared.documents).get(&consumer, &entries)) })
     }
 
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        let collection = collection.to_owned();
-        Box::pin(async move { Ok(read(&self.shared.documents).list(&collection, after, limit)) })
+    fn range(&self, range: RangeRead) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
+        Box::pin(async move { Ok(read(&self.shared.documents).range(&range)) })
+    }
+
+    fn count(&self, range: RangeRead) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(async move { Ok(read(&self.shared.documents).count(&range)) })
     }
 }
 

@@ -122,7 +122,7 @@ pub fn catching_up(cluster: &Cluster) {
         client.batch_execute("VACUUM ANALYZE catching_up.events").await.unwrap();
         for _ in 0..3 {
             hand.push(by_hand(&client, events).await);
-            let forget = "TRUNCATE catching_up.documents, catching_up.checkpoints, catching_up.consumers";
+            let forget = "TRUNCATE catching_up.entries, catching_up.checkpoints, catching_up.consumers";
             client.batch_execute(forget).await.unwrap();
             let engine = bank::engine(PostgresStore::open(&url).await.unwrap()).await;
             let start = Instant::now();
@@ -131,7 +131,7 @@ pub fn catching_up(cluster: &Cluster) {
             check(
                 &client,
                 "convert_from(content, 'UTF8')::json ->> 'postings'",
-                "catching_up.documents",
+                "catching_up.entries",
                 events,
             )
             .await;

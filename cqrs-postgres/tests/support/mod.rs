@@ -78,7 +78,7 @@ pub fn payload(event: &RecordedEvent) -> String {
 }
 
 const CONTENT: [&str; 8] =
-    ["events", "names", "tags", "keys", "consumers", "checkpoints", "documents", "snapshots"];
+    ["events", "names", "tags", "keys", "consumers", "checkpoints", "entries", "snapshots"];
 
 /// Copies all that a store has into another schema, in place of what was copied before.
 pub async fn back_up(client: &Client, schema: &str) {

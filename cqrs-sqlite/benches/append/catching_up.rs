@@ -62,7 +62,7 @@ async fn fill(path: &Path) {
 fn forget(path: &Path) {
     let conn = Connection::open(path).unwrap();
     conn.execute_batch(
-        "DELETE FROM cqrs_documents; DELETE FROM cqrs_checkpoints; DELETE FROM cqrs_consumers;
+        "DELETE FROM cqrs_entries; DELETE FROM cqrs_checkpoints; DELETE FROM cqrs_consumers;
          PRAGMA wal_checkpoint(TRUNCATE)",
     )
     .unwrap();

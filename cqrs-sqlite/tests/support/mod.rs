@@ -101,7 +101,7 @@ pub fn restore(file: &Path, copy: &Path) {
     conn.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
     conn.execute("ATTACH ?1 AS copy", (copy.to_str().unwrap(),)).unwrap();
     let mut sql = "BEGIN IMMEDIATE;".to_owned();
-    for table in ["events", "tags", "keys", "consumers", "checkpoints", "documents", "snapshots"] {
+    for table in ["events", "tags", "keys", "consumers", "checkpoints", "entries", "snapshots"] {
         sql += &format!(
             "DELETE FROM main.cqrs_{table}; INSERT INTO main.cqrs_{table} SELECT * FROM copy.cqrs_{table};"
         );

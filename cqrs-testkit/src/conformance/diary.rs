@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cqrs_core::consumer::{Consumer, Database, Handlers, Routed, RunIn, Unfit, Work};
+use cqrs_core::consumer::{Consumer, Database, Effect, Handlers, Routed, RunIn, Unfit, Work};
 use cqrs_core::error::{BoxError, FoldError, FoldFault};
 use cqrs_core::event::RecordedEvent;
+use cqrs_core::read_store::{Collection, EntryKey, EntryWrite};
 use cqrs_core::store::Query;
 
 use super::kit::Event;
@@ -17,6 +18,8 @@ pub(crate) struct Diary {
     query: Query,
     /// Whether it takes whatever comes.
     patient: bool,
+    /// Whether it also keeps an index of event ids, and a count, in collections of their own.
+    indexed: bool,
 }
 
 /// The key of the document for all events.
@@ -37,13 +40,21 @@ pub(crate) fn diary(name: &'static str) -> Arc<dyn Consumer> {
 }
 
 pub(crate) fn diary_of(name: &'static str, query: Query) -> Arc<dyn Consumer> {
-    Arc::new(Diary { name, query, patient: false })
+    Arc::new(Diary { name, query, patient: false, indexed: false })
 }
 
 /// One that also takes what others cannot.
 pub(crate) fn patient_diary(name: &'static str) -> Arc<dyn Consumer> {
-    Arc::new(Diary { name, query: Query::all(), patient: true })
+    Arc::new(Diary { name, query: Query::all(), patient: true, indexed: false })
 }
+
+/// One that also keeps two collections: `ids` has an entry for each event, and `count` their number.
+pub(crate) fn indexed_diary(name: &'static str) -> Arc<dyn Consumer> {
+    Arc::new(Diary { name, query: Query::all(), patient: false, indexed: true })
+}
+
+const IDS: Collection = Collection::new("ids");
+const COUNT: Collection = Collection::new("count");
 
 /// An event with all that it is, on one line.
 pub(crate) fn line(event: &RecordedEvent) -> String {
@@ -75,18 +86,36 @@ impl Consumer for Diary {
                 keys.push(key.to_owned());
             }
         }
-        let work = Box::new(Lines { keys: keys.clone(), events: events.to_vec() });
-        Ok(Routed::Documents { keys, work })
+        let mut reads: Vec<EntryKey> = keys.iter().cloned().map(EntryKey::document).collect();
+        if self.indexed {
+            reads.push(EntryKey::new(COUNT, ALL));
+        }
+        Ok(Routed::new(reads, Box::new(Lines { keys, events: events.to_vec(), indexed: self.indexed })))
     }
 }
 
 struct Lines {
     keys: Vec<String>,
     events: Vec<Event>,
+    indexed: bool,
+}
+
+impl Lines {
+    /// The changes of the collections other than documents.
+    fn others(&self, count: Option<&Bytes>) -> Vec<EntryWrite> {
+        if !self.indexed {
+            return Vec::new();
+        }
+        let id = |event: &Event| Bytes::copy_from_slice(event.meta.id.as_bytes());
+        let before = count.and_then(|count| std::str::from_utf8(count).ok()?.parse().ok()).unwrap_or(0);
+        let count = (before + self.events.len()).to_string();
+        let ids = self.events.iter().map(|event| EntryWrite::put(IDS, id(event), line(event)));
+        ids.chain([EntryWrite::put(COUNT, ALL, count)]).collect()
+    }
 }
 
 impl Work for Lines {
-    fn fold(self: Box<Self>, mut documents: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Unfit> {
+    fn fold(self: Box<Self>, mut documents: Vec<Option<Bytes>>) -> Result<Effect, Unfit> {
         for (good, event) in self.events.iter().enumerate() {
             if event.name == MISPLACED {
                 return Err(unfit(good, event));
@@ -101,7 +130,10 @@ impl Work for Lines {
                 }
             }
         }
-        Ok(documents)
+        let others = self.others(documents.get(self.keys.len()).and_then(Option::as_ref));
+        let writes = self.keys.into_iter().map(EntryKey::document).zip(documents);
+        let writes = writes.map(|(entry, content)| EntryWrite::new(entry, content));
+        Ok(Effect::of_writes(writes.chain(others).collect()))
     }
 }
 
@@ -142,7 +174,16 @@ impl Consumer for Elsewhere {
     }
 
     fn route(&self, _: &[Event]) -> Result<Routed, Unfit> {
-        Ok(Routed::Handlers(Self::handlers()))
+        Ok(Routed::new(Vec::new(), Box::new(Statements(Self::handlers()))))
+    }
+}
+
+/// Work that is nothing but statements.
+struct Statements(Handlers);
+
+impl Work for Statements {
+    fn fold(self: Box<Self>, _: Vec<Option<Bytes>>) -> Result<Effect, Unfit> {
+        Ok(Effect::of_handlers(self.0))
     }
 }
 

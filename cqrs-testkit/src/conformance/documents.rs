@@ -6,59 +6,22 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cqrs_core::consumer::Database as _;
 use cqrs_core::error::{StoreError, StoreErrorKind};
-use cqrs_core::id::{Partition, Position};
+use cqrs_core::id::Partition;
 use cqrs_core::read_store::{
-    Batch, Checkpoint, CommitError, MAX_DOCUMENT_BYTES, MAX_KEY_BYTES, MAX_NAME_BYTES, ReadStore,
+    Batch, Checkpoint, Claim, Collection, CommitError, EntryKey, EntryWrite, MAX_DOCUMENT_BYTES,
+    MAX_KEY_BYTES, MAX_NAME_BYTES,
 };
 use cqrs_core::store::LogId;
 use uuid::Uuid;
 
 use super::diary::{Elsewhere, Nowhere};
+use super::entries::{Documents, at, batch_of, checkpoint, fenced, get, list, put, remove, write};
 use super::kit::{Abandon, Check, Failure, Got, World, ensure, fail, join, same, together};
 use super::strings::TEXTS;
 
-type Documents = Arc<dyn ReadStore>;
-
-/// A checkpoint of one and the same log, at this position.
-fn at(position: u64) -> Checkpoint {
-    let event = Some(Uuid::from_u128(u128::from(position)));
-    Checkpoint { log: LogId(Uuid::from_u128(7)), position: Position::new(position), event }
-}
-
-/// A batch of the consumer `p` on the first partition for the collection `c`, without writes.
+/// A batch of the consumer `p` on the first partition, without writes.
 fn batch(epoch: u64, from: Option<Checkpoint>, to: Checkpoint) -> Batch {
-    let (consumer, partition, collection) = ("p".to_owned(), Partition::ONLY, "c".to_owned());
-    let from = from.map(|from| (partition, from)).into_iter().collect();
-    Batch { consumer, partition, epoch, from, to, collection, writes: Vec::new(), handlers: None }
-}
-
-fn put(key: &str, content: &str) -> (String, Option<Bytes>) {
-    (key.to_owned(), Some(Bytes::from(content.to_owned())))
-}
-
-/// Commits so many writes as the first batch of a consumer of its own.
-async fn write(documents: &Documents, collection: &str, writes: Vec<(String, Option<Bytes>)>) -> Check {
-    let consumer = format!("writer of {collection} {}", Uuid::new_v4());
-    let epoch = documents.claim(&consumer).await?.epoch;
-    let batch = Batch { consumer, collection: collection.to_owned(), writes, ..batch(epoch, None, at(1)) };
-    Ok(documents.commit(batch).await?)
-}
-
-async fn get(documents: &Documents, collection: &str, key: &str) -> Got<Option<Bytes>> {
-    let found = documents.get(collection, vec![key.to_owned()]).await?;
-    same("the number of documents for one key", &found.len(), &1)?;
-    Ok(found.into_iter().next().flatten())
-}
-
-async fn checkpoint(documents: &Documents, consumer: &str) -> Got<Option<Checkpoint>> {
-    Ok(documents.checkpoint(consumer, Partition::ONLY).await?)
-}
-
-async fn fenced(documents: &Documents, batch: Batch) -> Check {
-    match documents.commit(batch).await {
-        Err(CommitError::Fenced) => Ok(()),
-        other => fail(format!("expected the batch to be fenced, got {other:?}")),
-    }
+    batch_of("p", epoch, from, to)
 }
 
 fn bytes(text: &str) -> Option<Bytes> {
@@ -101,7 +64,7 @@ pub(super) async fn a_claim_gives_the_checkpoint(world: World) -> Check {
     let epoch = documents.claim("p").await?.epoch;
     documents.commit(batch(epoch, None, at(5))).await?;
     let there = Partition::new(3);
-    documents.commit(Batch { partition: there, ..batch(epoch, Some(at(5)), at(7)) }).await?;
+    documents.commit(batch(epoch, Some(at(5)), at(7)).with_partition(there)).await?;
     let expected = [(Partition::ONLY, at(5)), (there, at(7))].into();
     same("the claimed checkpoints", &documents.claim("p").await?.checkpoints, &expected)
 }
@@ -154,16 +117,16 @@ pub(super) async fn who_never_claimed_is_fenced(world: World) -> Check {
 
 pub(super) async fn a_fenced_batch_writes_nothing(world: World) -> Check {
     let documents = world.documents()?;
-    write(&documents, "c", vec![put("kept", "old")]).await?;
+    write(&documents, "p", vec![put("kept", "old")]).await?;
     let former = documents.claim("p").await?.epoch;
     let owner = documents.claim("p").await?.epoch;
     let writes = vec![put("kept", "new"), put("new", "new")];
-    let batches = [batch(former, None, at(1)), batch(owner, Some(at(8)), at(9))];
-    for batch in batches.map(|batch| Batch { writes: writes.clone(), ..batch }) {
+    let batches = [batch(former, Some(at(1)), at(2)), batch(owner, Some(at(8)), at(9))];
+    for batch in batches.map(|batch| batch.with_writes(writes.clone())) {
         fenced(&documents, batch).await?;
-        same("the document", &get(&documents, "c", "kept").await?, &bytes("old"))?;
-        same("a document of the fenced batch", &get(&documents, "c", "new").await?, &None)?;
-        same("the checkpoint", &checkpoint(&documents, "p").await?, &None)?;
+        same("the document", &get(&documents, "p", "kept").await?, &bytes("old"))?;
+        same("a document of the fenced batch", &get(&documents, "p", "new").await?, &None)?;
+        same("the checkpoint", &checkpoint(&documents, "p").await?, &Some(at(1)))?;
     }
     Ok(())
 }
@@ -176,7 +139,7 @@ pub(super) async fn documents_and_checkpoint_move_together(world: World) -> Chec
     while !writer.is_finished() {
         let first = checkpoint(&documents, "p").await?;
         let first = first.map_or(0, |first| first.position.get());
-        let listed = documents.list("c", None, 10).await?;
+        let listed = list(&documents, "p", None, 10).await?;
         let numbers: Vec<u64> = listed.iter().map(|(_, content)| number(content)).collect();
         let second = checkpoint(&documents, "p").await?;
         let second = second.map_or(0, |second| second.position.get());
@@ -194,8 +157,8 @@ async fn write_numbers(documents: Documents) -> Check {
     let mut from = None;
     for round in 1..=40 {
         let text = round.to_string();
-        let writes = ["first", "second", "third"].map(|key| put(key, &text)).into();
-        documents.commit(Batch { writes, ..batch(epoch, from, at(round)) }).await?;
+        let writes = ["first", "second", "third"].map(|key| put(key, &text)).to_vec();
+        documents.commit(batch(epoch, from, at(round)).with_writes(writes)).await?;
         from = Some(at(round));
         tokio::task::yield_now().await;
     }
@@ -231,7 +194,7 @@ pub(super) async fn racing_batches_move_the_checkpoint_once(world: World) -> Che
 
 pub(super) async fn an_epoch_is_for_all_partitions(world: World) -> Check {
     let documents = world.documents()?;
-    let there = |epoch| Batch { partition: Partition::new(1), ..batch(epoch, Some(at(1)), at(1)) };
+    let there = |epoch| batch(epoch, Some(at(1)), at(1)).with_partition(Partition::new(1));
     let former = documents.claim("p").await?.epoch;
     documents.commit(batch(former, None, at(1))).await?;
     let owner = documents.claim("p").await?.epoch;
@@ -246,7 +209,8 @@ pub(super) async fn partitions_have_checkpoints_of_their_own(world: World) -> Ch
     for partition in [1, 0, u16::MAX].map(Partition::new) {
         let to = at(u64::from(partition.get()) + 5);
         same("the checkpoint at first", &documents.checkpoint("p", partition).await?, &None)?;
-        documents.commit(Batch { partition, from: from.clone(), ..batch(epoch, None, to) }).await?;
+        let claim = Claim { epoch, checkpoints: from.clone(), revision: 0 };
+        documents.commit(Batch::new("p", &claim, to).with_partition(partition)).await?;
         from.insert(partition, to);
         same("the checkpoint", &documents.checkpoint("p", partition).await?, &Some(to))?;
     }
@@ -259,8 +223,8 @@ pub(super) async fn a_checkpoint_that_moved_in_another_partition_fences(world: W
     let epoch = documents.claim("p").await?.epoch;
     let [first, second, third] = [0, 1, u16::MAX].map(Partition::new);
     let on = |partition, from: &[(Partition, Checkpoint)], to| {
-        let from = from.iter().copied().collect();
-        Batch { partition, from, ..batch(epoch, None, to) }
+        let claim = Claim { epoch, checkpoints: from.iter().copied().collect(), revision: 0 };
+        Batch::new("p", &claim, to).with_partition(partition)
     };
     documents.commit(on(first, &[], at(1))).await?;
     documents.commit(on(third, &[(first, at(1))], at(7))).await?;
@@ -294,7 +258,9 @@ pub(super) async fn documents_are_kept_byte_for_byte(world: World) -> Check {
         [b"", b"\0", b" {\"b\":1, \"a\":2, \"a\":\"\\u0000\"} ", b"\xff\xfe", &[7; 70_000]];
     let key = |at: usize| format!("document {at}");
     let all = contents.iter().enumerate();
-    write(&documents, "c", all.map(|(at, content)| (key(at), Some(Bytes::from(*content)))).collect()).await?;
+    let writes =
+        all.map(|(at, content)| EntryWrite::put(Collection::DOCUMENTS, key(at), Bytes::from(*content)));
+    write(&documents, "c", writes.collect()).await?;
     for (at, content) in contents.into_iter().enumerate() {
         let found = get(&documents, "c", &key(at)).await?;
         ensure!(found.as_deref() == Some(content), "document {at} came back as another");
@@ -315,9 +281,9 @@ pub(super) async fn a_document_is_removed(world: World) -> Check {
     let documents = world.documents()?;
     write(&documents, "c", vec![put("gone", "1"), put("kept", "2")]).await?;
     // Removing what is not there is no fault.
-    write(&documents, "c", vec![("gone".to_owned(), None), ("never".to_owned(), None)]).await?;
+    write(&documents, "c", vec![remove("gone"), remove("never")]).await?;
     same("the removed document", &get(&documents, "c", "gone").await?, &None)?;
-    same("the documents left", &documents.list("c", None, 10).await?.len(), &1)?;
+    same("the documents left", &list(&documents, "c", None, 10).await?.len(), &1)?;
     write(&documents, "c", vec![put("gone", "again")]).await?;
     same("the document written again", &get(&documents, "c", "gone").await?, &bytes("again"))
 }
@@ -326,18 +292,22 @@ pub(super) async fn documents_come_in_the_order_of_the_keys(world: World) -> Che
     let documents = world.documents()?;
     write(&documents, "c", vec![put("a", "1"), put("b", "2"), put("c", "3")]).await?;
     let keys = ["c", "missing", "a", "c", "also missing"];
-    let found = documents.get("c", keys.map(str::to_owned).into()).await?;
+    let found = documents.get("c", keys.map(EntryKey::document).to_vec()).await?;
     same("the documents", &found, &vec![bytes("3"), None, bytes("1"), bytes("3"), None])?;
     same("the documents for no keys", &documents.get("c", Vec::new()).await?, &Vec::new())?;
-    same("in a collection without any", &documents.get("d", vec!["a".to_owned()]).await?, &vec![None])
+    same(
+        "in a collection without any",
+        &documents.get("d", vec![EntryKey::document("a")]).await?,
+        &vec![None],
+    )
 }
 
 pub(super) async fn documents_are_listed_by_the_bytes_of_the_key(world: World) -> Check {
     let documents = world.documents()?;
     let mut keys = ["b", "B", "a", "é", "ab", "a b", "_", "10", "9", "~", "z", "Z", "😀", "\u{fffd}"];
-    write(&documents, "c", keys.map(|key| put(key, "")).into()).await?;
+    write(&documents, "c", keys.map(|key| put(key, "")).to_vec()).await?;
     keys.sort_unstable();
-    let listed = documents.list("c", None, 100).await?;
+    let listed = list(&documents, "c", None, 100).await?;
     same("the keys", &listed.iter().map(|(key, _)| &**key).collect::<Vec<_>>(), &keys.into())
 }
 
@@ -348,7 +318,7 @@ pub(super) async fn documents_are_listed_in_pages(world: World) -> Check {
     for limit in 1..=8 {
         let (mut listed, mut after) = (Vec::new(), None);
         loop {
-            let page = documents.list("c", after, limit).await?;
+            let page = list(&documents, "c", after, limit).await?;
             let rest = keys.len() - listed.len();
             same(format!("the size of a page of {limit}"), &page.len(), &limit.min(rest))?;
             after = page.last().map(|(key, _)| key.clone());
@@ -359,30 +329,30 @@ pub(super) async fn documents_are_listed_in_pages(world: World) -> Check {
         }
         same("the keys listed", &listed, &keys)?;
     }
-    let between = documents.list("c", Some("12x".to_owned()), 1).await?;
+    let between = list(&documents, "c", Some("12x".to_owned()), 1).await?;
     same("the next one behind a key that is not there", &between, &vec![("13".to_owned(), "13".into())])
 }
 
-pub(super) async fn collections_are_apart(world: World) -> Check {
+pub(super) async fn documents_of_other_consumers_are_apart(world: World) -> Check {
     let documents = world.documents()?;
-    let names = ["c", "C", "c ", "d", "c/x", "%", "_", "c'", "日本語"];
+    let names = ["c", "c ", " c", "d", "c/x", "%", "_", "c'", "日本語"];
     for name in names {
         write(&documents, name, vec![put("k", name)]).await?;
     }
     for name in names {
         same(format!("the document of {name:?}"), &get(&documents, name, "k").await?, &bytes(name))?;
-        same(format!("the documents of {name:?}"), &documents.list(name, None, 10).await?.len(), &1)?;
+        same(format!("the documents of {name:?}"), &list(&documents, name, None, 10).await?.len(), &1)?;
     }
     Ok(())
 }
 
 pub(super) async fn documents_with_unusual_keys_are_apart(world: World) -> Check {
     let documents = world.documents()?;
-    write(&documents, "c", TEXTS.map(|text| put(text, text)).into()).await?;
+    write(&documents, "c", TEXTS.map(|text| put(text, text)).to_vec()).await?;
     for text in TEXTS {
         same(format!("the document {text:?}"), &get(&documents, "c", text).await?, &bytes(text))?;
     }
-    let listed = documents.list("c", None, TEXTS.len() + 1).await?;
+    let listed = list(&documents, "c", None, TEXTS.len() + 1).await?;
     let listed: BTreeSet<&str> = listed.iter().map(|(key, _)| &**key).collect();
     same("the keys listed", &listed, &TEXTS.into())
 }
@@ -393,11 +363,7 @@ pub(super) async fn no_name_of_a_document_has_a_nul(world: World) -> Check {
     same("a claim of a consumer that cannot be", &refused, &Some(StoreErrorKind::Invalid))?;
     let epoch = documents.claim("p").await?.epoch;
     let plain = || batch(epoch, None, at(1));
-    let batches = [
-        Batch { writes: vec![put("a\0b", "x")], ..plain() },
-        Batch { collection: "c\0".to_owned(), ..plain() },
-        Batch { consumer: "p\0".to_owned(), ..plain() },
-    ];
+    let batches = [plain().with_writes(vec![put("a\0b", "x")]), batch_of("p\0", epoch, None, at(1))];
     for batch in batches {
         let text = format!("{batch:?}");
         let named = match documents.commit(batch).await {
@@ -409,10 +375,10 @@ pub(super) async fn no_name_of_a_document_has_a_nul(world: World) -> Check {
         ensure!(named, "expected a refusal as Invalid that names U+0000, for {text}");
         same("the checkpoint", &checkpoint(&documents, "p").await?, &None)?;
     }
-    documents.commit(Batch { writes: vec![put("a", "1"), put("ab", "2")], ..plain() }).await?;
-    same("a document that cannot be", &get(&documents, "c", "a\0b").await?, &None)?;
-    same("a collection that cannot be", &documents.list("c\0", None, 9).await?, &Vec::new())?;
-    let behind = documents.list("c", Some("a\0b".to_owned()), 9).await?;
+    documents.commit(plain().with_writes(vec![put("a", "1"), put("ab", "2")])).await?;
+    same("a document that cannot be", &get(&documents, "p", "a\0b").await?, &None)?;
+    same("a consumer that cannot be", &list(&documents, "p\0", None, 9).await?, &Vec::new())?;
+    let behind = list(&documents, "p", Some("a\0b".to_owned()), 9).await?;
     let behind: Vec<&str> = behind.iter().map(|(key, _)| &**key).collect();
     same("the keys behind one that cannot be", &behind, &vec!["ab"])
 }
@@ -422,13 +388,12 @@ pub(super) async fn documents_have_the_same_limits_everywhere(world: World) -> C
     let epoch = documents.claim("p").await?.epoch;
     let long = |size: usize| "x".repeat(size);
     let plain = || batch(epoch, None, at(1));
-    let of = |writes| Batch { writes, ..plain() };
+    let of = |writes| plain().with_writes(writes);
     let beside = |write| vec![put("a", "x"), put("b", "x"), put("c", "x"), write];
     let too_large: Vec<(usize, Batch)> = vec![
         (MAX_KEY_BYTES, of(beside(put(&long(MAX_KEY_BYTES + 1), "x")))),
         (MAX_DOCUMENT_BYTES, of(beside(put("d", &long(MAX_DOCUMENT_BYTES + 1))))),
-        (MAX_NAME_BYTES, Batch { collection: long(MAX_NAME_BYTES + 1), ..of(vec![put("a", "x")]) }),
-        (MAX_NAME_BYTES, Batch { consumer: long(MAX_NAME_BYTES + 1), ..plain() }),
+        (MAX_NAME_BYTES, batch_of(&long(MAX_NAME_BYTES + 1), epoch, None, at(1))),
     ];
     for (limit, batch) in too_large {
         let named = match documents.commit(batch).await {
@@ -439,16 +404,14 @@ pub(super) async fn documents_have_the_same_limits_everywhere(world: World) -> C
         };
         ensure!(named, "expected a refusal as Invalid that names the limit of {limit}");
         same("the checkpoint", &checkpoint(&documents, "p").await?, &None)?;
-        same("a document of the batch", &get(&documents, "c", "a").await?, &None)?;
+        same("a document of the batch", &get(&documents, "p", "a").await?, &None)?;
     }
     let refused = documents.claim(&long(MAX_NAME_BYTES + 1)).await.err().map(|error| error.kind());
     same("a claim by a name past the limit", &refused, &Some(StoreErrorKind::Invalid))?;
     let (name, key, large) = (long(MAX_NAME_BYTES), long(MAX_KEY_BYTES), long(MAX_DOCUMENT_BYTES));
     let epoch = documents.claim(&name).await?.epoch;
     let writes = vec![put(&key, "x"), put("large", &large)];
-    let batch =
-        Batch { consumer: name.clone(), collection: name.clone(), writes, ..batch(epoch, None, at(1)) };
-    documents.commit(batch).await?;
+    documents.commit(batch_of(&name, epoch, None, at(1)).with_writes(writes)).await?;
     same("the document with the longest key", &get(&documents, &name, &key).await?, &bytes("x"))?;
     let stored = get(&documents, &name, "large").await?.map(|document| document.len());
     same("the size of the largest document", &stored, &Some(MAX_DOCUMENT_BYTES))
@@ -460,9 +423,9 @@ pub(super) async fn other_handles_see_what_is_committed(world: World) -> Check {
     let mut from = None;
     for round in 1..=5 {
         let text = round.to_string();
-        documents.commit(Batch { writes: vec![put("k", &text)], ..batch(epoch, from, at(round)) }).await?;
+        documents.commit(batch(epoch, from, at(round)).with_writes(vec![put("k", &text)])).await?;
         from = Some(at(round));
-        same("the document", &get(&other, "c", "k").await?, &bytes(&text))?;
+        same("the document", &get(&other, "p", "k").await?, &bytes(&text))?;
         same("the checkpoint", &checkpoint(&other, "p").await?, &from)?;
     }
     // And the fence holds between handles.
@@ -473,21 +436,15 @@ pub(super) async fn other_handles_see_what_is_committed(world: World) -> Check {
 pub(super) async fn a_dropped_commit_is_whole_or_nothing(world: World) -> Check {
     let documents = world.documents()?;
     for (round, point) in Abandon::points().enumerate() {
-        let (collection, consumer) = (format!("dropped {round}"), format!("dropped {round}"));
+        let consumer = format!("dropped {round}");
         let epoch = documents.claim(&consumer).await?.epoch;
         let writes = vec![put("first", "1"), put("second", "1")];
-        let batch = Batch {
-            consumer: consumer.clone(),
-            collection: collection.clone(),
-            writes,
-            handlers: None,
-            ..batch(epoch, None, at(1))
-        };
+        let batch = batch_of(&consumer, epoch, None, at(1)).with_writes(writes);
         let _ = point.drop(documents.commit(batch)).await;
         for _ in 0..3 {
             let before = checkpoint(&documents, &consumer).await?.is_some();
             let listed = world
-                .soon("a read after a dropped commit", documents.list(&collection, None, 10))
+                .soon("a read after a dropped commit", list(&documents, &consumer, None, 10))
                 .await??
                 .len();
             let after = checkpoint(&documents, &consumer).await?.is_some();
@@ -514,13 +471,13 @@ pub(super) async fn nothing_hangs_after_a_dropped_commit(world: World) -> Check 
 
 pub(super) async fn handlers_for_another_database_are_refused(world: World) -> Check {
     let documents = world.documents()?;
-    let named = documents.database();
+    let named = documents.read_capabilities().database;
     ensure!(named != Some(Nowhere::NAME), "the store runs handlers for a database that is not there");
     let epoch = documents.claim("p").await?.epoch;
     let batch = |from, to| batch(epoch, from, at(to));
     for from in [None, Some(at(1))] {
         let handlers = Some(Elsewhere::handlers());
-        match documents.commit(Batch { handlers, ..batch(from, 5) }).await {
+        match documents.commit(batch(from, 5).with_handlers(handlers)).await {
             Err(CommitError::Store(error)) if error.kind() == StoreErrorKind::Unsupported => {
                 names_nowhere(&error)?;
             }

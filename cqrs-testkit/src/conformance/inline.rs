@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cqrs_core::consumer::{Consumer, Routed};
+use cqrs_core::consumer::{Consumer, Effect, Routed};
 use cqrs_core::error::{FoldError, StoreErrorKind};
 use cqrs_core::event::{Metadata, NewEvent};
 use cqrs_core::id::{Partition, Position, StreamId, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, CommitError, RecordContent};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError, RecordContent};
 use cqrs_core::store::{
     Append, AppendError, Appended, Expected, Guard, InlineConsumer, InlineGap, LogId, Query,
 };
 use uuid::Uuid;
 
 use super::diary::{ALL, ERASED, Elsewhere, MISPLACED, UNREADABLE, diary, diary_of, line, patient_diary};
+use super::entries::{self, get, list, remove};
 use super::kit::{
     Abandon, Check, Event, Failure, Got, Sketch as _, World, at_version, by_names, ensure, expect, fail,
     join, key, same, together,
@@ -44,9 +45,9 @@ async fn checkpoint(world: &World, projection: &Projection) -> Got<Option<Checkp
 
 /// The lines of a document; `None` if it is not there.
 async fn page(world: &World, projection: &Projection, key: &str) -> Got<Option<Vec<String>>> {
-    let found = world.documents()?.get(projection.name(), vec![key.to_owned()]).await?;
+    let found = get(&world.documents()?, projection.name(), key).await?;
     let lines = |page: Bytes| String::from_utf8_lossy(&page).lines().map(str::to_owned).collect();
-    Ok(found.into_iter().next().flatten().map(lines))
+    Ok(found.map(lines))
 }
 
 async fn number_of_lines(world: &World, projection: &Projection, key: &str) -> Got<usize> {
@@ -72,7 +73,7 @@ type Moved = (Position, Vec<(Option<Checkpoint>, Vec<(String, Bytes)>)>);
 async fn all(world: &World, projections: &[&Projection]) -> Got<Moved> {
     let mut each = Vec::new();
     for projection in projections {
-        let documents = world.documents()?.list(projection.name(), None, 1_000).await?;
+        let documents = list(&world.documents()?, projection.name(), None, 1_000).await?;
         each.push((checkpoint(world, projection).await?, documents));
     }
     Ok((world.head().await?, each))
@@ -112,16 +113,15 @@ pub(super) async fn catch_up(world: &World, projection: &Projection) -> Check {
     let from = claim.checkpoints.get(&world.home).copied();
     let after = from.map_or(Position::START, |from| from.position);
     let slice = world.read_log(after, projection.query()).await?;
-    let Ok(Routed::Documents { keys, work }) = projection.route(&slice.events) else {
+    let Ok(Routed { reads, work, .. }) = projection.route(&slice.events) else {
         return fail("the suite's own projection does not take what it has read");
     };
-    let Ok(folded) = work.fold(documents.get(projection.name(), keys.clone()).await?) else {
+    let Ok(Effect { writes, .. }) = work.fold(documents.get(projection.name(), reads).await?) else {
         return fail("the suite's own projection does not fold what it has read");
     };
     let event = slice.events.last().map(|event| event.meta.id);
     let to = Checkpoint { log: slice.head.log, position: slice.head.position, event };
-    let writes = keys.into_iter().zip(folded).collect();
-    Ok(documents.commit(Batch { writes, ..batch(world, projection, claim.epoch, from, to) }).await?)
+    Ok(documents.commit(batch(world, projection, claim.epoch, from, to).with_writes(writes)).await?)
 }
 
 /// A batch of the projection on the home partition alone, without writes.
@@ -132,9 +132,9 @@ fn batch(
     from: Option<Checkpoint>,
     to: Checkpoint,
 ) -> Batch {
-    let (consumer, collection) = (projection.name().to_owned(), projection.name().to_owned());
-    let from = from.map(|from| (world.home, from)).into_iter().collect();
-    Batch { consumer, partition: world.home, epoch, from, to, collection, writes: Vec::new(), handlers: None }
+    let checkpoints = from.map(|from| (world.home, from)).into_iter().collect();
+    let claim = Claim { epoch, checkpoints, revision: 0 };
+    Batch::new(projection.name(), &claim, to).with_partition(world.home)
 }
 
 async fn fenced(world: &World, batch: Batch) -> Check {
@@ -540,8 +540,9 @@ pub(super) async fn an_append_folds_into_what_is_stored(world: World) -> Check {
     // Somebody who follows the log writes it anew, in another way.
     let claim = documents.claim("diary").await?;
     let Some(from) = claim.checkpoints.get(&world.home).copied() else { return fail("no checkpoint") };
-    let writes = vec![(ALL.to_owned(), Some(Bytes::from_static(b"anew\n"))), (stream.to_string(), None)];
-    documents.commit(Batch { writes, ..batch(&world, &diary, claim.epoch, Some(from), from) }).await?;
+    let writes = vec![entries::put(ALL, "anew\n"), remove(stream.as_str())];
+    let anew = batch(&world, &diary, claim.epoch, Some(from), from).with_writes(writes);
+    documents.commit(anew).await?;
     put(&world, &stream, &diary).await?;
     let last = world.stream_events(&stream).await?.pop().map(|event| line(&event)).unwrap_or_default();
     same("the document", &page(&world, &diary, ALL).await?, &Some(vec!["anew".to_owned(), last.clone()]))?;
@@ -619,10 +620,8 @@ pub(super) async fn an_inline_append_fences_a_follower(world: World) -> Check {
         let from = checkpoint(&world, &diary).await?;
         let appended = put(&world, &stream, &diary).await?;
         let to = Checkpoint { log: appended.log, position: appended.position, event: None };
-        let late = Batch {
-            writes: vec![(ALL.to_owned(), Some(Bytes::from_static(b"late")))],
-            ..batch(&world, &diary, claim.epoch, from, to)
-        };
+        let writes = vec![entries::put(ALL, "late")];
+        let late = batch(&world, &diary, claim.epoch, from, to).with_writes(writes);
         let before = all(&world, &[&diary]).await?;
         fenced(&world, late).await?;
         same("what is there", &all(&world, &[&diary]).await?, &before)?;
@@ -640,18 +639,17 @@ pub(super) async fn an_inline_append_fences_a_follower_of_another_partition(worl
         // The follower has read the document, and then another one is stored.
         put(&world, &there, &diary).await?;
         let Some(at_home) = checkpoint(&world, &diary).await? else { return fail("there is no checkpoint") };
-        let late = Batch {
-            from: claim.checkpoints,
-            writes: vec![(ALL.to_owned(), Some(Bytes::from_static(b"late")))],
-            ..batch(&world, &diary, claim.epoch, None, further(at_home))
-        };
+        let mut late = batch(&world, &diary, claim.epoch, None, further(at_home));
+        late.from = claim.checkpoints;
+        late.writes = vec![entries::put(ALL, "late")];
         let before = all(&world, &[&diary]).await?;
         fenced(&world, late.clone()).await?;
         same("what is there", &all(&world, &[&diary]).await?, &before)?;
         same("the lines", &number_of_lines(&world, &diary, ALL).await?, &(round + 1))?;
         claim = documents.claim("diary").await?;
-        let (epoch, from) = (claim.epoch, claim.checkpoints.clone());
-        documents.commit(Batch { epoch, from, to: at_home, writes: Vec::new(), ..late }).await?;
+        let mut next = batch(&world, &diary, claim.epoch, None, at_home);
+        next.from.clone_from(&claim.checkpoints);
+        documents.commit(next).await?;
     }
     Ok(())
 }

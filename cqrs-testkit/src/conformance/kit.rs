@@ -118,6 +118,8 @@ pub(crate) enum Need {
     Records,
     /// That no records are kept.
     NoRecords,
+    Collections,
+    NoCollections,
 }
 
 impl Need {
@@ -142,6 +144,8 @@ impl Need {
             Self::NoReservations => "the store has reservations",
             Self::Records => "the read store keeps no records",
             Self::NoRecords => "the read store keeps records",
+            Self::Collections => "the read store has no collections other than documents",
+            Self::NoCollections => "the read store has collections other than documents",
         }
     }
 }
@@ -196,7 +200,7 @@ impl World {
     pub(crate) fn grants(&self, needs: &[Need]) -> Check {
         let Capabilities { partitions, gapless_positions, multi_stream_append, tags, snapshots, .. } =
             self.capabilities;
-        let records = self.stores.documents.as_ref().map(|documents| documents.keeps_records());
+        let read = self.stores.documents.as_ref().map(|documents| documents.read_capabilities());
         let has = |need: Need| match need {
             Need::Documents => self.stores.documents.is_some(),
             Need::Inline => self.capabilities.inline && self.stores.are_one(),
@@ -214,8 +218,10 @@ impl World {
             Need::NoSnapshots => !snapshots,
             Need::Reservations => self.capabilities.reservations,
             Need::NoReservations => !self.capabilities.reservations,
-            Need::Records => records == Some(true),
-            Need::NoRecords => records == Some(false),
+            Need::Records => read.is_some_and(|read| read.records),
+            Need::NoRecords => read.is_some_and(|read| !read.records),
+            Need::Collections => read.is_some_and(|read| read.collections),
+            Need::NoCollections => read.is_some_and(|read| !read.collections),
         };
         needs.iter().find(|need| !has(**need)).map_or(Ok(()), |need| skip(need.missing()))
     }

@@ -37,8 +37,10 @@
 
 mod append;
 mod cancel;
+mod collections;
 mod diary;
 mod documents;
+mod entries;
 mod facts;
 mod guards;
 mod inline;

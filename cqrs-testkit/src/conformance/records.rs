@@ -2,17 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use cqrs_core::error::StoreErrorKind;
-use cqrs_core::id::{Partition, Position};
-use cqrs_core::read_store::{Batch, Checkpoint, CommitError, ReadStore, Record, RecordContent};
-use cqrs_core::store::LogId;
-use uuid::Uuid;
+use cqrs_core::read_store::{Batch, Checkpoint, CommitError, Record, RecordContent};
 
+use super::entries::{Documents, at, batch_of, list, put};
 use super::kit::{Check, Failure, Got, World, ensure, fail, same, together};
 use super::strings::TEXTS;
-
-type Documents = Arc<dyn ReadStore>;
 
 /// A content that reads these names.
 fn reads(names: &[&str]) -> RecordContent {
@@ -21,17 +16,7 @@ fn reads(names: &[&str]) -> RecordContent {
 }
 
 fn batch(epoch: u64, from: Option<Checkpoint>, position: u64) -> Batch {
-    let (log, event) = (LogId(Uuid::from_u128(7)), Some(Uuid::from_u128(u128::from(position))));
-    Batch {
-        consumer: "p".to_owned(),
-        partition: Partition::ONLY,
-        epoch,
-        from: from.map(|from| (Partition::ONLY, from)).into_iter().collect(),
-        to: Checkpoint { log, position: Position::new(position), event },
-        collection: "p".to_owned(),
-        writes: vec![("k".to_owned(), Some(Bytes::from(position.to_string())))],
-        handlers: None,
-    }
+    batch_of("p", epoch, from, at(position)).with_writes(vec![put("k", &position.to_string())])
 }
 
 /// Sets the record of a consumer, which has to work.
@@ -135,10 +120,10 @@ pub(super) async fn a_record_moves_nothing(world: World) -> Check {
     let claim = documents.claim("p").await?;
     documents.commit(batch(claim.epoch, None, 1)).await?;
     let before = documents.claim("p").await?.checkpoints;
-    let listed = documents.list("p", None, 10).await?;
+    let listed = list(&documents, "p", None, 10).await?;
     set(&documents, "p", 0, reads(&["a"])).await?;
     same("the checkpoints", &documents.claim("p").await?.checkpoints, &before)?;
-    same("the documents", &documents.list("p", None, 10).await?, &listed)
+    same("the documents", &list(&documents, "p", None, 10).await?, &listed)
 }
 
 pub(super) async fn consumers_have_records_of_their_own(world: World) -> Check {

@@ -1,46 +1,37 @@
 //! Resets: a consumer begins at the start of the log again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use cqrs_core::error::StoreErrorKind;
-use cqrs_core::id::{Partition, Position};
-use cqrs_core::read_store::{Batch, Checkpoint, CommitError, ReadStore, Record, RecordContent};
-use cqrs_core::store::LogId;
-use uuid::Uuid;
+use cqrs_core::id::Partition;
+use cqrs_core::read_store::{
+    Batch, Checkpoint, Collection, CommitError, Entry, RangeRead, Record, RecordContent,
+};
 
+use super::entries::{Documents, at, batch_of, list, put, put_in};
 use super::kit::{Check, Got, World, ensure, fail, same, skip};
 
-type Documents = Arc<dyn ReadStore>;
-
-fn at(position: u64) -> Checkpoint {
-    let event = Some(Uuid::from_u128(u128::from(position)));
-    Checkpoint { log: LogId(Uuid::from_u128(7)), position: Position::new(position), event }
-}
+const INDEX: Collection = Collection::new("index");
 
 fn batch(consumer: &str, epoch: u64, from: Option<Checkpoint>, position: u64) -> Batch {
-    Batch {
-        consumer: consumer.to_owned(),
-        partition: Partition::ONLY,
-        epoch,
-        from: from.map(|from| (Partition::ONLY, from)).into_iter().collect(),
-        to: at(position),
-        collection: consumer.to_owned(),
-        writes: ["a", "b"].map(|key| (key.to_owned(), Some(Bytes::from(position.to_string())))).to_vec(),
-        handlers: None,
-    }
+    let writes = ["a", "b"].map(|key| put(key, &position.to_string())).to_vec();
+    batch_of(consumer, epoch, from, at(position)).with_writes(writes)
 }
 
 /// A consumer with a record, documents and a checkpoint at position 1; its epoch.
 async fn filled(documents: &Documents, consumer: &str) -> Got<u64> {
-    if documents.keeps_records() {
+    if documents.read_capabilities().records {
         let revision = documents.record(consumer).await?.revision;
         let reads = BTreeMap::from([("Probed".to_owned(), 1)]);
         documents.set_record(consumer, revision, RecordContent { reads, ..RecordContent::default() }).await?;
     }
     let epoch = documents.claim(consumer).await?.epoch;
-    documents.commit(batch(consumer, epoch, None, 1)).await?;
+    let mut first = batch(consumer, epoch, None, 1);
+    if documents.read_capabilities().collections {
+        first.writes.push(put_in(&INDEX, "a", ""));
+    }
+    documents.commit(first).await?;
     Ok(epoch)
 }
 
@@ -61,12 +52,13 @@ async fn reset(documents: &Documents, consumer: &str) -> Check {
     }
 }
 
-type Kept = (Option<Checkpoint>, RecordContent, Vec<(String, Bytes)>);
+type Kept = (Option<Checkpoint>, RecordContent, Vec<(String, Bytes)>, Vec<Entry>);
 
 async fn kept(documents: &Documents, consumer: &str) -> Got<Kept> {
     let Record { content, .. } = documents.record(consumer).await?;
     let checkpoint = documents.checkpoint(consumer, Partition::ONLY).await?;
-    Ok((checkpoint, content, documents.list(consumer, None, 1_000).await?))
+    let index = documents.range(RangeRead::new(consumer, INDEX, 1_000)).await?;
+    Ok((checkpoint, content, list(documents, consumer, None, 1_000).await?, index))
 }
 
 pub(super) async fn a_reset_removes_what_a_consumer_has(world: World) -> Check {
@@ -76,7 +68,7 @@ pub(super) async fn a_reset_removes_what_a_consumer_has(world: World) -> Check {
             filled(&documents, consumer).await?;
         }
         reset(&documents, consumer).await?;
-        let nothing = (None, RecordContent::default(), Vec::new());
+        let nothing = (None, RecordContent::default(), Vec::new(), Vec::new());
         same("what is left after a reset", &kept(&documents, consumer).await?, &nothing)?;
         let claim = documents.claim(consumer).await?;
         same("the checkpoints of a claim after a reset", &claim.checkpoints, &BTreeMap::new())?;

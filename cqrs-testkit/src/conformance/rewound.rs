@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::id::{Position, StreamId, Version};
-use cqrs_core::read_store::{Batch, Checkpoint, CommitError};
+use cqrs_core::read_store::{Batch, Checkpoint, Claim, CommitError};
 use cqrs_core::store::{
     Append, AppendError, Appended, Expected, Guard, Head, LogPoint, LogRead, Query, StreamEvent,
 };
 use uuid::Uuid;
 
 use super::Backup;
+use super::entries::{get, put};
 use super::kit::{
     Check, Got, Sketch as _, World, backward, by_names, by_tags, ensure, expect, fail, forward, key, same,
     together,
@@ -397,15 +398,10 @@ pub(super) async fn a_batch_of_a_lost_checkpoint_is_fenced(world: World) -> Chec
     for regrown in REGROWN {
         let before = world.before().await?;
         let old = before.old.documents()?;
-        let batch = |epoch, from: Option<Checkpoint>, to, text: &'static str| Batch {
-            consumer: "p".to_owned(),
-            partition: world.home,
-            epoch,
-            from: from.map(|from| (world.home, from)).into_iter().collect(),
-            to,
-            collection: "c".to_owned(),
-            writes: vec![("k".to_owned(), Some(Bytes::from_static(text.as_bytes())))],
-            handlers: None,
+        let batch = |epoch, from: Option<Checkpoint>, to, text: &str| {
+            let checkpoints = from.map(|from| (world.home, from)).into_iter().collect();
+            let claim = Claim { epoch, checkpoints, revision: 0 };
+            Batch::new("p", &claim, to).with_partition(world.home).with_writes(vec![put("k", text)])
         };
         let epoch = old.claim("p").await?.epoch;
         let point = |appended: &Appended| Checkpoint {
@@ -431,8 +427,8 @@ pub(super) async fn a_batch_of_a_lost_checkpoint_is_fenced(world: World) -> Chec
         new.commit(batch(claim.epoch, None, there, "there")).await?;
         fenced(old.commit(late()).await)?;
         fenced(new.commit(late()).await)?;
-        let found = new.get("c", vec!["k".to_owned()]).await?;
-        same("the document", &found, &vec![Some(Bytes::from_static(b"there"))])?;
+        let found = get(&new, "p", "k").await?;
+        same("the document", &found, &Some(Bytes::from_static(b"there")))?;
     }
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::pin::Pin;
 
 use super::kit::{Check, Need, World};
 use super::{
-    append, cancel, documents, facts, guards, inline, keys, limits, model, races, reads, records,
-    reservations, resets, rewound, snapshots, strings, wait,
+    append, cancel, collections, documents, facts, guards, inline, keys, limits, model, races, reads,
+    records, reservations, resets, rewound, snapshots, strings, wait,
 };
 
 /// One clause of the contract, and the attempt to break it.
@@ -444,15 +444,15 @@ rules! { $
         documents_come_in_the_order_of_the_keys [Documents]
             "`get` gives the documents in the order of the keys asked for, and a place for each that is missing.";
         documents_are_listed_by_the_bytes_of_the_key [Documents]
-            "`list` gives documents by the bytes of their key's text.";
+            "`range` returns entries in the order of the bytes of their keys.";
         documents_are_listed_in_pages [Documents]
-            "`list` gives documents whose key comes behind `after`, fewer than `limit` only at the end.";
-        collections_are_apart [Documents]
-            "A document lies in its collection, and in no other.";
+            "`range` returns the entries after a key, and fewer than the limit only if the range has no more.";
+        documents_of_other_consumers_are_apart [Documents]
+            "Two consumers never share an entry.";
         documents_with_unusual_keys_are_apart [Documents]
             "Keys that differ in a byte are different documents.";
         no_name_of_a_document_has_a_nul [Documents]
-            "U+0000 in the name of a consumer, a collection or a document gives Invalid; a read of it finds nothing.";
+            "U+0000 in the name of a consumer or the key of a document gives Invalid; a read of it finds nothing.";
         documents_have_the_same_limits_everywhere [Documents]
             "A name, a key or a document at its limit is accepted; one byte more gives Invalid with a message that names the limit, and writes nothing.";
         other_handles_see_what_is_committed [Documents, SecondHandle]
@@ -463,6 +463,30 @@ rules! { $
             "After a dropped commit, later calls do not hang.";
         handlers_for_another_database_are_refused [Documents]
             "A store refuses handlers that are written for another database as Unsupported, by name.";
+    }
+    collections {
+        collections_of_a_consumer_are_apart [Documents, Collections]
+            "An entry is in its collection, and in no other.";
+        several_collections_change_in_one_commit [Documents, Collections]
+            "Entries of one batch are seen together or not at all, in all collections that a read covers.";
+        a_fenced_batch_changes_no_collection [Documents, Collections]
+            "A fenced batch writes nothing, in any collection.";
+        keys_of_entries_may_have_any_bytes [Documents, Collections]
+            "Keys of collections other than documents may have any bytes.";
+        entries_are_in_the_order_of_key_bytes [Documents, Collections]
+            "`range` returns entries in the order of the bytes of their keys.";
+        a_range_has_bounds [Documents, Collections]
+            "A range has the entries between its lowest and its highest key, which it includes or excludes.";
+        a_range_is_read_backward [Documents, Collections]
+            "A range that is read backward starts at its highest key.";
+        a_count_is_that_of_the_range [Documents, Collections]
+            "`count` returns how many entries the same range read returns.";
+        names_and_keys_of_entries_have_the_same_limits_everywhere [Documents, Collections]
+            "The name of a collection, the key of an entry and its content have limits; past one, a batch gives Invalid and writes nothing.";
+        an_inline_append_changes_several_collections [Inline, Collections]
+            "An inline projection reads and changes entries of several collections in the append's commit.";
+        collections_are_refused_where_there_are_none [Documents, NoCollections]
+            "A store with documents only refuses a batch with another collection as Unsupported, by name.";
     }
     records {
         a_new_consumer_has_no_record [Documents, Records]
@@ -493,7 +517,7 @@ rules! { $
             "A reset raises the epoch: every batch of a former owner is fenced, and no epoch comes twice.";
         a_reset_changes_no_other_consumer [Documents]
             "A reset changes no other consumer and no other collection.";
-        a_reset_raises_the_revision [Records]
+        a_reset_raises_the_revision [Documents, Records]
             "A reset raises the revision of the consumer's record, so that appends that expect the former one are refused.";
     }
     inline {

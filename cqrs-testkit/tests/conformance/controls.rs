@@ -22,6 +22,7 @@ fn ground(rule: &Rule) -> Ground {
         | "several_streams_are_refused_where_they_cannot_be_had"
         | "snapshots_are_refused_where_there_are_none"
         | "nothing_is_reserved_where_it_cannot_be"
+        | "collections_are_refused_where_there_are_none"
         | "records_are_refused_where_there_are_none" => Ground::Plain,
         _ if rule.is_about_partitions() => Ground::Partitions,
         "inline_projections_are_refused_where_they_cannot_be_had" => Ground::Plain,
@@ -72,4 +73,4 @@ macro_rules! topics {
     };
 }
 
-topics! { append facts guards keys races reads limits strings wait cancel snapshots rewound reservations documents records resets inline model }
+topics! { append facts guards keys races reads limits strings wait cancel snapshots rewound reservations documents collections records resets inline model }

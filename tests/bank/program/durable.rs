@@ -128,30 +128,18 @@ async fn reading_does_not_disturb_who_writes() -> Result<()> {
 #[tokio::test]
 async fn a_wrong_read_model_is_found() -> Result<()> {
     use cqrs::Partition;
-    use cqrs::read_store::Batch;
+    use cqrs::read_store::{Batch, Collection, EntryWrite};
 
     let home = Home::new()?;
     home.file("sample.csv", SAMPLE)?;
     home.told(["import", "sample.csv"])?;
     let store = SqliteStore::open(home.0.path().join("bank.db")).await?;
-    let (consumer, partition) = ("account-summary".to_owned(), Partition::ONLY);
-    let claim = store.claim(&consumer).await?;
-    let to = claim.checkpoints.get(&partition).copied().context("it was followed")?;
+    let consumer = "account-summary";
+    let claim = store.claim(consumer).await?;
+    let to = claim.checkpoints.get(&Partition::ONLY).copied().context("it was followed")?;
     let wrong = r#"{"balance":"1.00","lowest":"0.00","postings":7}"#;
-    let writes = vec![("12".to_owned(), Some(wrong.into()))];
-    let collection = consumer.clone();
-    store
-        .commit(Batch {
-            consumer,
-            partition,
-            epoch: claim.epoch,
-            from: claim.checkpoints,
-            to,
-            collection,
-            writes,
-            handlers: None,
-        })
-        .await?;
+    let writes = vec![EntryWrite::put(Collection::DOCUMENTS, "12", wrong)];
+    store.commit(Batch::new(consumer, &claim, to).with_writes(writes)).await?;
 
     let run = home.bank(["verify"])?;
     assert_eq!(run.code, Some(1));

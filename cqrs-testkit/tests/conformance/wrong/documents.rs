@@ -1,14 +1,16 @@
 //! Read stores, spoilt.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use cqrs_core::error::StoreError;
 use cqrs_core::read_store::{
-    Batch, Checkpoint, Claim, CommitError, MAX_KEY_BYTES, ReadStore, Record, RecordContent,
+    Batch, Checkpoint, Claim, Collection, CommitError, Entry, EntryKey, EntryWrite, MAX_ENTRY_KEY_BYTES,
+    MAX_KEY_BYTES, RangeRead, ReadCapabilities, ReadStore, Record, RecordContent,
 };
-use cqrs_core::store::{BoxFuture, LogId};
+use cqrs_core::store::{BoxFuture, Direction, LogId};
 use cqrs_core::{Partition, Position};
 use uuid::Uuid;
 
@@ -24,26 +26,50 @@ pub(super) fn start_from(batch: &mut Batch, from: Option<Checkpoint>) {
     batch.from.extend(from.map(|from| (batch.partition, from)));
 }
 
-type Write = (String, Option<Bytes>);
-
 impl Wrong {
     fn consumer(&self, consumer: &str) -> String {
         let lower = self.has(Flaw::ConsumersWithoutCase);
         if lower { consumer.to_lowercase() } else { consumer.to_owned() }
     }
 
-    fn collection(&self, collection: &str) -> String {
-        let lower = self.has(Flaw::CollectionsWithoutCase);
-        if lower { collection.to_lowercase() } else { collection.to_owned() }
+    /// The consumer whose entries are read.
+    fn owner(&self, consumer: &str) -> String {
+        let trimmed = self.has(Flaw::ReadsOfTrimmedConsumers);
+        if trimmed { consumer.trim().to_owned() } else { consumer.to_owned() }
     }
 
-    fn document(&self, key: &str) -> String {
+    fn entry(&self, mut entry: EntryKey) -> EntryKey {
+        entry.collection = self.collection(entry.collection);
+        let Ok(text) = std::str::from_utf8(&entry.key) else { return self.bytes_entry(entry) };
+        let text = match self.flaw {
+            _ if !entry.collection.is_documents() => return self.bytes_entry(entry),
+            Flaw::TrimsDocumentKeys => text.trim().to_owned(),
+            Flaw::LeavesNulOutOfKeys => text.replace('\0', ""),
+            Flaw::CutsDocumentKeys => text.chars().take(MAX_KEY_BYTES).collect(),
+            _ => return entry,
+        };
+        EntryKey { key: text.into(), ..entry }
+    }
+
+    /// The key of an entry of a collection other than documents.
+    fn bytes_entry(&self, mut entry: EntryKey) -> EntryKey {
         match self.flaw {
-            Flaw::TrimsDocumentKeys => key.trim().to_owned(),
-            Flaw::LeavesNulOutOfKeys => key.replace('\0', ""),
-            Flaw::CutsDocumentKeys => key.chars().take(MAX_KEY_BYTES).collect(),
-            _ => key.to_owned(),
+            Flaw::EndsEntryKeysAtNul => {
+                let end = entry.key.iter().position(|byte| *byte == 0);
+                entry.key.truncate(end.unwrap_or(entry.key.len()));
+            }
+            Flaw::CutsEntryKeys => entry.key.truncate(MAX_ENTRY_KEY_BYTES),
+            _ => {}
         }
+        entry
+    }
+
+    fn collection(&self, collection: Collection) -> Collection {
+        let letters = |name: &str| name.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+        if self.has(Flaw::CollectionsWithoutPunctuation) && collection.is_valid() {
+            return letters(collection.name()).into();
+        }
+        collection
     }
 
     fn epoch(&self, epoch: u64) -> u64 {
@@ -95,25 +121,32 @@ impl Wrong {
 
     async fn commit_wrongly(&self, mut batch: Batch) -> Result<(), CommitError> {
         batch.consumer = self.consumer(&batch.consumer);
-        batch.collection = self.collection(&batch.collection);
         batch.epoch = self.epoch(batch.epoch);
-        batch.writes.iter_mut().for_each(|(key, _)| *key = self.document(key));
+        batch.writes.iter_mut().for_each(|write| write.entry = self.entry(write.entry.clone()));
+        if !self.has(Flaw::CollectionsMoreThanItSays) {
+            batch.check()?;
+            self.read_capabilities().check(&batch)?;
+        }
         self.spoil_batch(&mut batch).await?;
         let count = batch.writes.len();
+        let others = batch.writes.iter().any(|write| !write.entry.collection.is_documents());
         match self.flaw {
             Flaw::RecordsFenceNobody | Flaw::ResetsFenceNobody => {
                 self.unfence(&mut batch).await?;
                 self.documents.commit(batch).await
             }
-            Flaw::WritesWhatIsFenced => {
-                let (writes, collection) = (batch.writes.clone(), batch.collection.clone());
+            Flaw::WritesWhatIsFenced | Flaw::WritesCollectionsOfFenced => {
+                let of_documents = self.has(Flaw::WritesWhatIsFenced);
+                let (mut writes, consumer) = (batch.writes.clone(), batch.consumer.clone());
+                writes.retain(|write| write.entry.collection.is_documents() == of_documents);
                 let outcome = self.documents.commit(batch).await;
-                if outcome.is_err() {
-                    self.write_anyhow(collection, writes).await?;
+                if matches!(outcome, Err(CommitError::Fenced)) {
+                    self.write_anyhow(&consumer, writes);
                 }
                 outcome
             }
-            Flaw::CommitsOneByOne if count == 3 => self.one_write_first(batch).await,
+            Flaw::CommitsOneByOne if count == 3 && !others => self.one_write_first(batch).await,
+            Flaw::CommitsCollectionsOneByOne if count == 3 && others => self.one_write_first(batch).await,
             Flaw::DroppedCommitsTear if count == 2 => self.one_write_first(batch).await,
             Flaw::ChecksTheFenceBeforehand => {
                 let stored = self.documents.checkpoint(&batch.consumer, batch.partition).await?;
@@ -157,7 +190,11 @@ impl Wrong {
             }
             (Flaw::CommitsAfterItsOwnByPosition, _) => self.believed_batch(batch, stored),
             (Flaw::FencesByOnePartition, _) => self.forget_others(batch).await?,
-            (Flaw::NeverRemoves, _) => batch.writes.retain(|(_, content)| content.is_some()),
+            (Flaw::NeverRemoves, _) => {
+                batch
+                    .writes
+                    .retain(|write| write.content.is_some() || !write.entry.collection.is_documents());
+            }
             (Flaw::OverwritesInPlace, _) => self.overwrite(batch).await?,
             (Flaw::IgnoresHandlers, _) => batch.handlers = None,
             _ => self.spoil_inline_batch(batch, stored).await?,
@@ -178,9 +215,9 @@ impl Wrong {
 
     /// What is shorter than the old content leaves the end of it standing.
     async fn overwrite(&self, batch: &mut Batch) -> Result<(), StoreError> {
-        for (key, content) in &mut batch.writes {
-            let old = self.documents.get(&batch.collection, vec![key.clone()]).await?.pop().flatten();
-            if let (Some(old), Some(new)) = (old, content)
+        for write in batch.writes.iter_mut().filter(|write| write.entry.collection.is_documents()) {
+            let old = self.documents.get(&batch.consumer, vec![write.entry.clone()]).await?.pop().flatten();
+            if let (Some(old), Some(new)) = (old, &mut write.content)
                 && old.len() > new.len()
             {
                 *new = [&**new, &old[new.len()..]].concat().into();
@@ -189,23 +226,20 @@ impl Wrong {
         Ok(())
     }
 
-    pub(super) async fn write_anyhow(
-        &self,
-        collection: String,
-        writes: Vec<Write>,
-    ) -> Result<(), CommitError> {
-        let consumer = Uuid::new_v4().to_string();
-        let epoch = self.documents.claim(&consumer).await?.epoch;
-        let to = Checkpoint { log: LogId(Uuid::from_u128(0)), position: Position::START, event: None };
-        let partition = Partition::ONLY;
-        let from = BTreeMap::new();
-        let batch = Batch { consumer, partition, epoch, from, to, collection, writes, handlers: None };
-        self.documents.commit(batch).await
+    /// Shows entries as if they had been written, until they are written again.
+    pub(super) fn write_anyhow(&self, consumer: &str, writes: Vec<EntryWrite>) {
+        let mut shown = lock(&self.state.shown);
+        let shown = shown.entry(consumer.to_owned()).or_default();
+        shown.extend(writes.into_iter().map(|write| (write.entry, write.content)));
+    }
+
+    fn shown(&self, consumer: &str) -> BTreeMap<EntryKey, Option<Bytes>> {
+        lock(&self.state.shown).get(consumer).cloned().unwrap_or_default()
     }
 
     async fn one_write_first(&self, mut batch: Batch) -> Result<(), CommitError> {
         let rest = batch.writes.split_off(1);
-        let mut second = Batch { writes: rest, ..batch.clone() };
+        let mut second = batch.clone().with_writes(rest);
         start_from(&mut second, Some(batch.to));
         self.documents.commit(batch).await?;
         linger().await;
@@ -214,37 +248,74 @@ impl Wrong {
 
     async fn get_wrongly(
         &self,
-        collection: String,
-        mut keys: Vec<String>,
+        consumer: String,
+        entries: Vec<EntryKey>,
     ) -> Result<Vec<Option<Bytes>>, StoreError> {
-        keys.iter_mut().for_each(|key| *key = self.document(key));
+        let mut entries: Vec<EntryKey> = entries.into_iter().map(|entry| self.entry(entry)).collect();
         if self.has(Flaw::SortsWhatItGets) {
-            keys.sort();
+            entries.sort();
         }
-        let mut found = self.documents.get(&collection, keys).await?;
-        for document in &mut found {
+        let mut found = self.documents.get(&consumer, entries.clone()).await?;
+        let shown = self.shown(&consumer);
+        for (entry, content) in entries.iter().zip(&mut found) {
+            if let Some(shown) = shown.get(entry) {
+                content.clone_from(shown);
+            }
             let cached = self.has(Flaw::OtherHandlesHaveACache) && self.second;
-            let empty = self.has(Flaw::EmptyMeansMissing) && document.as_deref() == Some(&[]);
-            if cached || empty || self.hides_inline(&collection) {
-                *document = None;
+            let empty = self.has(Flaw::EmptyMeansMissing) && content.as_deref() == Some(&[]);
+            if cached || empty || self.hides_inline(&consumer) {
+                *content = None;
             }
         }
         Ok(found)
     }
 
-    async fn list_wrongly(
-        &self,
-        collection: String,
-        after: Option<String>,
-        limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, StoreError> {
-        let short = self.has(Flaw::ListsShortPages) && (2..10).contains(&limit);
-        let limit = if short { limit - 1 } else { limit };
-        let mut listed = self.documents.list(&collection, after, limit).await?;
-        if self.has(Flaw::ListsWithoutCase) {
-            listed.sort_by_key(|(key, _)| key.to_lowercase());
+    async fn range_wrongly(&self, mut range: RangeRead) -> Result<Vec<Entry>, StoreError> {
+        range.consumer = self.owner(&range.consumer);
+        range.collection = self.collection(range.collection);
+        let of_documents = range.collection.is_documents();
+        let short = self.has(Flaw::ListsShortPages) && of_documents && (2..10).contains(&range.limit);
+        range.limit -= usize::from(short);
+        let forward = range.direction == Direction::Forward;
+        if self.has(Flaw::RangesIncludeTheirEnd)
+            && forward
+            && let Bound::Excluded(end) = range.upper
+        {
+            range.upper = Bound::Included(end);
         }
-        Ok(listed)
+        let from_the_start = self.has(Flaw::PagesBackwardFromTheStart) && !forward;
+        if from_the_start {
+            range.direction = Direction::Forward;
+        }
+        let mut found = self.documents.range(range.clone()).await?;
+        if from_the_start {
+            found.reverse();
+        }
+        for (entry, content) in self.shown(&range.consumer) {
+            if entry.collection == range.collection {
+                found.retain(|other| other.key != entry.key);
+                found.extend(content.map(|content| Entry { key: entry.key, content }));
+            }
+        }
+        if self.has(Flaw::ListsWithoutCase) && of_documents {
+            found.sort_by_key(|entry| entry.key.to_ascii_lowercase());
+        }
+        if self.has(Flaw::OrdersBytesAsSigned) && !of_documents {
+            let signed = |entry: &Entry| entry.key.iter().map(|byte| byte.cast_signed()).collect::<Vec<_>>();
+            found.sort_by_key(signed);
+            if !forward {
+                found.reverse();
+            }
+        }
+        Ok(found)
+    }
+
+    async fn count_wrongly(&self, mut range: RangeRead) -> Result<u64, StoreError> {
+        range.collection = self.collection(range.collection);
+        if self.has(Flaw::CountsPastTheLimit) {
+            range.limit = usize::MAX;
+        }
+        self.documents.count(range).await
     }
 }
 
@@ -265,8 +336,11 @@ impl ReadStore for Wrong {
         Box::pin(self.commit_wrongly(batch))
     }
 
-    fn keeps_records(&self) -> bool {
-        self.has_records()
+    fn read_capabilities(&self) -> ReadCapabilities {
+        let mut capabilities = self.documents.read_capabilities();
+        capabilities.records = self.has_records();
+        capabilities.collections = self.has_collections();
+        capabilities
     }
 
     fn record(&self, consumer: &str) -> BoxFuture<'_, Result<Record, StoreError>> {
@@ -288,18 +362,17 @@ impl ReadStore for Wrong {
 
     fn get(
         &self,
-        collection: &str,
-        keys: Vec<String>,
+        consumer: &str,
+        entries: Vec<EntryKey>,
     ) -> BoxFuture<'_, Result<Vec<Option<Bytes>>, StoreError>> {
-        Box::pin(self.get_wrongly(self.collection(collection), keys))
+        Box::pin(self.get_wrongly(self.owner(consumer), entries))
     }
 
-    fn list(
-        &self,
-        collection: &str,
-        after: Option<String>,
-        limit: usize,
-    ) -> BoxFuture<'_, Result<Vec<(String, Bytes)>, StoreError>> {
-        Box::pin(self.list_wrongly(self.collection(collection), after, limit))
+    fn range(&self, range: RangeRead) -> BoxFuture<'_, Result<Vec<Entry>, StoreError>> {
+        Box::pin(self.range_wrongly(range))
+    }
+
+    fn count(&self, range: RangeRead) -> BoxFuture<'_, Result<u64, StoreError>> {
+        Box::pin(self.count_wrongly(range))
     }
 }

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use cqrs_core::consumer::{Consumer, Routed, Unfit, Work};
+use cqrs_core::consumer::{Consumer, Effect, Routed, Unfit, Work};
 use cqrs_core::error::{StoreError, StoreErrorKind};
 use cqrs_core::event::{Metadata, RecordedEvent};
-use cqrs_core::read_store::{Batch, Checkpoint, ReadStore as _};
+use cqrs_core::read_store::{
+    Batch, Checkpoint, Collection, Entry, EntryKey, EntryWrite, RangeRead, ReadStore as _,
+};
 use cqrs_core::store::{
     Append, AppendError, Appended, CommandKey, EventStore as _, Guard, InlineConsumer, InlineGap, Query,
     unsupported,
@@ -30,8 +32,8 @@ pub(super) struct State {
     shown: Mutex<Vec<(Uuid, String, Option<Checkpoint>)>>,
     /// Documents that were dropped half-way.
     torn: Mutex<HashSet<String>>,
-    /// Documents as they were before somebody else wrote them, by collection.
-    cache: Mutex<HashMap<String, HashMap<String, Option<Bytes>>>>,
+    /// Entries as they were before somebody else wrote them, by consumer.
+    cache: Mutex<HashMap<String, HashMap<EntryKey, Option<Bytes>>>>,
     keys: Mutex<HashMap<CommandKey, Appended>>,
     ids: Mutex<HashSet<Uuid>>,
     refusals: AtomicUsize,
@@ -62,10 +64,11 @@ impl Wrong {
         }
         match self.flaw {
             Flaw::InlineHasACache => {
-                for (key, _) in &batch.writes {
-                    let old = self.documents.get(&batch.collection, vec![key.clone()]).await?.pop().flatten();
+                for write in &batch.writes {
+                    let entry = write.entry.clone();
+                    let old = self.documents.get(&batch.consumer, vec![entry.clone()]).await?.pop().flatten();
                     let mut cache = lock(&self.state.inline.cache);
-                    cache.entry(batch.collection.clone()).or_default().insert(key.clone(), old);
+                    cache.entry(batch.consumer.clone()).or_default().insert(entry, old);
                 }
             }
             Flaw::InlineLetsFollowersPass => {
@@ -169,9 +172,10 @@ impl Wrong {
             _ => return Ok(Instead::Nothing),
         }
         let name = append.inline.iter().next().map_or("", |one| one.name());
-        let read = self.documents.list(name, None, 1_000).await?;
+        let read = self.documents.range(RangeRead::documents(name, 1_000)).await?;
         linger().await;
-        Ok(Instead::All(read.into_iter().collect()))
+        let entry = |entry: Entry| (EntryKey::document(entry.key), entry.content);
+        Ok(Instead::All(read.into_iter().map(entry).collect()))
     }
 
     /// Who of the append is not at the head of this partition.
@@ -289,9 +293,7 @@ impl Wrong {
             _ => false,
         };
         if writes {
-            let writes = vec![("all".to_owned(), Some(Bytes::from_static(b"once more\n")))];
-            let written = self.write_anyhow(first.to_owned(), writes).await;
-            written.unwrap_or_else(|error| unreachable!("{error}"));
+            self.write_anyhow(first, vec![EntryWrite::put(Collection::DOCUMENTS, "all", "once more\n")]);
         }
         let claimed = lock(&self.state.epochs).contains_key(first);
         if self.has(Flaw::InlineRaisesTheEpoch) && outcome.is_ok() && claimed && !empty {
@@ -335,17 +337,18 @@ impl Drop for Torn<'_> {
 enum Instead {
     Nothing,
     /// These, and those that are stored for the rest.
-    Some(HashMap<String, Option<Bytes>>),
+    Some(HashMap<EntryKey, Option<Bytes>>),
     /// These, and none for the rest.
-    All(HashMap<String, Bytes>),
+    All(HashMap<EntryKey, Bytes>),
 }
 
 impl Instead {
-    fn of(&self, key: &str, stored: Option<Bytes>) -> Option<Bytes> {
+    fn of(&self, entry: &EntryKey, stored: Option<Bytes>) -> Option<Bytes> {
         match self {
+            _ if !entry.collection.is_documents() => stored,
             Self::Nothing => stored,
-            Self::Some(documents) => documents.get(key).cloned().unwrap_or(stored),
-            Self::All(documents) => documents.get(key).cloned(),
+            Self::Some(documents) => documents.get(entry).cloned().unwrap_or(stored),
+            Self::All(documents) => documents.get(entry).cloned(),
         }
     }
 }
@@ -383,34 +386,35 @@ impl Consumer for Spoilt {
         if self.flaw == Flaw::InlineSkipsWhatWasMissed {
             events.retain(|event| event.meta.position > self.head);
         }
-        match self.inner.route(&events)? {
-            Routed::Documents { keys, work } => {
-                let (flaw, instead) = (self.flaw, self.instead.clone());
-                let work = Box::new(SpoiltWork { inner: work, keys: keys.clone(), flaw, instead });
-                Ok(Routed::Documents { keys, work })
-            }
-            handlers => Ok(handlers),
-        }
+        let Routed { reads, work, .. } = self.inner.route(&events)?;
+        let (flaw, instead) = (self.flaw, self.instead.clone());
+        let work = SpoiltWork { inner: work, reads: reads.clone(), flaw, instead };
+        Ok(Routed::new(reads, Box::new(work)))
     }
 }
 
 struct SpoiltWork {
     inner: Box<dyn Work>,
-    keys: Vec<String>,
+    reads: Vec<EntryKey>,
     flaw: Flaw,
     instead: Instead,
 }
 
 impl Work for SpoiltWork {
-    fn fold(self: Box<Self>, stored: Vec<Option<Bytes>>) -> Result<Vec<Option<Bytes>>, Unfit> {
-        let keys = self.keys.iter().zip(stored);
-        let given: Vec<_> = keys.map(|(key, document)| self.instead.of(key, document)).collect();
-        let folded = match self.inner.fold(given.clone()) {
-            Err(_) if self.flaw == Flaw::InlineSkipsWhatDoesNotFold => return Ok(given),
+    fn fold(self: Box<Self>, stored: Vec<Option<Bytes>>) -> Result<Effect, Unfit> {
+        let read = self.reads.iter().zip(stored);
+        let given: Vec<_> = read.map(|(entry, stored)| self.instead.of(entry, stored)).collect();
+        let mut effect = match self.inner.fold(given) {
+            Err(_) if self.flaw == Flaw::InlineSkipsWhatDoesNotFold => return Ok(Effect::default()),
             folded => folded?,
         };
-        let removes = self.flaw != Flaw::InlineNeverRemoves;
-        let keep = |(new, old): (Option<Bytes>, _)| if removes { new } else { new.or(old) };
-        Ok(folded.into_iter().zip(given).map(keep).collect())
+        match self.flaw {
+            Flaw::InlineNeverRemoves => effect.writes.retain(|write| write.content.is_some()),
+            Flaw::InlineKeepsDocumentsOnly => {
+                effect.writes.retain(|write| write.entry.collection.is_documents());
+            }
+            _ => {}
+        }
+        Ok(effect)
     }
 }

@@ -14,14 +14,15 @@ mod reservations;
 mod rewound;
 mod snapshots;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use cqrs_core::error::StoreError;
 use cqrs_core::event::Tag;
 use cqrs_core::memory::MemoryStore;
-use cqrs_core::read_store::Record;
+use cqrs_core::read_store::{EntryKey, Record};
 use cqrs_core::store::{
     Append, AppendError, Appended, BoxFuture, Capabilities, CommandKey, EventStore, Head, Limits, LogId,
     LogRead, LogSlice, Reservation, Snapshot, StreamRead, StreamSlice, TakeEvent,
@@ -58,6 +59,8 @@ struct State {
     partner: Mutex<Option<append::Partner>>,
     epochs: Mutex<HashMap<String, u64>>,
     records: Mutex<HashMap<String, Record>>,
+    /// Entries of consumers that are shown instead of what is stored.
+    shown: Mutex<HashMap<String, BTreeMap<EntryKey, Option<Bytes>>>>,
     /// Consumers whose record has changed without fencing anybody.
     unfenced: Mutex<HashSet<String>>,
     snapshots: Mutex<Vec<Snapshot>>,

@@ -1,7 +1,9 @@
 //! Records, spoilt.
 
-use cqrs_core::error::{StoreError, StoreErrorKind};
-use cqrs_core::read_store::{Batch, ReadStore as _, Record, RecordContent};
+use cqrs_core::error::StoreError;
+use cqrs_core::read_store::{
+    Batch, Collection, Entry, EntryWrite, RangeRead, ReadStore as _, Record, RecordContent,
+};
 use cqrs_core::store::unsupported;
 
 use super::{Flaw, Ground, Wrong, linger, lock};
@@ -9,6 +11,11 @@ use super::{Flaw, Ground, Wrong, linger, lock};
 impl Wrong {
     /// Whether the store below has records.
     pub(super) fn has_records(&self) -> bool {
+        self.ground != Ground::Plain
+    }
+
+    /// Whether the store below has collections other than documents.
+    pub(super) fn has_collections(&self) -> bool {
         self.ground != Ground::Plain
     }
 
@@ -66,10 +73,7 @@ impl Wrong {
             lock(&self.state.unfenced).insert(consumer.clone());
         }
         if done && self.has(Flaw::RecordsForgetDocuments) {
-            let gone = vec![("k".to_owned(), None)];
-            self.write_anyhow(consumer, gone)
-                .await
-                .map_err(|error| StoreError::new(StoreErrorKind::Failed, error.to_string()))?;
+            self.write_anyhow(&consumer, vec![EntryWrite::remove(Collection::DOCUMENTS, "k")]);
         }
         Ok(done)
     }
@@ -78,14 +82,12 @@ impl Wrong {
         if !self.flaw.is_reset() {
             return Err(unsupported("reset a consumer"));
         }
-        let documents = self.documents.list(&consumer, None, 1).await?;
+        let documents = self.documents.range(RangeRead::documents(&*consumer, 1)).await?;
         self.documents.reset(&consumer).await?;
         match self.flaw {
             Flaw::ResetsLeaveDocuments => {
-                let left = documents.into_iter().map(|(key, content)| (key, Some(content))).collect();
-                let failed = |error: cqrs_core::read_store::CommitError| error.to_string();
-                let written = self.write_anyhow(consumer, left).await;
-                written.map_err(|error| StoreError::new(StoreErrorKind::Failed, failed(error)))?;
+                let left = |entry: Entry| EntryWrite::put(Collection::DOCUMENTS, entry.key, entry.content);
+                self.write_anyhow(&consumer, documents.into_iter().map(left).collect());
             }
             Flaw::ResetsFenceNobody | Flaw::ResetsStartRevisionsAgain => {
                 lock(&self.state.unfenced).insert(consumer);
