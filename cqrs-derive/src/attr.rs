@@ -117,6 +117,8 @@ pub(crate) struct AggregateArgs {
     /// Whether `id` was written at all, be it wrongly.
     pub(crate) has_id: bool,
     pub(crate) error: Option<Type>,
+    /// Whether `error` was written at all, be it wrongly.
+    pub(crate) has_error: bool,
     pub(crate) name: Option<LitStr>,
     pub(crate) events: Option<Ident>,
     pub(crate) snapshot: Option<Snapshot>,
@@ -152,7 +154,10 @@ impl AggregateArgs {
                 self.has_id = true;
                 self.id = Some(ty(key, input, "the type of the id")?);
             }
-            "error" => self.error = Some(ty(key, input, "the error that handlers return")?),
+            "error" => {
+                self.has_error = true;
+                self.error = Some(ty(key, input, "the error that handlers return")?);
+            }
             "name" => self.name = Some(text(key, input)?),
             "events" => self.events = Some(ident(key, input)?),
             "snapshot" => self.snapshot = Some(snapshot(key, input)?),

@@ -82,7 +82,7 @@ pub(crate) fn aggregate(args: TokenStream, item: &TokenStream) -> TokenStream {
     let source = Source::read();
     let names = Names::new(source.as_ref(), item);
     check::aggregate(&mut model, &names, &errors);
-    let fits = fits && check::visible(&model, &names, &errors);
+    let fits = fits && check::visible(model.ty, model.id.iter().chain(&model.error), &names, &errors);
     let is_complete = model.is_complete();
     let twin = source.as_ref().filter(|_| fits);
     let twin = twin.and_then(|source| twin::of(source, item, model.ty, names::AGGREGATE, is_complete));
@@ -138,6 +138,7 @@ pub(crate) fn projection(args: TokenStream, item: &TokenStream) -> TokenStream {
         None => {
             let mut model = Projection::read(args, &block, &errors);
             check::projection(&mut model, &names, &errors);
+            let fits = fits && check::visible(model.ty, &model.key, &names, &errors);
             if fits { expand::projection::expand(&model) } else { TokenStream::new() }
         }
     };

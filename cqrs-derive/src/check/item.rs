@@ -2,7 +2,8 @@
 
 use syn::visit_mut::VisitMut;
 use syn::{
-    Attribute, Data, DeriveInput, GenericParam, Generics, ItemImpl, PathArguments, Type, TypeReference,
+    Attribute, Data, DeriveInput, GenericArgument, GenericParam, Generics, ItemImpl, PathArguments, Type,
+    TypeReference,
 };
 
 use super::type_ident;
@@ -223,17 +224,12 @@ pub(crate) fn aggregate(model: &mut Aggregate<'_>, names: &Names<'_>, errors: &E
         );
     }
     if let Some(error) = model.error.take_if(|error| is_no_error(error)) {
-        errors.at(
-            &error,
-            format_args!(
-                "`{}` does not implement `std::error::Error`: let handlers refuse with an enum or a struct of your own that does, by hand or with `thiserror`; it can have a field of this type",
-                spelled(&error)
-            ),
-        );
+        errors.at(&error, no_error(&spelled(&error)));
         // What handlers return is not looked at.
         model.rejection = None;
         model.handlers.iter_mut().for_each(|handler| handler.broken = true);
     }
+    refuse_without_error(model, errors);
     let generated = |ty: &Type| matches!(ty, Type::Path(path) if path.path.is_ident(&model.events));
     let (own, applies) =
         std::mem::take(&mut model.applies).into_iter().partition(|apply| generated(apply.event));
@@ -287,11 +283,16 @@ pub(crate) fn aggregate(model: &mut Aggregate<'_>, names: &Names<'_>, errors: &E
     });
 }
 
-/// What a public aggregate names is public. Reports and answers `false` if not.
-pub(crate) fn visible(model: &Aggregate<'_>, names: &Names<'_>, errors: &Errors) -> bool {
+/// What a public aggregate or projection names is public. Reports and answers `false` if not.
+pub(crate) fn visible<'a>(
+    this: &Type,
+    types: impl IntoIterator<Item = &'a Type>,
+    names: &Names<'_>,
+    errors: &Errors,
+) -> bool {
     let before = errors.count();
-    let this = plain(&type_ident(model.ty));
-    for ty in model.id.iter().chain(&model.error).filter(|ty| names.is_private_beside(ty, model.ty)) {
+    for ty in types.into_iter().filter(|ty| names.is_private_beside(ty, this)) {
+        let this = plain(&type_ident(this));
         let name = spelled(ty);
         errors.at(
             ty,
@@ -301,6 +302,12 @@ pub(crate) fn visible(model: &Aggregate<'_>, names: &Names<'_>, errors: &Errors)
         );
     }
     errors.count() == before
+}
+
+fn no_error(name: &str) -> String {
+    format!(
+        "`{name}` does not implement `std::error::Error`: let handlers refuse with an enum or a struct of your own that does, by hand or with `thiserror`; it can have a field of this type"
+    )
 }
 
 /// Whether this is one of the types that are often taken for an error and are none. The compiler knows of
@@ -320,6 +327,36 @@ fn is_no_error(ty: &Type) -> bool {
         }
         [.., last] => *last == "String" && path.segments.last().is_some_and(|last| last.arguments.is_none()),
         [] => false,
+    }
+}
+
+/// Handlers that refuse, of an aggregate that names no error: one message for all of them.
+fn refuse_without_error(model: &mut Aggregate<'_>, errors: &Errors) {
+    if model.error.is_some() {
+        return;
+    }
+    let mut is_reported = model.has_error;
+    let this = plain(&type_ident(model.ty));
+    for handler in &mut model.handlers {
+        let Some(Type::Path(returns)) = handler.returns else { continue };
+        let Some(last) = returns.path.segments.last().filter(|last| last.ident == "Result") else { continue };
+        let PathArguments::AngleBracketed(list) = &last.arguments else { continue };
+        let Some(GenericArgument::Type(error)) = list.args.iter().nth(1) else { continue };
+        let name = spelled(error);
+        if name.ends_with("Infallible") {
+            continue;
+        }
+        handler.broken = true;
+        if !is_reported && is_no_error(error) {
+            errors.at(error, no_error(&name));
+            is_reported = true;
+        } else if !is_reported {
+            errors.at(
+                error,
+                format_args!("`{this}` names no error: add `error = {name}` to `#[aggregate(…)]`"),
+            );
+            is_reported = true;
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Aggregate<'a> {
     pub(crate) krate: Krate,
     pub(crate) id: Option<Type>,
     pub(crate) error: Option<Type>,
+    /// Whether `error` was written at all, be it wrongly.
+    pub(crate) has_error: bool,
     pub(crate) name: String,
     pub(crate) name_literal: Option<LitStr>,
     pub(crate) events: Ident,
@@ -92,6 +94,7 @@ impl<'a> Aggregate<'a> {
             krate: args.krate,
             id: args.id,
             error: args.error,
+            has_error: args.has_error,
             name: args.name.as_ref().map_or_else(|| plain(&ident), LitStr::value),
             name_literal: args.name,
             snapshot: args.snapshot,
