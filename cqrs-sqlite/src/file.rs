@@ -40,10 +40,10 @@ pub(crate) fn shown(path: &Path) -> String {
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Fault> {
     let invalid = |message: String| Err(Fault::new(StoreErrorKind::Invalid, message));
     let name = path.as_os_str().as_encoded_bytes();
-    if name.is_empty() {
+    if name.trim_ascii().is_empty() {
         return invalid("the path is empty; write `sqlite:PATH`".to_owned());
     }
-    if name == b":memory:" {
+    if name.eq_ignore_ascii_case(b":memory:") {
         return invalid("the SQLite store needs a file; for an in-memory store write `memory:`".to_owned());
     }
     if name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"file:")) {
@@ -57,6 +57,11 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Fault> {
     }
     if name.contains(&0) {
         return invalid("the path contains U+0000".to_owned());
+    }
+    if let Some(end) = ["-wal", "-shm", "-journal"].into_iter().find(|end| name.ends_with(end.as_bytes())) {
+        let message =
+            format!("SQLite gives files that end in `{end}` to a database; name the database itself");
+        return invalid(message);
     }
     let metadata = match path.metadata() {
         Ok(metadata) => metadata,

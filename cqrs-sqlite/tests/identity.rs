@@ -363,7 +363,11 @@ async fn a_refused_name_leaves_nothing_behind() {
     drop(foreign);
     let mut names = vec![
         (String::new(), "the path is empty"),
+        (" ".to_owned(), "the path is empty"),
         (":memory:".to_owned(), "for an in-memory store write `memory:`"),
+        (":MEMORY:".to_owned(), "for an in-memory store write `memory:`"),
+        (inside("new.db-wal"), "files that end in `-wal`"),
+        (inside("new.db-shm"), "files that end in `-shm`"),
         (inside("no/such/directory/a.db"), "does not exist; create it first"),
         (inside("there.db/a.db"), "a component of the path is a file"),
         (inside("directory"), "the path is a directory"),
@@ -580,8 +584,7 @@ async fn a_large_wal_is_written_back_and_the_next_commits_are_expected() {
         assert!(sizes.len() < 40 || main > 30_000_000, "the main file has {main} bytes");
     }
     let largest = sizes.iter().max().unwrap();
-    // Its size in pages is estimated, for large events at twice their bytes.
-    assert!((15_000_000..45_000_000).contains(largest), "the WAL had {largest} bytes");
+    assert!((30_000_000..45_000_000).contains(largest), "the WAL had {largest} bytes");
     assert!(alone(&path).await.unwrap_err().to_string().contains("-wal is missing"));
     store.close().await.unwrap();
     assert_eq!(alone(&path).await.unwrap(), 90);

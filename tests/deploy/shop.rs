@@ -115,6 +115,7 @@ impl Place {
     }
 
     /// The URL of the store.
+    #[cfg(feature = "postgres")]
     pub fn url(&self) -> &str {
         match &self.store {
             Store::Url(url, _) => url,

@@ -142,7 +142,7 @@ async fn after_a_shutdown_a_read_waits_only_for_others() {
     let receipt = open(&writer, 2, 5).await;
     // An hour is not waited for.
     let read = bank.get::<Summary>(&2).after(&receipt).timeout(Duration::from_secs(3_600));
-    let read = tokio::time::timeout(Duration::from_secs(60), async { read.await }).await;
+    let read = tokio::time::timeout(Duration::from_secs(60), read).await;
     let behind = read.expect("it waits for nobody").unwrap_err();
     let ReadError::Behind { trouble: Some(trouble), .. } = &behind else { panic!("{behind:?}") };
     assert_eq!(trouble, "its follower here has ended, and no other moves it");

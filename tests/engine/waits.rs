@@ -140,6 +140,7 @@ async fn desk(stores: impl Into<Stores>, timeouts: Timeouts) -> (Engine, Arc<Out
 
 /// All stores: those whose appends end in the first poll, and later.
 pub async fn stores() -> Vec<(&'static str, Stores, tempfile::TempDir)> {
+    #[cfg_attr(not(feature = "postgres"), expect(unused_mut, reason = "only the feature adds a store"))]
     let mut all = local_stores().await;
     #[cfg(feature = "postgres")]
     if let Some(url) = postgres_url() {
