@@ -238,8 +238,11 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
     note = "the contract is in the documentation of `cqrs::store`"
 )]
 pub trait EventStore: fmt::Debug + Send + Sync + 'static {
-    /// What this store can do; the same for as long as it is open.
-    fn capabilities(&self) -> Capabilities;
+    /// The optional parts of the contract that the store implements (default: none); the same for as long as it is
+    /// open.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::none()
+    }
 
     /// How large things may be; the same for as long as it is open.
     fn limits(&self) -> Limits;
@@ -405,18 +408,26 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Of a store with one partition that can do everything else.
+    /// Returns those of a store with one partition that implements none of the optional parts. A store sets the
+    /// fields that it knows, so it never claims a part that was added after it was written.
+    ///
+    /// ```
+    /// use cqrs_core::store::Capabilities;
+    ///
+    /// let mut capabilities = Capabilities::none();
+    /// capabilities.tags = true;
+    /// ```
     #[must_use]
-    pub const fn full() -> Self {
+    pub const fn none() -> Self {
         Self {
             partitions: 1,
-            gapless_positions: true,
-            multi_stream_append: true,
-            tags: true,
-            inline: true,
-            event_guards: true,
-            snapshots: true,
-            reservations: true,
+            gapless_positions: false,
+            multi_stream_append: false,
+            tags: false,
+            inline: false,
+            event_guards: false,
+            snapshots: false,
+            reservations: false,
         }
     }
 }

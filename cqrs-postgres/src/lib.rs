@@ -590,8 +590,15 @@ impl From<PostgresStore> for Stores {
 
 impl EventStore for PostgresStore {
     fn capabilities(&self) -> Capabilities {
-        let mut capabilities = Capabilities::full();
+        let mut capabilities = Capabilities::none();
         capabilities.partitions = self.shared.meta.partitions;
+        capabilities.gapless_positions = true;
+        capabilities.multi_stream_append = true;
+        capabilities.tags = true;
+        capabilities.inline = true;
+        capabilities.event_guards = true;
+        capabilities.snapshots = true;
+        capabilities.reservations = true;
         capabilities
     }
 

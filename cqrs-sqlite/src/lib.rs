@@ -427,7 +427,15 @@ fn check_partition(partition: Partition) -> Result<(), StoreError> {
 
 impl EventStore for SqliteStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::full()
+        let mut capabilities = Capabilities::none();
+        capabilities.gapless_positions = true;
+        capabilities.multi_stream_append = true;
+        capabilities.tags = true;
+        capabilities.inline = true;
+        capabilities.event_guards = true;
+        capabilities.snapshots = true;
+        capabilities.reservations = true;
+        capabilities
     }
 
     fn limits(&self) -> Limits {

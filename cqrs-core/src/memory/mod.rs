@@ -475,8 +475,17 @@ fn partition_hash(stream: &StreamId) -> u64 {
 
 impl EventStore for MemoryStore {
     fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::none();
         // As in `partition_of`, the number fits.
-        Capabilities { partitions: self.shared.partitions.len() as u16, ..Capabilities::full() }
+        capabilities.partitions = self.shared.partitions.len() as u16;
+        capabilities.gapless_positions = true;
+        capabilities.multi_stream_append = true;
+        capabilities.tags = true;
+        capabilities.inline = true;
+        capabilities.event_guards = true;
+        capabilities.snapshots = true;
+        capabilities.reservations = true;
+        capabilities
     }
 
     fn limits(&self) -> Limits {

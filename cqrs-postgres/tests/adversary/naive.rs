@@ -207,8 +207,12 @@ fn event(row: &Row) -> Arc<RecordedEvent> {
 
 impl EventStore for Naive {
     fn capabilities(&self) -> Capabilities {
-        let mut capabilities = Capabilities::full();
-        (capabilities.tags, capabilities.gapless_positions) = (false, false);
+        let mut capabilities = Capabilities::none();
+        capabilities.multi_stream_append = true;
+        capabilities.inline = true;
+        capabilities.event_guards = true;
+        capabilities.snapshots = true;
+        capabilities.reservations = true;
         capabilities
     }
 

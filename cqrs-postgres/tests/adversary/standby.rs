@@ -148,8 +148,13 @@ fn told(error: tokio_postgres::Error) -> StoreError {
 
 impl EventStore for Prefix {
     fn capabilities(&self) -> Capabilities {
-        let mut capabilities = Capabilities::full();
-        capabilities.tags = false;
+        let mut capabilities = Capabilities::none();
+        capabilities.gapless_positions = true;
+        capabilities.multi_stream_append = true;
+        capabilities.inline = true;
+        capabilities.event_guards = true;
+        capabilities.snapshots = true;
+        capabilities.reservations = true;
         capabilities
     }
 
