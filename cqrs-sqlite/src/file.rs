@@ -51,6 +51,11 @@ pub(crate) fn resolve(path: &Path) -> Result<PathBuf, Fault> {
                        starts with `file:`";
         return invalid(message.to_owned());
     }
+    if name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"sqlite:")) {
+        let message = "the path starts with `sqlite:`, as URLs for `Engine::open` do; write the path alone, and \
+                       `./sqlite:…` for a file whose name starts with `sqlite:`";
+        return invalid(message.to_owned());
+    }
     if is_url(path) {
         let message = "the path is a URL; open a URL with `Engine::open`, and write `./` before a path with `://` in it";
         return invalid(message.to_owned());

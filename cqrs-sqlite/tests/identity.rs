@@ -394,6 +394,9 @@ async fn a_refused_name_leaves_nothing_behind() {
     for url in ["postgres://ada:secret@db/bank", "MySQL://ada:secret@db/bank", "x://secret", "://secret"] {
         names.push((url.to_owned(), "the path is a URL"));
     }
+    for url in ["sqlite:relative.db", "SQLite:relative.db", "sqlite://relative.db"] {
+        names.push((url.to_owned(), "the path starts with `sqlite:`"));
+    }
     for text in ["ada:secret@db/bank", "//ada:secret@db/bank"] {
         names.push((text.to_owned(), "does not exist"));
     }

@@ -94,7 +94,10 @@ async fn what_the_read_model_refuses_is_not_written() {
     let ExecuteError::Rejected(rejection) = &refused else { panic!("{refused:?}") };
     assert_eq!((rejection.projection(), rejection.event()), ("owner", "Opened"));
     assert_eq!((rejection.constraint(), rejection.value()), (Some("key"), Some("Ada")));
-    assert_eq!(refused.to_string(), "the inline projection `owner` rejects `Opened`: `key` \"Ada\"");
+    assert_eq!(
+        refused.to_string(),
+        "the inline projection `owner` rejects `Opened`: constraint `key`, value \"Ada\""
+    );
     assert_eq!(store.head(Partition::ONLY).await.unwrap().position, Position::new(1));
     assert!(bank.load::<Account>(&2).await.unwrap().state.is_none());
     // Neither is its key used up.

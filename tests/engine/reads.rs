@@ -374,7 +374,10 @@ async fn a_checkpoint_of_another_log_or_history_stops_the_projection() {
     bank.catch_up().await.unwrap();
     let replaced = quiet(on(&other)).await;
     let error = replaced.catch_up().await.unwrap_err();
-    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "its checkpoint is of another log");
+    assert_eq!(
+        std::error::Error::source(&error).unwrap().to_string(),
+        "its checkpoint is of another log; rebuild the projection with `Engine::reset`"
+    );
 
     // The same log id, but the log ends before the checkpoint.
     use cqrs::read_store::{Batch, Checkpoint, ReadStore as _};

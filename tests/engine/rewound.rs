@@ -205,9 +205,15 @@ async fn documents_of_a_lost_history_are_not_shown() {
                 bank.get::<Summary>(&1).after(&receipt).await.map(drop),
                 bank.list::<Summary>().after(&receipt).await.map(drop),
             ] {
-                let Err(ReadError::Stopped { fault: ConsumerFault::Rewound { .. }, .. }) = read else {
+                let Err(ReadError::Stopped {
+                    fault: ConsumerFault::Rewound { checkpoint, .. },
+                    position,
+                    ..
+                }) = read
+                else {
                     panic!("{what}: {read:?}");
                 };
+                assert_eq!(position, checkpoint, "{what}");
             }
             let status = bank.status().await.unwrap();
             let summary = status.iter().find(|status| status.name == "summary").unwrap();

@@ -214,7 +214,8 @@ impl Rejection {
         }
     }
 
-    /// The value that breaks the rule: the document's key, or what the database reports.
+    /// The value that breaks the rule: the document's key, or what the database reports. PostgreSQL reports the
+    /// values of a unique constraint, and SQLite none.
     #[must_use]
     pub fn value(&self) -> Option<&str> {
         match self.error.fault() {
@@ -235,8 +236,8 @@ impl fmt::Display for Rejection {
         let (projection, event) = (self.projection, self.event());
         write!(f, "the inline projection `{projection}` rejects `{event}`")?;
         match (self.constraint(), self.value()) {
-            (Some(constraint), Some(value)) => write!(f, ": `{constraint}` {value:?}"),
-            (Some(constraint), None) => write!(f, ": `{constraint}`"),
+            (Some(constraint), Some(value)) => write!(f, ": constraint `{constraint}`, value {value:?}"),
+            (Some(constraint), None) => write!(f, ": constraint `{constraint}`"),
             (None, _) => Ok(()),
         }
     }

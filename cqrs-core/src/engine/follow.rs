@@ -165,9 +165,10 @@ pub enum ConsumerFault {
     /// A store refuses for good: a document breaks a limit, or what is stored is damaged.
     Store(Arc<StoreError>),
     /// The checkpoint is of another log than the one that is followed.
+    /// [`Engine::reset`](super::Engine::reset) rebuilds the projection.
     OtherLog,
-    /// The checkpoint lies behind the end of the log, or at another event than it was made at: the
-    /// log has been rewound.
+    /// The checkpoint is past the end of the log, or the log has another event there than the checkpoint was made
+    /// at: the log was rewound. [`Engine::reset`](super::Engine::reset) rebuilds the projection.
     Rewound {
         /// The checkpoint's position.
         checkpoint: Position,
@@ -192,10 +193,12 @@ impl fmt::Display for ConsumerFault {
         match self {
             Self::Event(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
-            Self::OtherLog => f.write_str("its checkpoint is of another log"),
+            Self::OtherLog => {
+                f.write_str("its checkpoint is of another log; rebuild the projection with `Engine::reset`")
+            }
             Self::Rewound { checkpoint, head } => write!(
                 f,
-                "the log was rewound: the checkpoint was made at position {checkpoint} of another history, the log ends at {head}"
+                "the log was rewound: the checkpoint was made at position {checkpoint} of another history, the log ends at {head}; rebuild the projection with `Engine::reset`"
             ),
         }
     }

@@ -574,7 +574,11 @@ impl Inner {
 }
 
 fn stopped(follower: &Follower, partition: Partition, fault: ConsumerFault) -> ReadError {
-    let position = follower.watch().borrow().on(partition);
+    // A follower that has not claimed the projection yet knows no checkpoint.
+    let position = match fault {
+        ConsumerFault::Rewound { checkpoint, .. } => checkpoint,
+        _ => follower.watch().borrow().on(partition),
+    };
     ReadError::Stopped { projection: follower.name(), position, fault }
 }
 

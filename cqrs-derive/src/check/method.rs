@@ -101,7 +101,7 @@ fn signature(method: &Method<'_>, attribute: &str, errors: &Errors) {
     for attr in method.item.attrs.iter().filter(|attr| attr.path().is_ident("cfg")) {
         errors.at(
             attr.path(),
-            format_args!("`#[cfg]` has no effect on what is generated for `#[{attribute}]`: put it into the method's body"),
+            format_args!("`#[cfg]` has no effect on what is generated for `#[{attribute}]`: put it into the method's body, or write the whole block twice, each under a `#[cfg]`"),
         );
     }
 }
