@@ -159,7 +159,7 @@ fn what_is_no_bank_is_refused_by_name() -> Result<()> {
     let home = Home::new()?;
     home.file("notes.txt", "not a database")?;
     for (store, words) in [
-        ("sqlite:.", "it is a directory"),
+        ("sqlite:.", "the path is a directory"),
         ("sqlite:notes.txt", "the file is not an SQLite database"),
         ("sqlite:no/bank.db", "the directory no does not exist"),
         ("sqlite:", "write `sqlite:PATH`"),
