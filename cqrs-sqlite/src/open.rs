@@ -193,27 +193,36 @@ impl Location {
     }
 
     /// Checks the file as far as possible without SQLite, then reads it before it is known to be a store.
-    fn check_and_inspect<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+    fn check_and_inspect<T>(&self, read: impl Fn(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
         file::if_closed(&self.path, || check_file(&self.path).and_then(|()| wal::check(&self.path)))?;
         self.inspect(read)
     }
 
     /// Reads the file without leaving new files next to it.
-    fn inspect<T>(&self, read: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
-        let done = if length(&self.path) == 0 {
-            read(&Connection::open_in_memory()?)
-        } else if length(&sibling(&self.path, "-wal")) == 0 {
-            open_immutable(&self.path).and_then(|conn| read(&conn))
-        } else {
-            let conn = self.connect(READ_WRITE)?;
-            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-            if !sibling(&self.path, "-shm").exists() {
-                // In exclusive mode, SQLite keeps the WAL index in memory instead of in a `-shm` file.
-                conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    fn inspect<T>(&self, read: impl Fn(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        if length(&self.path) == 0 {
+            return read(&Connection::open_in_memory()?);
+        }
+        let is_alone = || length(&sibling(&self.path, "-wal")) == 0 && !has_rollback_journal(&self.path);
+        if is_alone() {
+            let done = open_immutable(&self.path).and_then(|conn| read(&conn));
+            // Otherwise another process writes to the file, and the pages may be of two states.
+            if is_alone() {
+                return done.map_err(|fault| self.cannot_open(fault));
             }
-            read(&conn)
-        };
-        done.map_err(|fault| self.cannot_open(fault))
+        }
+        self.connect(READ_WRITE)
+            .and_then(|conn| {
+                conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+                // The first read rolls back what a rollback journal belongs to, if its process was killed: the main
+                // file alone may look as if that transaction had committed.
+                if !sibling(&self.path, "-shm").exists() && !has_rollback_journal(&self.path) {
+                    // In exclusive mode, SQLite keeps the WAL index in memory instead of in a `-shm` file.
+                    conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+                }
+                read(&conn)
+            })
+            .map_err(|fault| self.cannot_open(fault))
     }
 
     /// Fails if the main file expects commits in a WAL and there is no WAL.
@@ -302,6 +311,12 @@ fn set_durability(conn: &Connection) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Returns whether a transaction without a WAL, which creates or migrates the tables, is not committed yet. SQLite
+/// deletes the journal when it commits.
+fn has_rollback_journal(path: &Path) -> bool {
+    length(&sibling(path, "-journal")) > 0
+}
+
 /// Opens the main file as it is on disk: without its WAL, without locks, and without creating files.
 fn open_immutable(path: &Path) -> Result<Connection, Fault> {
     let mut uri = b"file:".to_vec();
@@ -369,9 +384,9 @@ fn check_file(path: &Path) -> Result<(), Fault> {
     if !start.starts_with(MAGIC) {
         return Err(Fault::corrupt("the file is not an SQLite database; name another file"));
     }
-    let without_wal = || length(&sibling(path, "-wal")) == 0;
-    // With a WAL, the last page may be partly written, which is not damage.
-    if is_truncated(path, &start) && without_wal() && is_truncated(path, &start) {
+    let is_alone = || length(&sibling(path, "-wal")) == 0 && !has_rollback_journal(path);
+    // With a WAL or a rollback journal, the last page may be partly written, which is not damage.
+    if is_truncated(path, &start) && is_alone() && is_truncated(path, &start) {
         return Err(Fault::corrupt(
             "the file was truncated: it does not end with a whole page; restore a backup",
         ));

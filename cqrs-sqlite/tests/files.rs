@@ -527,3 +527,59 @@ mod unix {
         assert!(fs::read(&path).unwrap() == before, "the file was changed");
     }
 }
+
+/// A rollback journal of SQLite that takes a file back to these pages of 4,096 bytes.
+fn rollback_journal(pages: &[&[u8]]) -> Vec<u8> {
+    const NONCE: u32 = 7;
+    let count = u32::try_from(pages.len()).unwrap();
+    let mut journal = vec![0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    for number in [count, NONCE, count, 512, 4_096] {
+        journal.extend(number.to_be_bytes());
+    }
+    journal.resize(512, 0);
+    for (page, number) in pages.iter().zip(1_u32..) {
+        // SQLite sums every 200th byte, from the end on.
+        let sampled = (1..=20).map(|step| u32::from(page[4_096 - 200 * step]));
+        journal.extend(number.to_be_bytes());
+        journal.extend(*page);
+        journal.extend((NONCE + sampled.sum::<u32>()).to_be_bytes());
+    }
+    journal
+}
+
+/// A process is killed when its transaction is in the main file and the rollback journal is still there, so it is not
+/// committed. The main file alone looks as if it were.
+#[tokio::test]
+async fn a_creation_that_was_killed_while_it_committed_is_rolled_back() {
+    let dir = dir();
+    let path = dir.path().join("bank.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    fs::write(path.with_extension("db-journal"), rollback_journal(&[])).unwrap();
+    for round in 0..2 {
+        let store = SqliteStore::open(&path).await.unwrap();
+        store.append(Append::new(vec![event("A/1", "x")], Guard::Any)).await.unwrap();
+        assert_eq!(store.head(Partition::ONLY).await.unwrap().position.get(), round + 1);
+        store.close().await.unwrap();
+    }
+}
+
+/// The same of a migration: the file is then still of the version before.
+#[tokio::test]
+async fn a_migration_that_was_killed_while_it_committed_is_rolled_back() {
+    let dir = dir();
+    let path = fixture("v2.db", dir.path());
+    let before = fs::read(&path).unwrap();
+    SqliteStore::migrate(&path).await.unwrap();
+    assert!(SqliteStore::migration_sql(&path).await.unwrap().is_empty());
+    fs::write(
+        path.with_extension("db-journal"),
+        rollback_journal(&before.chunks_exact(4_096).collect::<Vec<_>>()),
+    )
+    .unwrap();
+    let refused = SqliteStore::open(&path).await.unwrap_err().to_string();
+    assert!(refused.contains("call `SqliteStore::migrate`"), "{refused}");
+    SqliteStore::migrate(&path).await.unwrap();
+    SqliteStore::open(&path).await.unwrap();
+}
