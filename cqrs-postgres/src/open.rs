@@ -226,7 +226,15 @@ impl Place {
     ) -> Result<Arc<Conn>, Fault> {
         let conn = Conn { link, place: Arc::clone(self) };
         if !conn.is_checked() {
-            within(self.timeouts.client(), "look at the log's id", check_log(&conn, meta, role)).await?;
+            let check = within(self.timeouts.client(), "look at the log's id", check_log(&conn, meta, role));
+            let checked = check.await;
+            if let Err(fault) = &checked
+                && (fault.is_timeout() || fault.leaves_server())
+            {
+                // Otherwise the next caller would wait for the same connection.
+                conn.give_up();
+            }
+            checked?;
             conn.checked();
         }
         Ok(Arc::new(conn))

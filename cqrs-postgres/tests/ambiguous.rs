@@ -282,6 +282,34 @@ async fn a_server_that_is_silent_is_given_up() {
     assert_eq!(read_stream(&store, "A/1").await.len(), count + 1);
 }
 
+/// Two stores share a connection. It falls silent before the second one has used it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shared_connection_that_is_silent_is_not_used_again() {
+    let Some(server) = pg_cluster::made().map(pg_cluster::Cluster::server) else { return };
+    let proxy = Proxy::start(server.port()).await;
+    let open = async || {
+        let url = format!("postgres://postgres:secret@127.0.0.1:{}/postgres?schema={}", proxy.port, schema());
+        let limit = Duration::from_millis(500);
+        let builder = PostgresStore::builder(&url).patience(limit).statement_timeout(limit).readers(1);
+        builder.open().await.unwrap()
+    };
+    let (first, second) = (open().await, open().await);
+    assert!(read_stream(&first, "A/1").await.is_empty());
+    proxy.mode.store(SILENT, Ordering::SeqCst);
+    let read = cqrs_core::store::StreamRead {
+        stream: stream("A/1"),
+        from: Version::new(1),
+        limit: 10,
+        direction: cqrs_core::store::Direction::Forward,
+    };
+    let error = second.read_stream(read).await.unwrap_err();
+    assert_eq!(error.kind(), StoreErrorKind::Unavailable, "{error}");
+    proxy.mode.store(PASS, Ordering::SeqCst);
+    for store in [&second, &first] {
+        assert!(read_stream(store, "A/1").await.is_empty());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_append_that_arrived_is_found() {
     for options in ["", "&pgbouncer=true"] {
