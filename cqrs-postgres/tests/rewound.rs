@@ -3,148 +3,59 @@
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, reason = "a test")]
 #![allow(clippy::unwrap_used, reason = "a test stops at a fault")]
 
+#[path = "../../tests/support/rewound.rs"]
+mod rewound;
 mod support;
 
-use std::sync::Arc;
-
-use cqrs::engine::Stores;
-use cqrs::memory::MemoryStore;
-use cqrs::prelude::*;
-use cqrs::{Aggregate as _, ReadError};
-use cqrs_core::error::StoreErrorKind;
-use cqrs_core::id::{Position, StreamId, Version};
-use cqrs_core::store::{EventStore as _, Snapshot};
+use cqrs_core::error::StoreError;
 use cqrs_postgres::PostgresStore;
+use rewound::Rewind;
 use support::{back_up, connect, restore, schema, with};
+use tokio_postgres::Client;
 
-#[derive(Event, Serialize, Deserialize)]
-pub struct Deposited {
-    pub cents: u64,
+struct Log {
+    client: Client,
+    url: String,
+    schema: String,
 }
 
-#[derive(Command)]
-pub struct Deposit {
-    #[id]
-    pub account: u64,
-    pub cents: u64,
-}
-
-#[derive(Default, Serialize, Deserialize)]
-pub struct Account {
-    pub balance: u64,
-}
-
-#[aggregate(id = u64, snapshot = every(10))]
-impl Account {
-    #[handle]
-    fn deposit(&self, cmd: Deposit) -> Deposited {
-        Deposited { cents: cmd.cents }
-    }
-    #[apply]
-    fn deposited(&mut self, event: &Deposited) {
-        self.balance += event.cents;
+impl Log {
+    /// Creates a schema of its own. `None` without a server.
+    async fn new() -> Option<Self> {
+        let (cluster, schema) = (pg_cluster::shared()?, schema());
+        let url = with(cluster.url(), &format!("schema={schema}"));
+        Some(Self { client: connect(cluster.url()).await, url, schema })
     }
 }
 
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Total {
-    pub cents: u64,
-}
+impl Rewind for Log {
+    type Store = PostgresStore;
 
-#[projection(name = "total", key = u64)]
-impl Total {
-    #[on]
-    fn deposited(&mut self, event: &Deposited) {
-        self.cents += event.cents;
+    async fn open(&self) -> PostgresStore {
+        PostgresStore::open(&self.url).await.unwrap()
+    }
+
+    async fn back_up(&self) {
+        back_up(&self.client, &self.schema).await;
+    }
+
+    async fn restore(&self) {
+        restore(&self.client, &self.schema).await;
+    }
+
+    async fn verify(store: &PostgresStore) -> Result<(), StoreError> {
+        store.verify().await.map(drop)
     }
 }
 
-/// Deposits so often, by a new engine.
-async fn deposit(store: &PostgresStore, times: u32, cents: u64) {
-    let bank = Engine::builder().build(store.clone()).await.unwrap();
-    for _ in 0..times {
-        bank.execute(Deposit { account: 7, cents }).await.unwrap();
-    }
-    bank.shutdown().await;
-}
-
-async fn balance(store: &PostgresStore) -> u64 {
-    let bank = Engine::builder().build(store.clone()).await.unwrap();
-    let balance = bank.load::<Account>(&7).await.unwrap().state.unwrap().balance;
-    bank.shutdown().await;
-    balance
-}
-
-async fn kept(store: &PostgresStore) -> Snapshot {
-    let stream: StreamId = "Account/7".parse().unwrap();
-    store.snapshot(&stream, Account::SNAPSHOTS.unwrap().fingerprint()).await.unwrap().unwrap()
-}
-
-/// Other events have the versions and positions of those that the snapshot was folded from.
 #[tokio::test]
 async fn a_snapshot_of_a_lost_history_is_not_used() {
-    let Some(cluster) = pg_cluster::shared() else { return };
-    let schema = schema();
-    let url = with(cluster.url(), &format!("schema={schema}"));
-    let client = connect(cluster.url()).await;
-    let store = PostgresStore::open(&url).await.unwrap();
-    deposit(&store, 5, 1).await;
-    back_up(&client, &schema).await;
-    deposit(&store, 15, 1_000).await;
-    let lost = kept(&store).await;
-    assert_eq!((lost.version, lost.position), (Version::new(20), Position::new(20)));
-    restore(&client, &schema).await;
-    let store = PostgresStore::open(&url).await.unwrap();
-    deposit(&store, 15, 1).await;
-    // A save that was on its way while the log was rewound.
-    store.save_snapshot(lost.clone()).await.unwrap();
-    assert_eq!(kept(&store).await, lost);
-    let error = store.verify().await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-    assert!(error.to_string().contains("where the log does not have the event"), "{error}");
-    assert_eq!(balance(&store).await, 20);
-    store.verify().await.unwrap();
-    // A command is decided on what is there, too.
-    store.save_snapshot(lost).await.unwrap();
-    deposit(&store, 1, 1).await;
-    assert_eq!(balance(&store).await, 21);
+    let Some(log) = Log::new().await else { return };
+    rewound::a_snapshot_of_a_lost_history_is_not_used(log).await;
 }
 
-/// The documents are in a memory store, which is not rewound.
 #[tokio::test]
 async fn a_projection_in_another_store_continues_after_a_reset() {
-    let Some(cluster) = pg_cluster::shared() else { return };
-    let schema = schema();
-    let url = with(cluster.url(), &format!("schema={schema}"));
-    let client = connect(cluster.url()).await;
-    let log = Arc::new(PostgresStore::open(&url).await.unwrap());
-    let documents = Arc::new(MemoryStore::new());
-    let stores = Stores { log: log.clone(), documents: documents.clone() };
-    let bank = Engine::builder().build(stores).await.unwrap();
-    bank.execute(Deposit { account: 7, cents: 1 }).await.unwrap();
-    back_up(&client, &schema).await;
-    let lost = bank.execute(Deposit { account: 7, cents: 1_000 }).await.unwrap();
-    assert_eq!(bank.get::<Total>(&7).after(&lost).await.unwrap(), Some(Total { cents: 1_001 }));
-    restore(&client, &schema).await;
-    let new = PostgresStore::open(&url).await.unwrap();
-    deposit(&new, 2, 1).await;
-    let receipt = bank.execute(Deposit { account: 7, cents: 1 }).await.unwrap();
-    let read = bank.get::<Total>(&7).after(&receipt).await;
-    assert!(matches!(read, Err(ReadError::Stopped { .. })), "{read:?}");
-    bank.reset("total").await.unwrap();
-    assert_eq!(bank.get::<Total>(&7).after(&receipt).await.unwrap(), Some(Total { cents: 4 }));
-    assert!(bank.verify().await.unwrap().is_sound());
-    bank.shutdown().await;
-    // In the store itself, and by a program that has documents in memory.
-    let (one, other) = (engine(&new).await, engine(&new).await);
-    one.catch_up().await.unwrap();
-    other.reset("total").await.unwrap();
-    let receipt = one.execute(Deposit { account: 7, cents: 1 }).await.unwrap();
-    assert_eq!(one.get::<Total>(&7).after(&receipt).await.unwrap(), Some(Total { cents: 5 }));
-    assert!(one.verify().await.unwrap().is_sound());
-    new.verify().await.unwrap();
-}
-
-async fn engine(store: &PostgresStore) -> Engine {
-    Engine::builder().without_background().build(store.clone()).await.unwrap()
+    let Some(log) = Log::new().await else { return };
+    rewound::a_projection_in_another_store_continues_after_a_reset(log).await;
 }

@@ -3,144 +3,52 @@
 #![allow(missing_docs, missing_debug_implementations, unreachable_pub, reason = "a test")]
 #![allow(clippy::unwrap_used, reason = "a test stops at a fault")]
 
+#[path = "../../tests/support/rewound.rs"]
+mod rewound;
 mod support;
 
-use std::sync::Arc;
-
-use cqrs::engine::Stores;
-use cqrs::memory::MemoryStore;
-use cqrs::prelude::*;
-use cqrs::{Aggregate as _, ReadError};
-use cqrs_core::error::StoreErrorKind;
-use cqrs_core::id::{Position, StreamId, Version};
-use cqrs_core::store::{EventStore as _, Snapshot};
+use cqrs_core::error::StoreError;
 use cqrs_sqlite::SqliteStore;
+use rewound::Rewind;
 use support::{back_up, dir, restore};
+use tempfile::TempDir;
 
-#[derive(Event, Serialize, Deserialize)]
-pub struct Deposited {
-    pub cents: u64,
-}
+struct Log(TempDir);
 
-#[derive(Command)]
-pub struct Deposit {
-    #[id]
-    pub account: u64,
-    pub cents: u64,
-}
-
-#[derive(Default, Serialize, Deserialize)]
-pub struct Account {
-    pub balance: u64,
-}
-
-#[aggregate(id = u64, snapshot = every(10))]
-impl Account {
-    #[handle]
-    fn deposit(&self, cmd: Deposit) -> Deposited {
-        Deposited { cents: cmd.cents }
-    }
-    #[apply]
-    fn deposited(&mut self, event: &Deposited) {
-        self.balance += event.cents;
+impl Log {
+    fn paths(&self) -> [std::path::PathBuf; 2] {
+        ["bank.db", "copy.db"].map(|name| self.0.path().join(name))
     }
 }
 
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Total {
-    pub cents: u64,
-}
+impl Rewind for Log {
+    type Store = SqliteStore;
 
-#[projection(name = "total", key = u64)]
-impl Total {
-    #[on]
-    fn deposited(&mut self, event: &Deposited) {
-        self.cents += event.cents;
+    async fn open(&self) -> SqliteStore {
+        SqliteStore::open(&self.paths()[0]).await.unwrap()
+    }
+
+    async fn back_up(&self) {
+        let [path, copy] = self.paths();
+        back_up(&path, &copy);
+    }
+
+    async fn restore(&self) {
+        let [path, copy] = self.paths();
+        restore(&path, &copy);
+    }
+
+    async fn verify(store: &SqliteStore) -> Result<(), StoreError> {
+        store.verify().await.map(drop)
     }
 }
 
-/// Deposits so often, by a new engine.
-async fn deposit(store: &SqliteStore, times: u32, cents: u64) {
-    let bank = Engine::builder().build(store.clone()).await.unwrap();
-    for _ in 0..times {
-        bank.execute(Deposit { account: 7, cents }).await.unwrap();
-    }
-    bank.shutdown().await;
-}
-
-async fn balance(store: &SqliteStore) -> u64 {
-    let bank = Engine::builder().build(store.clone()).await.unwrap();
-    let balance = bank.load::<Account>(&7).await.unwrap().state.unwrap().balance;
-    bank.shutdown().await;
-    balance
-}
-
-async fn kept(store: &SqliteStore) -> Snapshot {
-    let stream: StreamId = "Account/7".parse().unwrap();
-    store.snapshot(&stream, Account::SNAPSHOTS.unwrap().fingerprint()).await.unwrap().unwrap()
-}
-
-/// Other events have the versions and positions of those that the snapshot was folded from.
 #[tokio::test]
 async fn a_snapshot_of_a_lost_history_is_not_used() {
-    let dir = dir();
-    let [path, copy] = ["bank.db", "copy.db"].map(|name| dir.path().join(name));
-    let store = SqliteStore::open(&path).await.unwrap();
-    deposit(&store, 5, 1).await;
-    back_up(&path, &copy);
-    deposit(&store, 15, 1_000).await;
-    let lost = kept(&store).await;
-    assert_eq!((lost.version, lost.position), (Version::new(20), Position::new(20)));
-    restore(&path, &copy);
-    let store = SqliteStore::open(&path).await.unwrap();
-    deposit(&store, 15, 1).await;
-    // A save that was on its way while the log was rewound.
-    store.save_snapshot(lost.clone()).await.unwrap();
-    assert_eq!(kept(&store).await, lost);
-    let error = store.verify().await.unwrap_err();
-    assert_eq!(error.kind(), StoreErrorKind::Corrupt);
-    assert!(error.to_string().contains("where the log does not have the event"), "{error}");
-    assert_eq!(balance(&store).await, 20);
-    store.verify().await.unwrap();
-    // A command is decided on what is there, too.
-    store.save_snapshot(lost).await.unwrap();
-    deposit(&store, 1, 1).await;
-    assert_eq!(balance(&store).await, 21);
+    rewound::a_snapshot_of_a_lost_history_is_not_used(Log(dir())).await;
 }
 
-/// The documents are in a memory store, which is not rewound.
 #[tokio::test]
 async fn a_projection_in_another_store_continues_after_a_reset() {
-    let dir = dir();
-    let [path, copy] = ["bank.db", "copy.db"].map(|name| dir.path().join(name));
-    let log = Arc::new(SqliteStore::open(&path).await.unwrap());
-    let documents = Arc::new(MemoryStore::new());
-    let stores = Stores { log: log.clone(), documents: documents.clone() };
-    let bank = Engine::builder().build(stores).await.unwrap();
-    bank.execute(Deposit { account: 7, cents: 1 }).await.unwrap();
-    back_up(&path, &copy);
-    let lost = bank.execute(Deposit { account: 7, cents: 1_000 }).await.unwrap();
-    assert_eq!(bank.get::<Total>(&7).after(&lost).await.unwrap(), Some(Total { cents: 1_001 }));
-    restore(&path, &copy);
-    let new = SqliteStore::open(&path).await.unwrap();
-    deposit(&new, 2, 1).await;
-    let receipt = bank.execute(Deposit { account: 7, cents: 1 }).await.unwrap();
-    let read = bank.get::<Total>(&7).after(&receipt).await;
-    assert!(matches!(read, Err(ReadError::Stopped { .. })), "{read:?}");
-    bank.reset("total").await.unwrap();
-    assert_eq!(bank.get::<Total>(&7).after(&receipt).await.unwrap(), Some(Total { cents: 4 }));
-    assert!(bank.verify().await.unwrap().is_sound());
-    bank.shutdown().await;
-    // In the store itself, and by a program that has documents in memory.
-    let (one, other) = (engine(&new).await, engine(&new).await);
-    one.catch_up().await.unwrap();
-    other.reset("total").await.unwrap();
-    let receipt = one.execute(Deposit { account: 7, cents: 1 }).await.unwrap();
-    assert_eq!(one.get::<Total>(&7).after(&receipt).await.unwrap(), Some(Total { cents: 5 }));
-    assert!(one.verify().await.unwrap().is_sound());
-    new.verify().await.unwrap();
-}
-
-async fn engine(store: &SqliteStore) -> Engine {
-    Engine::builder().without_background().build(store.clone()).await.unwrap()
+    rewound::a_projection_in_another_store_continues_after_a_reset(Log(dir())).await;
 }
