@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use cqrs::Registry;
 use cqrs::engine::{ConsumerStatus, EngineBuilder, OpenError};
@@ -94,15 +93,10 @@ impl Place {
     }
 
     pub fn postgres() -> Option<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
         if !cfg!(feature = "postgres") {
             return None;
         }
-        let (cluster, number) = (pg_cluster::shared()?, NUMBER.fetch_add(1, Ordering::Relaxed));
-        let schema = format!("deploy_{}_{number}", std::process::id());
-        // The tables of projections with statements are to lie there, too.
-        let options = format!("schema={schema}&options=-csearch_path%3D{schema}");
-        let url = format!("{}?{options}", cluster.url());
+        let url = pg_cluster::shared()?.schema_url("deploy");
         Some(Self { name: "PostgreSQL", store: Store::Url(url, None) })
     }
 

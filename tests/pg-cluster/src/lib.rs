@@ -125,6 +125,15 @@ impl Cluster {
         &self.url
     }
 
+    /// Returns the URL of a schema of its own, whose name begins with `prefix`. Statements without a schema, such as
+    /// those of projections with tables of their own, use it too.
+    #[must_use]
+    pub fn schema_url(&self, prefix: &str) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let schema = format!("{prefix}_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        format!("{}?schema={schema}&options=-csearch_path%3D{schema}", self.url())
+    }
+
     /// What only a server that was made here can do.
     ///
     /// # Panics
