@@ -54,7 +54,7 @@ pub fn commit() -> Option<String> {
         done.status.success().then(|| String::from_utf8_lossy(&done.stdout).trim().to_owned())
     };
     let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
-    // What a run writes is no change of the code.
+    // Files that a run writes do not count as changes of the code.
     let code = ["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs", ":!bench/results"];
     let changed = git(&code).is_none_or(|files| !files.is_empty());
     Some(if changed { format!("{commit}, with changes") } else { commit })

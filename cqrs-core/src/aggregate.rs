@@ -161,7 +161,7 @@ impl<A> Snapshots<A> {
         (self.freeze)(state)
     }
 
-    /// Returns the length of a state as it is kept, without keeping it; `None` if its `Serialize` fails.
+    /// Returns the length of a state as it is kept, without keeping it; `None` if it cannot be written.
     #[must_use]
     pub fn encoded_size(&self, state: &A) -> Option<usize> {
         (self.encoded_size)(state)
@@ -242,27 +242,11 @@ impl<T: Serialize + DeserializeOwned> Kept for T {
     }
 
     fn encoded_size(&self) -> Option<usize> {
-        let mut length = Length(0);
-        serde_json::to_writer(&mut length, self).ok()?;
-        Some(length.0)
+        Json::written(self, <[u8]>::len).ok()
     }
 
     fn thaw(bytes: &[u8]) -> Result<Self, CodecError> {
         Json::decode(bytes)
-    }
-}
-
-/// Counts what is written.
-struct Length(usize);
-
-impl std::io::Write for Length {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

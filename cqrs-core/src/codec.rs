@@ -115,7 +115,7 @@ pub const MAX_EVENT_DEPTH: usize = 100;
 
 thread_local!(static LIMIT: Cell<usize> = const { Cell::new(MAX_DEPTH) });
 
-/// How deep what is written meanwhile may nest, also by a codec that makes something else of JSON.
+/// Limits the nesting of everything that this thread writes meanwhile, also by a codec that converts the JSON.
 struct Limit {
     before: usize,
 }
@@ -134,7 +134,10 @@ impl Drop for Limit {
 
 impl Json {
     /// Writes a value and lends the bytes.
-    fn written<T: Serialize, R>(value: &T, read: impl FnOnce(&[u8]) -> R) -> Result<R, CodecError> {
+    pub(crate) fn written<T: Serialize, R>(
+        value: &T,
+        read: impl FnOnce(&[u8]) -> R,
+    ) -> Result<R, CodecError> {
         // Where it grows is used again.
         thread_local!(static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) });
         let mut scratch = SCRATCH.take();

@@ -20,7 +20,7 @@ pub trait Command: Sized + 'static {
     type Id: Id;
     /// The one aggregate with a `#[handle]` for it.
     type Aggregate: Handle<Self>;
-    /// What the engine keeps of a command until it is decided.
+    /// The form in which the engine stores a command until it is decided.
     type Shared: SharedCommand<Self>;
     /// The name, for messages and spans.
     const NAME: &'static str;
@@ -49,7 +49,7 @@ pub trait Command: Sized + 'static {
     fn duplicate(&self) -> Self;
 }
 
-/// What the engine keeps of a command `C` until it is decided, for all threads: [`Sent`], if `C` is `Send` and
+/// The form in which the engine stores a command `C` until it is decided, for all threads: [`Sent`], if `C` is `Send` and
 /// `Sync`.
 ///
 /// The bound is on an associated type of [`Command`] and not on the command itself: a supertrait is checked

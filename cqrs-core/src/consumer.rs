@@ -104,7 +104,7 @@ pub trait Work: Send {
     fn fold(self: Box<Self>, entries: Vec<Option<Bytes>>) -> Result<Effect, Unfit>;
 }
 
-/// What events make of a consumer's stored state.
+/// The changes that events make to a consumer's stored state.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Effect {

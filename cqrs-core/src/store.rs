@@ -109,7 +109,7 @@
 //! - Those of the events that match its query, as they are going to be read, are routed, and folded into
 //!   the entries as the transaction sees them. The [effect](crate::consumer::Effect) is written in the
 //!   transaction: entries of any of its collections, and statements of the user's own. If the consumer cannot
-//!   take an event, the append gives [`AppendError::Unfit`], and nothing is written.
+//!   take an event, the append returns [`AppendError::Unfit`], and nothing is written.
 //! - Its checkpoint moves to the last position of the append, also if no event matched.
 //!
 //! Its epoch is neither asked for nor changed: the transaction is the fence. An owner that follows the log
@@ -749,7 +749,7 @@ pub struct Append {
     pub owner: Option<KeyOwner>,
     /// The projections whose effect is part of the commit, in this order.
     pub inline: Inline,
-    /// How many positions an inline projection may be behind for the append to apply the events that it has missed
+    /// The number of positions that an inline projection may be behind for the append to apply the missed events
     /// (default: none).
     pub inline_gap: InlineGap,
 }
@@ -1350,7 +1350,7 @@ pub struct Snapshot {
     pub version: Version,
     /// That event's position.
     pub position: Position,
-    /// That event's id. After the log was rewound, another event may have the same version and position.
+    /// The id of that event. After the log was rewound, another event may have the same version and position.
     pub event: Uuid,
     /// What the state looks like and how it is folded, as one number. All of its 64 bits count.
     pub fingerprint: u64,

@@ -56,7 +56,7 @@ pub(crate) struct Statements {
     pub(crate) consumer: &'static str,
     pub(crate) inlined: Inlined,
     pub(crate) handlers: Handlers,
-    /// Whether the consumer has committed nothing yet.
+    /// True if the consumer has committed nothing yet.
     pub(crate) first: bool,
 }
 
@@ -168,7 +168,7 @@ impl Held {
                 }
                 let (revision, stored) = (self.revision(name), self.checkpoints.get(name).copied());
                 let inlined = Inlined::new(consumer, revision, stored, facts.log_end(), append.inline_gap);
-                // If the append is refused for that, it is told when the group is decided.
+                // If the append is refused for that, the decision of the group reports it.
                 if let Some(missing) = inlined.ok().and_then(|one| one.missing(facts.partition())) {
                     let slice = read::log(conn, &missing, facts.log()).await?;
                     self.missed.insert(name, slice);
@@ -267,7 +267,7 @@ impl<'a> Effects<'a> {
         let revision = self.held.revision(name);
         let mut inlined = Inlined::new(consumer, revision, stored.copied(), facts.log_end(), gap)?;
         if inlined.missing(facts.partition()).is_some() {
-            // What an append before it in the group has added is not among them: then it is behind.
+            // They do not include events of an append before it in the group: then the projection is behind.
             let missed = self.held.missed.get(name).cloned().unwrap_or_else(|| nothing(facts));
             inlined = inlined.with_missed(missed)?;
         }

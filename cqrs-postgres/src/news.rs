@@ -16,8 +16,8 @@ use crate::readers::{Lanes, Share};
 
 /// How often the log is looked at while somebody waits and nobody can be listened to.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// How often while there is somebody to listen to: what is told can be lost. From the first time to the last, doubling
-/// while nothing happens, so that many tenants at rest cost little.
+/// The pause between two looks while a connection listens, because a notification can be lost. It doubles from the first
+/// to the last while nothing happens, so that many tenants at rest cost little.
 const RARE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// How long a message to other processes waits for more to tell.
 const PAUSE: Duration = Duration::from_millis(20);

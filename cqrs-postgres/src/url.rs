@@ -67,7 +67,7 @@ pub(crate) fn parse(text: &str) -> Result<Asked, Fault> {
     Ok(asked)
 }
 
-/// What follows a scheme, which may be in capitals.
+/// Returns the text after a scheme, which may be in capitals.
 fn without<'t>(scheme: &str, text: &'t str) -> Option<&'t str> {
     let (start, rest) = text.split_at_checked(scheme.len())?;
     start.eq_ignore_ascii_case(scheme).then_some(rest)

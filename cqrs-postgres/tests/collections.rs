@@ -105,7 +105,7 @@ async fn notes(client: &Client, schema: &str) -> i64 {
     rows[0].get(0)
 }
 
-/// A store in a schema of its own, with a connection beside it.
+/// Opens a store in a schema of its own, and another connection.
 async fn opened(cluster: &pg_cluster::Cluster) -> (PostgresStore, Client, String) {
     let schema = schema();
     let store = PostgresStore::open(&with(cluster.url(), &format!("schema={schema}"))).await.unwrap();

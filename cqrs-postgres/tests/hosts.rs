@@ -25,7 +25,7 @@ struct Node<'s> {
 
 impl Node<'_> {
     fn run(command: &mut Command) {
-        // What `pg_ctl` starts keeps the pipes open, so nothing is read from it.
+        // The server that `pg_ctl` starts keeps the pipes open, so nothing is read from them.
         let done = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         assert!(done.success(), "{command:?}");
     }
@@ -48,7 +48,7 @@ impl Node<'_> {
         String::from_utf8(psql.output().unwrap().stdout).unwrap().trim().to_owned()
     }
 
-    /// Starts it as the standby of another, and waits until it is told what that one commits.
+    /// Starts it as the standby of another, and waits until it receives what that one commits.
     fn follow(&self, primary: &Node<'_>) {
         let socket = self.server.dir().display();
         let settings = format!(

@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::error::Fault;
 use crate::open;
 
-/// Whether a path is a URL, such as one of another kind of store. A path that starts with `.` or `/` is none.
+/// Returns whether a path is a URL, such as one of another kind of store. A path that starts with `.` or `/` is none.
 fn is_url(path: &Path) -> bool {
     let text = path.to_string_lossy();
     !text.starts_with(['.', '/']) && text.contains("://")

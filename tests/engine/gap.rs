@@ -134,7 +134,7 @@ impl Place {
         }
     }
 
-    /// What the projection has counted.
+    /// The count of the projection.
     async fn cents(&self, with: &Engine) -> u64 {
         match self {
             Self::Documents(..) => with.get::<Vault>(&"all".to_owned()).await.unwrap().unwrap().cents,
@@ -191,7 +191,7 @@ async fn a_busy_writer_without_the_projection_fails_no_command() {
     }
 }
 
-/// What an append applies itself is what its follower would have applied, up to the gap that it may close.
+/// An append applies the same as its follower would have applied, up to the gap that it may close.
 #[tokio::test]
 async fn an_append_applies_the_few_events_that_were_missed() {
     for place in Place::all().await {

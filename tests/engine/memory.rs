@@ -29,7 +29,7 @@ pub struct Grew {
 #[error("it is full")]
 pub struct Full;
 
-/// What the states of one test have in memory now, and the most that they had.
+/// The bytes that the states of one test have in memory now, and the most that they had.
 pub struct Counter {
     now: AtomicUsize,
     most: AtomicUsize,
@@ -263,7 +263,7 @@ async fn a_state_past_the_limit_is_not_kept_and_its_commands_succeed() {
     }
 }
 
-/// What is counted for a state goes with the state, however its command ends.
+/// The count of a state goes with the state, however its command ends.
 #[tokio::test]
 async fn commands_that_fail_leave_nothing_counted() {
     // With room for all streams, and with less, where any but the last one may have gone.

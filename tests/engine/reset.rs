@@ -12,7 +12,7 @@ use cqrs::{Partition, ReadError, Registry};
 use crate::bank::*;
 use crate::rewound::{account, regrow};
 
-/// How long what certainly happens may take.
+/// The limit for something that certainly happens.
 const LIMIT: Duration = Duration::from_secs(120);
 
 async fn state(engine: &Engine, projection: &str) -> ConsumerState {

@@ -153,12 +153,7 @@ pub async fn stores() -> Vec<(&'static str, Stores, tempfile::TempDir)> {
 /// A schema of its own in the tests' server.
 #[cfg(feature = "postgres")]
 pub fn postgres_url() -> Option<String> {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let (process, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::SeqCst));
-    let schema = format!("engine_{process}_{number}");
-    // The tables of projections with statements are to lie there, too.
-    let options = format!("schema={schema}&options=-csearch_path%3D{schema}");
-    Some(format!("{}?{options}", pg_cluster::shared()?.url()))
+    Some(pg_cluster::shared()?.schema_url("engine"))
 }
 
 /// Those that need no server.
@@ -458,7 +453,7 @@ async fn handlers_of_two_engines_that_wait_for_each_other_are_told_at_once() {
     }
 }
 
-/// What a task of its own waits for is not known to be part of a handler, as in a service that calls another process.
+/// The engine does not know that a task of its own belongs to a handler, as in a service that calls another process.
 #[tokio::test]
 async fn handlers_of_two_engines_that_spawn_what_waits_end_by_a_limit() {
     let ask = |desk, other| Ask { desk, what: What::Spawn(other, Box::new(What::Answer(0))) };

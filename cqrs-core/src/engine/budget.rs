@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 use super::slots::{Dropped, Slot};
 
-/// What all slots of an engine have together.
+/// The total size of the states of an engine, and their order of use.
 pub(super) struct Budget {
     limit: usize,
     /// The most slots at a time.
@@ -57,7 +57,7 @@ impl Budget {
         Self { limit, slots, total, uses, order: Mutex::default(), warned: AtomicBool::new(false) }
     }
 
-    /// Whether one state of this size is kept at all.
+    /// Returns whether the engine remembers a state of this size at all.
     pub(super) fn fits(&self, size: usize) -> bool {
         size <= self.limit
     }

@@ -341,13 +341,10 @@ pub struct Stores {
 impl Stores {
     /// Whether read models can be part of an append's commit: one object is both, and can.
     pub(crate) fn can_inline(&self) -> bool {
-        let same = std::ptr::addr_eq(Arc::as_ptr(&self.log), Arc::as_ptr(&self.documents));
-        same && self.log.capabilities().inline
+        !self.are_apart() && self.log.capabilities().inline
     }
-}
 
-impl Stores {
-    /// Whether the documents may be in another store than the log: these are not two handles on one value.
+    /// Returns whether the documents may be in another store than the log: these are not two handles on one value.
     fn are_apart(&self) -> bool {
         !std::ptr::addr_eq(Arc::as_ptr(&self.log), Arc::as_ptr(&self.documents))
     }

@@ -123,7 +123,7 @@ pub struct Execute<'e, C: Command> {
     running: Option<BoxFuture<'e, Executed<C>>>,
 }
 
-/// What a command comes to.
+/// The result of a command.
 type Executed<C> = Result<Receipt, ExecuteError<<<C as Command>::Aggregate as Aggregate>::Error>>;
 
 impl<C: Command> fmt::Debug for Execute<'_, C> {
@@ -321,7 +321,7 @@ impl Inner {
             inside.polls();
             let end = work.as_mut().poll(cx);
             if end.is_pending() {
-                // A shutdown names it, and those who wait for it or its turn see that it is polled.
+                // A shutdown names it, and commands that wait for its turn see that it is polled.
                 inside.waits(request.command, &request.stream, cx.waker());
                 match number.load(Ordering::Relaxed) {
                     0 => {}
@@ -360,7 +360,7 @@ impl Inner {
                 Some(at) => at,
                 None => Box::pin(self.begin(request, plan, attempt)).await?,
             };
-            // The append goes on its way in here, so that the future has no place for it besides the store's.
+            // The append is sent here, so that this future has no field for it in addition to the store's future.
             let (proof, appending) =
                 match self.attempt(request, attempt, &mut turn, &mut at, &mut course).await? {
                     Next::Append(_) if self.gate.is_abandoned() => return Err(Failure::ShutDown.into()),
@@ -887,7 +887,8 @@ impl Inner {
         Ok(receipt(end.map_or(first.point(), |end| end.point())))
     }
 
-    /// What became of an append, as the store has answered.
+    /// Returns what became of an append, as the store has answered. The caller handles the ordinary case itself: an
+    /// append with events that was written.
     async fn written(
         &self,
         request: &Call,
@@ -896,16 +897,10 @@ impl Inner {
         end: Result<Appended, AppendError>,
     ) -> Result<Written, Stop> {
         match end {
+            // An append without events. Those that it rests on were written before it.
             Ok(done) => {
-                let point = match proof.last {
-                    Some(_) => done.point(),
-                    // What it rests on was written before it.
-                    None => {
-                        at.landed(self.timeouts.turn).await;
-                        at.end.point()
-                    }
-                };
-                Ok(Written::Here(proof.receipt(request, &done, point)))
+                at.landed(self.timeouts.turn).await;
+                Ok(Written::Here(proof.receipt(request, &done, at.end.point())))
             }
             // Of other guards than those of streams, appends bring only what watches inline projections.
             Err(
@@ -1066,18 +1061,18 @@ impl Course {
         (self.tries > PATIENCE || self.is_behind_again()) && (!reaches_out || self.took < QUICK)
     }
 
-    /// Whether an inline projection was behind again after it had caught up.
+    /// Returns whether an inline projection was behind again after it had caught up.
     fn is_behind_again(&self) -> bool {
         self.behind > 1
     }
 
-    /// Whether an inline projection that has missed so many events has to catch up before the next append. The second
+    /// Returns whether an inline projection that has missed so many events has to catch up before the next append. The second
     /// time, what was written since the first goes into the append. Later times, the append could not apply it.
     fn is_to_catch_up(&self, missed: u64) -> bool {
         self.behind != 2 || missed > u64::from(RESERVED_GAP.documents.min(RESERVED_GAP.handlers))
     }
 
-    /// What the next append applies of what inline projections have missed.
+    /// Returns how many missed events of inline projections the next append applies.
     fn gap(&self) -> InlineGap {
         if self.is_behind_again() { RESERVED_GAP } else { GAP }
     }

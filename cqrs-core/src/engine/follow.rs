@@ -39,14 +39,15 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 const STANDBY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 /// For how long one that is on standby before an event leaves the consumer alone, between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
-/// For how long a consumer that has stopped because the log is another, or was rewound, leaves its checkpoint alone,
-/// between two looks: an operator may reset it from another program.
+/// The pause between two looks at the checkpoint of a consumer that has stopped because the log is another, or was
+/// rewound: an operator may reset it from another program.
 const UNRESET: Duration = Duration::from_secs(2);
 /// For how long one that is new looks whether another moves the consumer, before it takes it over.
 /// Longer than a store needs to tell another process of an append.
 const GLANCE: Duration = Duration::from_millis(150);
 
-/// How often a read that waits for no receipt makes sure that documents in the log's own store are of its history.
+/// The time for which reads without a receipt trust the last check that documents in the log's own store are of its
+/// history.
 const CHECKED: Duration = Duration::from_secs(1);
 
 /// Waits that double from one fault to the next. They have to outgrow a batch: of two owners that
@@ -178,7 +179,7 @@ pub enum ConsumerFault {
 }
 
 impl ConsumerFault {
-    /// Whether the log is not the one that the consumer has followed.
+    /// Returns whether the log is not the one that the consumer has followed.
     fn is_of_history(&self) -> bool {
         match self {
             Self::OtherLog | Self::Rewound { .. } => true,
@@ -808,7 +809,7 @@ impl Follower {
         self.progress.send_modify(|progress| progress.state = state);
     }
 
-    /// Whether it has stopped for this already.
+    /// Returns whether it has stopped for this already.
     fn is_stopped_by(&self, fault: &ConsumerFault) -> bool {
         let progress = self.progress.borrow();
         matches!(&progress.state, ConsumerState::Stopped(known) if known.to_string() == fault.to_string())
@@ -1089,7 +1090,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether a read found not long ago that the checkpoints are of this log's history.
+    /// Returns whether a read found not long ago that the checkpoints are of this log's history.
     pub(super) fn was_checked(&self) -> bool {
         let last = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         last.is_some_and(|last| last.elapsed() < CHECKED)

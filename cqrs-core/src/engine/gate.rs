@@ -29,7 +29,7 @@ type Listed = HashMap<u64, Listing>;
 struct Listing {
     command: &'static str,
     stream: StreamId,
-    /// How often it was polled, whether it is at the moment, and how to have it polled again.
+    /// The number of its polls, whether it is being polled, and the waker that has it polled again.
     beats: u64,
     is_polled: bool,
     waker: Waker,
@@ -63,9 +63,9 @@ impl Gate {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Closes it and waits until nobody is inside, for at most `limit`. It gives up earlier if those inside do not
-    /// end because nobody polls them: if all were asked twice and none was polled within `turn`. Returns whether
-    /// nobody is inside.
+    /// Closes it and waits until no command is inside, for at most `limit`. It stops waiting earlier if the commands
+    /// inside are not polled: if all were woken twice and none was polled within `turn`. Returns whether no command is
+    /// inside.
     pub(super) async fn close(&self, limit: Duration, turn: Duration) -> bool {
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
         let since = Instant::now();
@@ -96,12 +96,12 @@ impl Gate {
         }
     }
 
-    /// How many are inside.
+    /// Returns how many are inside.
     fn count(&self) -> u64 {
         self.state.load(Ordering::Acquire) & COUNT
     }
 
-    /// How often each of those inside was polled, by number; `None` if one is polled at the moment.
+    /// Returns how often each of those inside was polled, by number; `None` if one is polled at the moment.
     fn beats(&self) -> Option<Vec<(u64, u64)>> {
         let mut beats = Vec::new();
         for shard in &self.listed {

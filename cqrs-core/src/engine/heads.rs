@@ -16,7 +16,7 @@ use crate::id::{Partition, Position};
 use crate::store::{EventStore, Head};
 use crate::timer;
 
-/// How long the store's `wait` is trusted before the heads are read: from the first time to the last, doubling while
+/// The time for which the store's `wait` is trusted before the heads are read: from the first time to the last, doubling while
 /// nothing happens. Without a `wait`, the heads are read as often as at first.
 const POLL: Duration = Duration::from_millis(500);
 const IDLE: (Duration, Duration) = (POLL, Duration::from_secs(10));

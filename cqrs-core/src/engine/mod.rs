@@ -106,7 +106,7 @@ struct Inner {
     /// What the log was called when the engine was built.
     log_id: LogId,
     documents: Arc<dyn ReadStore>,
-    /// Whether the documents may be in another store than the log, which is not rewound together with it.
+    /// True if the documents may be in another store than the log, which is not rewound together with it.
     are_documents_apart: bool,
     registry: Registry,
     services: Services,

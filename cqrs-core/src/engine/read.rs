@@ -274,7 +274,7 @@ impl FromStr for Cursor {
 }
 
 impl<P: Projection> Get<'_, P> {
-    /// What is to be read, once.
+    /// Takes the request out.
     fn take(&mut self) -> Self {
         Self { key: mem::take(&mut self.key), running: None, ..*self }
     }
@@ -306,7 +306,7 @@ struct Found {
 }
 
 impl<P: Projection> List<'_, P> {
-    /// What is to be read, once.
+    /// Takes the request out.
     fn take(&mut self) -> Self {
         Self { cursor: self.cursor.take(), running: None, ..*self }
     }
@@ -347,17 +347,14 @@ macro_rules! awaited {
 
             fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
                 let this = self.get_mut();
-                if this.running.is_none() {
+                let running = this.running.take().unwrap_or_else(|| {
                     let (request, engine, wait) = (this.take(), this.engine, this.wait);
-                    this.running = Some(Box::pin(async move {
+                    Box::pin(async move {
                         engine.0.inner.ready(P::NAME, TypeId::of::<P>(), wait).await?;
                         request.read().await
-                    }));
-                }
-                match &mut this.running {
-                    Some(running) => running.as_mut().poll(cx).map(|found| Self::decode(found?)),
-                    None => Poll::Pending,
-                }
+                    })
+                });
+                this.running.insert(running).as_mut().poll(cx).map(|found| Self::decode(found?))
             }
         }
 

@@ -84,7 +84,7 @@ impl Engine {
     ///
     /// It waits for at most [`Timeouts::shutdown`](super::Timeouts::shutdown). What has not ended by then is
     /// abandoned, and the result names it, such as a handler whose service does not answer. If only commands are left
-    /// that nobody polls, it abandons them after one and a half times [`Timeouts::turn`](super::Timeouts::turn).
+    /// that are not polled, it abandons them after one and a half times [`Timeouts::turn`](super::Timeouts::turn).
     pub async fn shutdown(&self) -> Shutdown {
         let inner = &self.0.inner;
         let Timeouts { shutdown: limit, turn, .. } = inner.timeouts;

@@ -216,7 +216,7 @@ struct Queue {
     /// Empty while a command decides, and after a failure, so that a cancelled or panicked command leaves
     /// nothing half-folded behind.
     known: Option<Known>,
-    /// What is counted for it in the [`Budget`]: its size, also while a command decides on it.
+    /// The size that the [`Budget`] counts for it, also while a command decides on it.
     counted: usize,
     /// The last use of the state, and whether the slot is listed in the budget.
     used: u64,
@@ -265,7 +265,7 @@ struct Seen {
     beats: u64,
 }
 
-/// What the budget finds when it makes room.
+/// The result of an attempt to drop a slot's state.
 pub(super) enum Dropped {
     /// A state, which is not remembered any more.
     State(Known),
@@ -288,11 +288,9 @@ impl Slot {
         if queue.used > used {
             return Dropped::UsedSince(queue.used);
         }
-        let is_pending = |known: &mut Known| match &known.flight {
-            Some(flight) => flight.now() != Landed::NotYet,
-            None => true,
-        };
-        match queue.known.take_if(is_pending) {
+        let is_settled =
+            |known: &mut Known| known.flight.as_ref().is_none_or(|flight| flight.now() != Landed::NotYet);
+        match queue.known.take_if(is_settled) {
             Some(known) => {
                 self.budget.change(std::mem::take(&mut queue.counted), 0);
                 queue.is_listed = false;
@@ -421,7 +419,7 @@ impl<'s> Turn<'s> {
         Ok(self.mine().and_then(|mut queue| queue.known.take()))
     }
 
-    /// Whether a state is remembered: it is not past the limit all alone.
+    /// Returns whether a state may be remembered: it is not past the limit on its own.
     pub(super) fn fits(&self, known: &Known) -> bool {
         let fits = self.slot.budget.fits(known.size);
         if !fits {

@@ -360,7 +360,7 @@ async fn save(log: &dyn EventStore, snapshot: Snapshot) {
     }
 }
 
-/// How many snapshots are made at a time in the background. One that finds no room is due again at the next multiple.
+/// The maximum number of snapshots made at a time in the background. One past it is due again at the next multiple.
 const SAVES: u32 = 4;
 
 /// After this a snapshot is given up, so that a store that does not answer keeps nobody from ending.

@@ -37,8 +37,8 @@ pub struct Timeouts {
     /// keeps what it has caught up with.
     pub inline: Duration,
     /// How long [`Engine::shutdown`](crate::engine::Engine::shutdown) waits for commands, snapshots, and
-    /// projections (default: 30 s). After that it abandons them and reports them. Commands that nobody polls it
-    /// abandons after one and a half times `turn`, if only such are left.
+    /// projections (default: 30 s). After that it abandons them and reports them. It abandons
+    /// commands that are not polled after one and a half times `turn`, if only such commands are left.
     pub shutdown: Duration,
 }
 

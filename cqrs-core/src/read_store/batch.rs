@@ -1,4 +1,4 @@
-//! What one commit writes, and why it may not take place.
+//! The content of one commit, and the reasons for which a store rejects it.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -64,7 +64,7 @@ async fn read(documents: &Documents, range: RangeRead) -> Got<Pairs> {
     Ok(documents.range(range).await?.into_iter().map(|entry| (entry.key, entry.content)).collect())
 }
 
-/// What a range holds, by the words of the contract.
+/// Returns the content of a range, as the contract defines it.
 fn expected(entries: &BTreeMap<Bytes, Bytes>, range: &RangeRead) -> Pairs {
     let within = |key: &Bytes| {
         let above = match &range.lower {

@@ -18,7 +18,7 @@ pub(crate) struct Diary {
     query: Query,
     /// Whether it takes whatever comes.
     patient: bool,
-    /// Whether it also keeps an index of event ids, and a count, in collections of their own.
+    /// True if it also keeps an index of event ids, and a count, in collections of their own.
     indexed: bool,
 }
 

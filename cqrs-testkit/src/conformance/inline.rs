@@ -330,7 +330,7 @@ pub(super) async fn an_append_applies_what_an_inline_projection_has_missed(world
             same("the checkpoint", &stored, &Some(appended.position))?;
         }
     }
-    // What it cannot take is not skipped, whichever of the two steps finds that.
+    // An event that it cannot take is not skipped, in whichever of the two steps it fails.
     for name in [UNREADABLE, MISPLACED] {
         let diary = diary(name);
         put_first(&world, &diary).await?;

@@ -97,7 +97,7 @@ type BackUp = Arc<dyn Fn() -> BoxFuture<'static, Result<Backup, Fault>> + Send +
 
 type Restore = Box<dyn FnOnce() -> BoxFuture<'static, Result<(), Fault>> + Send>;
 
-/// All that a store had at some time, with the way to put it back.
+/// A backup of a store, and the way to restore it.
 pub struct Backup(Restore);
 
 impl Backup {

@@ -122,7 +122,7 @@ pub(crate) struct Comparison<'a> {
     pub(crate) ignored: &'a Ignored,
 }
 
-/// How events are placed in rows.
+/// Places events in rows.
 enum RowPair {
     /// Two events that are equal or of the same type.
     SameType(usize, usize),

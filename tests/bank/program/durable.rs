@@ -71,7 +71,7 @@ fn an_import_that_is_killed_goes_on() -> Result<()> {
     home.file("postings.csv", postings(ROWS))?;
     let import = ["import", "postings.csv", "--json", "--accounts", "--overdraft", "refuse"];
     let expected = home.told(import.into_iter().chain(["--store", "memory:"]))?;
-    // How long a start takes depends on the machine: each kill that came too early makes the next one later.
+    // The time of a start depends on the machine: each kill that came too early makes the next one later.
     let mut delay = Duration::from_millis(20);
     let mut seen = vec![0];
     let mut within = 0;

@@ -486,14 +486,14 @@ pub(crate) enum Flaw {
 }
 
 impl Flaw {
-    /// Whether it is one of what a handle remembers of a log that was rewound since. Stores with other flaws cannot
+    /// Returns whether the flaw is about what a handle remembers of a log that was rewound since. Stores with other flaws cannot
     /// be restored, since those rules look at all that a store does.
     pub(crate) fn is_rewound(self) -> bool {
         let all = Self::ExpectsItsOwnByVersion as usize..=Self::CommitsAfterItsOwnByPosition as usize;
         all.contains(&(self as usize))
     }
 
-    /// Whether it is one of resets. Stores with other flaws cannot reset a consumer.
+    /// Returns whether it is one of resets. Stores with other flaws cannot reset a consumer.
     pub(crate) fn is_reset(self) -> bool {
         let all = Self::ResetsLeaveDocuments as usize..=Self::ResetsStartRevisionsAgain as usize;
         all.contains(&(self as usize))

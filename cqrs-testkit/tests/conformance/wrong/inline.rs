@@ -32,7 +32,7 @@ pub(super) struct State {
     shown: Mutex<Vec<(Uuid, String, Option<Checkpoint>)>>,
     /// Documents that were dropped half-way.
     torn: Mutex<HashSet<String>>,
-    /// Entries as they were before somebody else wrote them, by consumer.
+    /// The entries before another handle wrote them, by consumer.
     cache: Mutex<HashMap<String, HashMap<EntryKey, Option<Bytes>>>>,
     keys: Mutex<HashMap<CommandKey, Appended>>,
     ids: Mutex<HashSet<Uuid>>,
@@ -94,7 +94,7 @@ impl Wrong {
             self.limits().check(&append)?;
             return Err(unsupported("carry inline projections out").into());
         }
-        // What concerns a gap is for one flaw alone to get wrong.
+        // Only one flaw gets gaps wrong.
         if append.inline_gap != InlineGap::default() && !self.has(Flaw::InlineSkipsWhatWasMissed) {
             return self.documents.append(append).await;
         }
@@ -359,7 +359,7 @@ struct Spoilt {
     inner: Arc<dyn Consumer>,
     flaw: Flaw,
     instead: Instead,
-    /// Where the partition ended before the append.
+    /// The end of the partition before the append.
     head: Position,
 }
 

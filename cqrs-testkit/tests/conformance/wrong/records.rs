@@ -14,7 +14,7 @@ impl Wrong {
         self.ground != Ground::Plain
     }
 
-    /// Whether the store below has collections other than documents.
+    /// Returns whether the store below has collections other than documents.
     pub(super) fn has_collections(&self) -> bool {
         self.ground != Ground::Plain
     }

@@ -1,4 +1,4 @@
-//! What a handle remembers of a log that was rewound since.
+//! Flaws in the memory of a handle whose log was rewound.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -13,12 +13,12 @@ use uuid::Uuid;
 use super::documents::{start, start_from};
 use super::{Flaw, Wrong, lock};
 
-/// What these flaws remember.
+/// The memory of these flaws.
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// The last events of streams that were written to.
     ends: Mutex<HashSet<(StreamId, Version, Uuid)>>,
-    /// Where appends ended.
+    /// The ends of appends.
     points: Mutex<HashSet<(Position, Uuid)>>,
     keys: Mutex<HashMap<CommandKey, Appended>>,
     heads: Mutex<HashMap<(Partition, Position), Option<Uuid>>>,
