@@ -117,7 +117,7 @@ pub(crate) struct AggregateArgs {
     /// Whether `id` was written at all, be it wrongly.
     pub(crate) has_id: bool,
     pub(crate) error: Option<Type>,
-    /// Whether `error` was written at all, be it wrongly.
+    /// True if `error` was written, also with a wrong value.
     pub(crate) has_error: bool,
     pub(crate) name: Option<LitStr>,
     pub(crate) events: Option<Ident>,
@@ -588,7 +588,7 @@ fn function(key: &Ident, input: ParseStream<'_>, signature: &str) -> syn::Result
     named(input.parse()?, key, signature)
 }
 
-/// The path of a function, be it captured or in parentheses.
+/// Returns the path of a function, which may be captured or in parentheses.
 fn named(mut expr: Expr, key: &Ident, signature: &str) -> syn::Result<ExprPath> {
     loop {
         expr = match expr {

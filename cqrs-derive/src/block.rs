@@ -65,7 +65,7 @@ fn unwrapped(tokens: TokenStream) -> TokenStream {
 }
 
 impl Block {
-    /// Whether several methods have this name, which the compiler reports: it is not clear which is called.
+    /// Returns whether several methods have this name, which the compiler reports: it is not clear which is called.
     pub(crate) fn is_repeated(&self, name: &Ident) -> bool {
         let is_this = |item: &&ImplItem| matches!(item, ImplItem::Fn(method) if method.sig.ident == *name);
         self.item.items.iter().filter(is_this).nth(1).is_some()
@@ -196,7 +196,7 @@ impl Block {
     }
 }
 
-/// Stands beside what could not be read, and what the compiler has therefore reported. Should it have found
+/// Accompanies code that could not be read, which the compiler has therefore reported. Should it have found
 /// nothing wrong, because it knows a syntax that this macro does not, then the lint stops it: lints come last,
 /// and not after an error.
 pub(crate) fn guard(span: Span) -> TokenStream {

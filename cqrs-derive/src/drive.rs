@@ -54,7 +54,7 @@ pub(crate) fn command(written: &TokenStream) -> TokenStream {
     }
 }
 
-/// A half-typed struct or enum. It stands for the event or the command of its name.
+/// Expands a half-typed struct or enum: a placeholder for the event or the command of its name.
 fn unread(input: &TokenStream, fallback: impl Fn(&Ident) -> TokenStream) -> TokenStream {
     let mut tokens = input.clone().into_iter();
     let is_keyword =

@@ -26,7 +26,7 @@ impl Source {
     }
 }
 
-/// What is in the braces of a block, without the spaces.
+/// Returns the content of a block's braces, without the spaces.
 pub(crate) fn body(block: TokenStream) -> Option<String> {
     match block.into_iter().last() {
         Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Brace => {
@@ -59,22 +59,34 @@ pub(crate) fn text_of(tokens: &TokenStream) -> String {
     text
 }
 
-/// The names that the module of a block gives to types, so that one type under two names is found.
+/// The names of types in the module of a block, which find one type under two names.
 ///
 /// Each of two methods for it implements several traits, and the compiler reports each.
 pub(crate) struct Names<'a> {
     source: Option<&'a Source>,
     block: &'a TokenStream,
+    file: OnceCell<Option<syn::File>>,
     aliases: OnceCell<HashSet<&'a str>>,
     paths: OnceCell<HashMap<String, String>>,
 }
 
 impl<'a> Names<'a> {
     pub(crate) fn new(source: Option<&'a Source>, block: &'a TokenStream) -> Self {
-        Self { source, block, aliases: OnceCell::new(), paths: OnceCell::new() }
+        let (file, aliases, paths) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Self { source, block, file, aliases, paths }
     }
 
-    /// Whether both name one type, as far as is known.
+    fn text(&self) -> &'a str {
+        self.source.map_or("", |source| source.text.as_str())
+    }
+
+    /// Returns the items of the block's module. The file is parsed once, and only if this is called.
+    fn items(&self) -> Option<&[Item]> {
+        let file = self.file.get_or_init(|| syn::parse_file(self.text()).ok()).as_ref()?;
+        module(&file.items, &body(self.block.clone())?)
+    }
+
+    /// Returns whether both name one type, as far as is known.
     pub(crate) fn are_same(&self, one: &Type, other: &Type) -> bool {
         if one == other {
             return true;
@@ -87,11 +99,10 @@ impl<'a> Names<'a> {
         self.resolved(&one) == self.resolved(&other)
     }
 
-    /// Whether the module defines a type of this name.
+    /// Returns whether the module defines a type of this name.
     pub(crate) fn is_taken(&self, name: &Ident) -> bool {
-        let text = self.source.map_or("", |source| source.text.as_str());
         let words = ["enum", "struct", "type", "union"];
-        if !words.iter().any(|word| text.contains(&format!("{word} {name}"))) {
+        if !words.iter().any(|word| self.text().contains(&format!("{word} {name}"))) {
             return false;
         }
         let is_it = |item: &Item| match item {
@@ -101,28 +112,23 @@ impl<'a> Names<'a> {
             Item::Union(item) => item.ident == *name,
             _ => false,
         };
-        let Ok(file) = syn::parse_file(text) else { return false };
-        let body = body(self.block.clone()).unwrap_or_default();
-        module(&file.items, &body).is_some_and(|items| items.iter().any(is_it))
+        self.items().is_some_and(|items| items.iter().any(is_it))
     }
 
-    /// Whether the module says `pub` of the one type and nothing of the other.
+    /// Returns whether the module declares one type `pub` and the other one private.
     pub(crate) fn is_private_beside(&self, other: &Type, public: &Type) -> bool {
         let (Type::Path(other), Type::Path(public)) = (other, public) else { return false };
         let (Some(other), Some(public)) = (other.path.get_ident(), public.path.get_ident()) else {
             return false;
         };
-        let text = self.source.map_or("", |source| source.text.as_str());
         let says = |start: &str, name: &Ident| {
-            ["struct", "enum"].iter().any(|word| text.contains(&format!("{start}{word} {name}")))
+            ["struct", "enum"].iter().any(|word| self.text().contains(&format!("{start}{word} {name}")))
         };
         if !says("pub ", public) || says("pub ", other) || !says("", other) {
             return false;
         }
-        let Ok(file) = syn::parse_file(text) else { return false };
-        let body = body(self.block.clone()).unwrap_or_default();
         let visibility = |name: &Ident| {
-            module(&file.items, &body)?.iter().find_map(|item| match item {
+            self.items()?.iter().find_map(|item| match item {
                 Item::Enum(item) if item.ident == *name => Some(&item.vis),
                 Item::Struct(item) if item.ident == *name => Some(&item.vis),
                 _ => None,
@@ -134,7 +140,7 @@ impl<'a> Names<'a> {
 
     /// The `async` method of a trait of the module: with one, it cannot be a trait object.
     pub(crate) fn async_method(&self, bounds: &TypeTraitObject) -> Option<(Ident, Ident)> {
-        let text = self.source.map_or("", |source| source.text.as_str());
+        let text = self.text();
         let mut names = bounds.bounds.iter().filter_map(|bound| match bound {
             TypeParamBound::Trait(bound) => bound.path.get_ident(),
             _ => None,
@@ -143,8 +149,7 @@ impl<'a> Names<'a> {
         if !text.contains("async fn") {
             return None;
         }
-        let file = syn::parse_file(text).ok()?;
-        module(&file.items, &body(self.block.clone())?)?.iter().find_map(|item| match item {
+        self.items()?.iter().find_map(|item| match item {
             Item::Trait(found) if found.ident == *name => found.items.iter().find_map(|item| match item {
                 TraitItem::Fn(method) if method.sig.asyncness.is_some() => {
                     Some((name.clone(), method.sig.ident.clone()))
@@ -155,10 +160,10 @@ impl<'a> Names<'a> {
         })
     }
 
-    /// Whether something in the file may be another name: most files end here, without being parsed.
+    /// Returns whether something in the file may be another name: most files end here, without being parsed.
     fn is_alias(&self, name: &str) -> bool {
         let aliases = self.aliases.get_or_init(|| {
-            let text = self.source.map_or("", |source| source.text.as_str());
+            let text = self.text();
             let after = |word: &'static str| {
                 text.match_indices(word).filter_map(move |(at, _)| {
                     let rest = text.get(at + word.len()..)?.trim_start();
@@ -170,7 +175,7 @@ impl<'a> Names<'a> {
         aliases.contains(name)
     }
 
-    /// A path in which each name that the module gives is replaced by what it is for.
+    /// Replaces each name that the module declares for a type in a path.
     fn resolved(&self, path: &[String]) -> Vec<String> {
         let paths = self.paths.get_or_init(|| self.read().unwrap_or_default());
         let mut path = path.to_vec();
@@ -185,12 +190,16 @@ impl<'a> Names<'a> {
     }
 
     fn read(&self) -> Option<HashMap<String, String>> {
-        let file = syn::parse_file(&self.source?.text).ok()?;
         let mut paths = HashMap::new();
-        for item in module(&file.items, &body(self.block.clone())?)? {
+        for item in self.items()? {
             match item {
                 Item::Use(item) if !is_conditional(&item.attrs) => {
-                    imports(&item.tree, &mut Vec::new(), &mut paths);
+                    for_each_use(&item.tree, &mut Vec::new(), &mut |name, path| {
+                        if name != "*" {
+                            let (name, path) = import(name, path);
+                            paths.insert(name, path);
+                        }
+                    });
                 }
                 Item::Type(item) if !is_conditional(&item.attrs) && item.generics.params.is_empty() => {
                     if let Some(path) = segments(&item.ty) {
@@ -235,54 +244,43 @@ fn segments(ty: &Type) -> Option<Vec<String>> {
     Some(names.skip_while(|name| name == "self").collect())
 }
 
-/// What each name of a `use` is for.
-fn imports(tree: &UseTree, before: &mut Vec<String>, paths: &mut HashMap<String, String>) {
-    let whole = |before: &[String], name: &Ident| {
-        let mut path = before.to_vec();
-        if name != "self" {
-            path.push(plain(name));
-        }
-        path.into_iter().skip_while(|name| name == "self").collect::<Vec<_>>().join("::")
-    };
+/// Calls `each` for every import of a `use` with the name that it declares and its full path; both end with `*` for a
+/// glob.
+fn for_each_use(tree: &UseTree, before: &mut Vec<String>, each: &mut dyn FnMut(String, Vec<String>)) {
+    let path_to = |before: &[String], last: String| before.iter().cloned().chain([last]).collect();
     match tree {
         UseTree::Path(path) => {
             before.push(plain(&path.ident));
-            imports(&path.tree, before, paths);
+            for_each_use(&path.tree, before, each);
             before.pop();
         }
         UseTree::Name(name) => {
-            let path = whole(before, &name.ident);
-            let last = path.rsplit("::").next().unwrap_or_default().to_owned();
-            paths.insert(last, path);
+            let name = plain(&name.ident);
+            each(name.clone(), path_to(before, name));
         }
-        UseTree::Rename(rename) => {
-            paths.insert(plain(&rename.rename), whole(before, &rename.ident));
-        }
-        UseTree::Group(group) => group.items.iter().for_each(|tree| imports(tree, before, paths)),
-        UseTree::Glob(_) => {}
+        UseTree::Rename(rename) => each(plain(&rename.rename), path_to(before, plain(&rename.ident))),
+        UseTree::Group(group) => group.items.iter().for_each(|tree| for_each_use(tree, before, each)),
+        UseTree::Glob(_) => each("*".to_owned(), path_to(before, "*".to_owned())),
     }
 }
 
-/// The paths of all imports of a file, `*` for a glob.
-pub(crate) fn all_imports(items: &[Item]) -> Vec<Vec<String>> {
-    fn read(tree: &UseTree, before: &mut Vec<String>, all: &mut Vec<Vec<String>>) {
-        let whole = |last: String| before.iter().cloned().chain([last]).collect();
-        match tree {
-            UseTree::Path(path) => {
-                before.push(plain(&path.ident));
-                read(&path.tree, before, all);
-                before.pop();
-            }
-            UseTree::Name(name) => all.push(whole(plain(&name.ident))),
-            UseTree::Rename(rename) => all.push(whole(plain(&rename.ident))),
-            UseTree::Group(group) => group.items.iter().for_each(|tree| read(tree, before, all)),
-            UseTree::Glob(_) => all.push(whole("*".to_owned())),
+/// Returns the name that an import declares and what it stands for, without `self` at the start or the end of the path.
+fn import(mut name: String, mut path: Vec<String>) -> (String, String) {
+    if path.last().is_some_and(|last| last == "self") {
+        path.pop();
+        if name == "self" {
+            name = path.last().cloned().unwrap_or_default();
         }
     }
+    (name, path.into_iter().skip_while(|name| name == "self").collect::<Vec<_>>().join("::"))
+}
+
+/// Returns the paths of all imports of a file, with `*` at the end for a glob.
+pub(crate) fn all_imports(items: &[Item]) -> Vec<Vec<String>> {
     let mut all = Vec::new();
     for item in items {
         match item {
-            Item::Use(item) => read(&item.tree, &mut Vec::new(), &mut all),
+            Item::Use(item) => for_each_use(&item.tree, &mut Vec::new(), &mut |_, path| all.push(path)),
             Item::Mod(inner) => {
                 all.extend(inner.content.iter().flat_map(|(_, items)| all_imports(items)));
             }

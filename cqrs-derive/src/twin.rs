@@ -36,20 +36,18 @@ pub(crate) fn of(
     attribute: &str,
     is_complete: bool,
 ) -> Option<Twin> {
-    // Most files end here.
-    if source.text.match_indices(attribute).nth(1).is_some()
-        && let Ok(file) = source.text.parse()
-        && let Some(twin) = find(file, &body(block.clone())?, &spelled(this), attribute).and_then(Place::twin)
-    {
-        return Some(twin);
-    }
     let name = plain(&type_ident(this));
     let is_defined_here = defines(&source.text, &name);
-    if is_defined_here && is_complete {
+    let is_alone = is_defined_here && is_complete;
+    // Most files end here.
+    if is_alone && source.text.match_indices(attribute).nth(1).is_none() {
         return None;
     }
     // A block that a macro has written is not in the file, and its type may not be in any.
-    find(source.text.parse().ok()?, &body(block.clone())?, &spelled(this), attribute)?;
+    let place = find(source.text.parse().ok()?, &body(block.clone())?, &spelled(this), attribute)?;
+    if is_alone || place.of > 1 {
+        return place.twin();
+    }
     let files = files(&source.path)?;
     elsewhere(&source.path, &files, &name, attribute, is_defined_here)
 }
@@ -62,7 +60,7 @@ fn elsewhere(
     attribute: &str,
     is_defined_here: bool,
 ) -> Option<Twin> {
-    // Of two types with one name, nobody knows which is meant.
+    // With two types of one name it is unclear which is meant.
     let mut defining = files.iter().filter(|(_, text)| defines(text, name));
     let (Some((defining, _)), None) = (defining.next(), defining.next()) else { return None };
     let belongs = |(path, text): &(PathBuf, String)| {
@@ -81,7 +79,7 @@ fn elsewhere(
     }
 }
 
-/// Whether a file has a block of the type of this name that this file defines, as far as its path or its
+/// Returns whether a file has a block of the type of this name that this file defines, as far as its path or its
 /// import tells.
 fn refers(
     path: &Path,
@@ -106,7 +104,7 @@ fn refers(
     })
 }
 
-/// Whether a file is the module that another file calls so.
+/// Returns whether another file refers to a file by this module name.
 fn is_called(file: &Path, name: &str, from: &Path) -> bool {
     let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let is_root = |path: &Path| stem(path).is_some_and(|stem| ["lib", "main"].contains(&stem.as_str()));
@@ -129,7 +127,7 @@ fn module_name(path: &Path) -> Option<String> {
     }
 }
 
-/// The files of the crate: those in its `src`, or beside this one. `None` if there are too many.
+/// Returns the files of the crate: those in its `src`, or next to this one; `None` if there are too many.
 fn files(path: &Path) -> Option<Vec<(PathBuf, String)>> {
     let is_root = |dir: &&Path| dir.ends_with("src") && dir.with_file_name("Cargo.toml").is_file();
     let root = path.ancestors().find(is_root).or(path.parent())?;
@@ -151,7 +149,7 @@ fn files(path: &Path) -> Option<Vec<(PathBuf, String)>> {
     Some(found)
 }
 
-/// Whether some file declares this one as a module: others are no part of the crate.
+/// Returns whether some file declares this one as a module: others are no part of the crate.
 fn is_module(path: &Path, files: &[(PathBuf, String)]) -> bool {
     let Some(name) = module_name(path) else { return false };
     if ["main", "lib"].contains(&name.as_str()) {
@@ -161,7 +159,7 @@ fn is_module(path: &Path, files: &[(PathBuf, String)]) -> bool {
     files.iter().any(|(_, text)| text.contains(&declared) || text.contains(&given))
 }
 
-/// Whether a struct or an enum of this name is defined in a file.
+/// Returns whether a struct or an enum of this name is defined in a file.
 fn defines(text: &str, name: &str) -> bool {
     text.match_indices(name).any(|(at, _)| {
         let (before, after) =

@@ -283,7 +283,8 @@ pub(crate) fn aggregate(model: &mut Aggregate<'_>, names: &Names<'_>, errors: &E
     });
 }
 
-/// What a public aggregate or projection names is public. Reports and answers `false` if not.
+/// Checks that the types that a public aggregate or projection names are public. Reports each private one and returns
+/// `false`.
 pub(crate) fn visible<'a>(
     this: &Type,
     types: impl IntoIterator<Item = &'a Type>,
@@ -450,7 +451,7 @@ fn refuse_twice(event: &Type, other: &Type, same: bool, attribute: &str, this: &
     }
 }
 
-/// That a type has a method already, be it under another name.
+/// Says that a type, perhaps under another name, has a method already.
 fn again(ty: &Type, other: &Type, what: &str) -> String {
     let (name, other) = (spelled(ty), spelled(other));
     if name == other {

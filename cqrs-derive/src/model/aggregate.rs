@@ -19,7 +19,7 @@ pub(crate) struct Aggregate<'a> {
     pub(crate) krate: Krate,
     pub(crate) id: Option<Type>,
     pub(crate) error: Option<Type>,
-    /// Whether `error` was written at all, be it wrongly.
+    /// True if `error` was written, also with a wrong value.
     pub(crate) has_error: bool,
     pub(crate) name: String,
     pub(crate) name_literal: Option<LitStr>,
@@ -34,7 +34,7 @@ pub(crate) struct Aggregate<'a> {
     /// Whether the event of each `#[apply]` could be read. If not, nothing is said about what handlers
     /// return.
     pub(crate) knows_all_events: bool,
-    /// Whether another block of this type was found, which may create it.
+    /// True if another block of this type was found, which may create it.
     pub(crate) is_split: bool,
 }
 
@@ -157,7 +157,7 @@ impl<'a> Aggregate<'a> {
         self.is_split || self.applies.iter().any(|apply| apply.fold.begins())
     }
 
-    /// Whether it has handlers, and an `#[apply]` for all that they seem to return: else there may be
+    /// Returns whether it has handlers, and an `#[apply]` for all that they seem to return: else there may be
     /// another block.
     pub(crate) fn is_complete(&self) -> bool {
         let applied = |ident: &Ident| self.applies.iter().any(|apply| apply.variant == *ident);
